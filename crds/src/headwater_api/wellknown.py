@@ -1,0 +1,37 @@
+"""Names that more than one program relies on: labels, ports, environment, API group."""
+
+from typing import Final
+
+GROUP: Final = "headwater.dev"
+VERSION: Final = "v1alpha1"
+
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_CLUSTER: Final = "headwater.dev/cluster"
+LABEL_REGION: Final = "headwater.dev/region"
+MANAGED_BY: Final = "headwater"
+COMPONENT_SFU: Final = "sfu-node"
+COMPONENT_GATEWAY: Final = "gateway"
+COMPONENT_OPERATOR: Final = "operator"
+
+PORT_SIGNAL: Final = 7880  # gateway: HTTP and WebSocket for clients
+PORT_MEDIA: Final = 7882  # SFU node: UDP, clients and relay links
+PORT_NODE_GRPC: Final = 7900  # SFU node: commands and events
+PORT_ADMIN: Final = 9090  # every program: /healthz /readyz /metrics; SFU node also /status.json
+
+ENV_POD_NAME: Final = "POD_NAME"
+ENV_POD_IP: Final = "POD_IP"
+ENV_POD_NAMESPACE: Final = "POD_NAMESPACE"
+ENV_REGION: Final = "HEADWATER_REGION"
+ENV_CLUSTER: Final = "HEADWATER_CLUSTER"
+ENV_MAX_CONNECTIONS: Final = "HEADWATER_MAX_CONNECTIONS"
+# Bearer token of the node's gRPC, from the Secret named here; never in a ConfigMap or argument.
+ENV_NODE_TOKEN: Final = "HEADWATER_NODE_TOKEN"
+ENV_NODE_TOKEN_SECRET: Final = "HEADWATER_NODE_TOKEN_SECRET"
+NODE_TOKEN_KEY: Final = "token"
+# Directory with one file for each API key: its name is the key, its content the secret.
+ENV_API_KEYS_DIR: Final = "HEADWATER_API_KEYS_DIR"
+
+# Server-set participant attributes: where a participant is and on which node.
+ATTRIBUTE_REGION: Final = "headwater.region"
+ATTRIBUTE_NODE: Final = "headwater.node"
