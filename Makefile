@@ -1,0 +1,71 @@
+# Everything a developer does, by name. `make help` prints the lines below.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+CARGO := cargo --quiet
+RUST := --manifest-path sfu-node/Cargo.toml --release --locked
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e bench fmt generate fuzz clean
+
+help: ## Print this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## Install and build all that the rest needs (idempotent)
+	@scripts/setup
+
+demo: setup ## A cluster of three regions on this machine, six bots, a live table, a page to join
+	@$(BIN)/headwater demo
+
+demo-check: setup ## The same unattended: fails unless every promise of the demo holds
+	@$(BIN)/headwater demo --check
+
+test: setup check rust-test ## All gates and tests; what CI runs
+	$(BIN)/pytest
+
+check: lint type layers rust-check go-check ## Formatters, linters, types, layers; no tests
+
+lint:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python crds/generate.py --check
+
+type:
+	$(BIN)/mypy
+
+layers:
+	$(BIN)/lint-imports
+
+rust-check:
+	cargo fmt --manifest-path sfu-node/Cargo.toml --all --check
+	$(CARGO) clippy $(RUST) --workspace --all-targets -- -D warnings
+
+go-check:
+	@test -z "$$(cd sandbox && gofmt -l *.go)" || { cd sandbox && gofmt -d *.go; exit 1; }
+	cd sandbox && CGO_ENABLED=0 go vet ./...
+
+rust-test:
+	$(CARGO) test $(RUST) --workspace
+
+unit: setup ## Fast tests only: no cluster, no network
+	$(BIN)/pytest tests/unit tests/property
+
+e2e: setup ## Tests against a whole cluster
+	$(BIN)/pytest tests/e2e
+
+bench: setup ## CPU per forwarded packet, beside the kernel's floor
+	cargo run --quiet $(RUST) -p headwater-bench
+
+fmt: ## Format all code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cargo fmt --manifest-path sfu-node/Cargo.toml --all
+	gofmt -w sandbox/*.go
+
+generate: ## Make the committed stubs from the proto
+	$(BIN)/python crds/generate.py
+
+clean: ## Remove all that was built (not the caches of uv, cargo and go)
+	rm -rf .venv .build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis artifacts
+	rm -rf sfu-node/target sandbox/.build gateway/web/node_modules
+	rm -f sfu-node/python/headwater_sfu/*.so
