@@ -1,0 +1,1 @@
+"""The gateway's HTTP edge: signalling, validation, the page, and the admin port."""

@@ -1,0 +1,1 @@
+"""What a signalling session and its transport agree on."""

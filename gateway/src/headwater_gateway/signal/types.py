@@ -1,0 +1,203 @@
+"""The seam between the HTTP edge and the sessions: who joins, over what, and how a join is refused."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from livekit.protocol import models, rtc
+
+from headwater_api.ids import ParticipantIdentity, ParticipantSid, RegionName, RoomId
+
+# Close codes of RFC 6455 §7.4.1 that a session gives to SignalChannel.close.
+CLOSE_NORMAL = 1000
+CLOSE_GOING_AWAY = 1001
+CLOSE_POLICY = 1008
+CLOSE_TOO_BIG = 1009
+CLOSE_INTERNAL = 1011
+CLOSE_TRY_AGAIN = 1013
+
+
+class RefusalReason(StrEnum):
+    """Why a join is refused; the value is the metric label, the log field and the `reason` header."""
+
+    TOKEN_MISSING = "TokenMissing"
+    TOKEN_INVALID = "TokenInvalid"
+    TOKEN_EXPIRED = "TokenExpired"
+    GRANT_MISSING = "GrantMissing"
+    BAD_REQUEST = "BadRequest"
+    REGION_UNKNOWN = "RegionUnknown"
+    ROOM_UNKNOWN = "RoomUnknown"
+    ROOM_FULL = "RoomFull"
+    ROOM_LOCKED = "RoomLocked"
+    ROOM_ENDED = "RoomEnded"
+    NO_CAPACITY = "NoCapacity"
+    TOO_MANY_CONNECTIONS = "TooManyConnections"
+    SHUTTING_DOWN = "ShuttingDown"
+    OWNER_UNREACHABLE = "OwnerUnreachable"
+    PATH_UNKNOWN = "PathUnknown"
+    INTERNAL = "Internal"
+
+
+class JoinRefused(Exception):
+    """A join answered with an HTTP error before the WebSocket upgrade.
+
+    `status` is the HTTP status (400 bad request, 401 token, 403 grant, 404 no such room, 429 and 503 limits);
+    `message` goes to the client and must name the fix and no secret.
+    """
+
+    def __init__(self, status: int, reason: RefusalReason, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class RegionSource(StrEnum):
+    """How the participant's region was found."""
+
+    OVERRIDE = "override"  # ?region= of the request
+    GEOIP = "geoip"  # the client's address
+    DEFAULT = "default"  # no location known: the gateway's default
+
+
+@dataclass(frozen=True, slots=True)
+class VideoGrant:
+    """The `video` claim of a LiveKit access token. `None` stands for a claim that is absent."""
+
+    room_join: bool = False
+    room: str = ""
+    room_create: bool = False
+    room_list: bool = False
+    room_admin: bool = False
+    room_record: bool = False
+    can_publish: bool | None = None
+    can_subscribe: bool | None = None
+    can_publish_data: bool | None = None
+    can_publish_sources: tuple[str, ...] = ()  # camera, microphone, screen_share, screen_share_audio
+    can_update_own_metadata: bool | None = None
+    can_subscribe_metrics: bool | None = None
+    hidden: bool = False
+    recorder: bool = False
+    agent: bool = False
+
+    @property
+    def may_publish(self) -> bool:
+        """Absent means yes, as LiveKit has it."""
+        return self.can_publish is not False
+
+    @property
+    def may_subscribe(self) -> bool:
+        """Absent means yes."""
+        return self.can_subscribe is not False
+
+    @property
+    def may_publish_data(self) -> bool:
+        """Absent means as `may_publish`."""
+        return self.may_publish if self.can_publish_data is None else self.can_publish_data
+
+    @property
+    def may_update_own_metadata(self) -> bool:
+        """Absent means no."""
+        return bool(self.can_update_own_metadata)
+
+    def may_publish_source(self, source: int) -> bool:
+        """Whether a track of this livekit `TrackSource` may be published; an empty list allows each."""
+        if not self.may_publish:
+            return False
+        return (
+            not self.can_publish_sources
+            or models.TrackSource.Name(source).lower() in self.can_publish_sources
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """A verified access token."""
+
+    api_key: str
+    identity: ParticipantIdentity
+    name: str
+    video: VideoGrant
+    metadata: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "standard"  # standard, ingress, egress, sip, agent
+    expires_at: int = 0  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """All that the edge knows about a client that asks to join, verified and resolved."""
+
+    room: RoomId
+    identity: ParticipantIdentity
+    claims: Claims
+    # Where the participant is. `region` is empty when no region is known yet (no cluster has been seen).
+    region: RegionName
+    region_source: RegionSource
+    client_address: str = ""  # the client's own, behind trusted proxies too
+    country: str = ""  # ISO 3166 alpha-2, empty: unknown
+    # What the client said of itself in the query.
+    protocol: int = 0
+    client_protocol: int = 0
+    sdk: str = ""
+    version: str = ""
+    os: str = ""
+    browser: str = ""
+    device_model: str = ""
+    network: str = ""
+    auto_subscribe: bool = True
+    adaptive_stream: bool = False
+    publish_only: str = ""  # legacy `publish=` of the query: this session only publishes
+    # A resume: the client had this participant and lost its WebSocket.
+    reconnect: bool = False
+    reconnect_sid: ParticipantSid = ParticipantSid("")
+    reconnect_reason: int = 0  # livekit ReconnectReason
+
+    @property
+    def name(self) -> str:
+        return self.claims.name
+
+    @property
+    def grants(self) -> VideoGrant:
+        return self.claims.video
+
+    @property
+    def metadata(self) -> str:
+        return self.claims.metadata
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        return self.claims.attributes
+
+
+class SignalChannel(Protocol):
+    """One client's signalling connection. The session owns it; nobody else sends or closes."""
+
+    async def send(self, response: rtc.SignalResponse) -> None:
+        """Queue one message, in order. Never waits for the network and never raises for a client that left.
+
+        A client that does not read fills its bounded queue: the channel then closes itself and `recv` gives None.
+        """
+
+    async def send_encoded(self, binary: bytes, message: rtc.SignalResponse) -> None:
+        """As `send`, with `message.SerializeToString()` already made: for fan-out of one message to many."""
+
+    async def recv(self) -> rtc.SignalRequest | None:
+        """The next message; None once the client is gone. Malformed frames never come up here."""
+
+    async def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
+        """Flush what is queued (bounded by a short deadline) and close. Safe to repeat."""
+
+
+class SessionRunner(Protocol):
+    """Runs one session from the join to its end. Returns when the client is gone or was sent away."""
+
+    async def __call__(self, hello: ClientHello, channel: SignalChannel) -> None: ...
+
+
+class RoomPolicy(Protocol):
+    """The admission hook that `GET /rtc` and `GET /rtc/validate` both ask, before the upgrade."""
+
+    async def admit(self, hello: ClientHello) -> None:
+        """Return if the client may join now; raise JoinRefused if not. No side effect that outlives the call."""
