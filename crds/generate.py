@@ -1,4 +1,4 @@
-"""Generates headwater_api.nodev1 from the node's proto. `--check` fails when the committed stubs are stale."""
+"""Generates headwater_api.nodev1 from the node's proto. `--check` fails when committed stubs are stale."""
 
 from __future__ import annotations
 
@@ -42,9 +42,11 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as tmp:
         generate(Path(tmp))
-        _, wrong, missing = filecmp.cmpfiles(Path(tmp) / PACKAGE, HERE / "src" / PACKAGE, FILES, shallow=False)
+        _, wrong, missing = filecmp.cmpfiles(
+            Path(tmp) / PACKAGE, HERE / "src" / PACKAGE, FILES, shallow=False
+        )
     if wrong or missing:
-        print(f"stale stubs: {', '.join([*wrong, *missing])}; run `make generate`", file=sys.stderr)
+        sys.stderr.write(f"stale stubs: {', '.join([*wrong, *missing])}; run `make generate`\n")
         return 1
     return 0
 

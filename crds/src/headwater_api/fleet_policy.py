@@ -1,0 +1,146 @@
+"""SFUCluster's policies: autoscaling, cascade, placement, drain, upgrade, turn.
+
+What is marked "reserved" is in the contract so that manifests need not change later;
+no program acts on it yet.
+"""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from headwater_api.fields import ObjectName, Percent, Region
+from headwater_api.model import ApiModel, SecretKeyRef
+from headwater_api.units import Duration
+
+
+class ScalingTargets(ApiModel):
+    """The load per node that the fleet is sized for. Reserved."""
+
+    cpu_percent: Percent = 70
+    connections_per_node: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    p95_latency_ms: Annotated[int, Field(ge=1, le=10_000)] = 100
+    buffer_percent: Annotated[int, Field(ge=0, le=500)] = 20
+
+
+class ScalingPolicy(ApiModel):
+    """At most so much change in a period, as in HorizontalPodAutoscaler v2. Reserved."""
+
+    type: Literal["Nodes", "Percent"]
+    value: Annotated[int, Field(ge=1, le=1000)]
+    period: Duration
+
+
+class ScalingRules(ApiModel):
+    """How fast one direction may go. Reserved."""
+
+    stabilization_window: Duration | None = None
+    select_policy: Literal["Max", "Min", "Disabled"] = "Max"
+    policies: Annotated[tuple[ScalingPolicy, ...], Field(max_length=8)] = ()
+
+
+class ScalingBehavior(ApiModel):
+    """Both directions. Reserved."""
+
+    scale_up: ScalingRules = ScalingRules()
+    scale_down: ScalingRules = ScalingRules()
+
+
+class Forecast(ApiModel):
+    """A floor from the load of past days. Reserved."""
+
+    method: Literal["None", "HoltWinters"] = "None"
+    season: Duration = timedelta(hours=24)
+    horizon: Duration = timedelta(minutes=15)
+
+
+class ScalingSchedule(ApiModel):
+    """A floor for some hours. Reserved."""
+
+    name: ObjectName
+    cron: Annotated[str, Field(min_length=9, max_length=128)]
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
+    duration: Duration
+    regions: Annotated[tuple[Region, ...], Field(max_length=32)] = ()
+    min_nodes: Annotated[int, Field(ge=0, le=1000)]
+
+
+class Autoscaling(ApiModel):
+    """When the number of nodes changes. Reserved: the fleet is held at minNodes and `replicas`."""
+
+    mode: Literal["Fixed", "Automatic"] = "Fixed"
+    metrics_source: Literal["NodeReports", "Prometheus"] = "NodeReports"
+    targets: ScalingTargets = ScalingTargets()
+    behavior: ScalingBehavior = ScalingBehavior()
+    forecast: Forecast = Forecast()
+    schedules: Annotated[tuple[ScalingSchedule, ...], Field(max_length=32)] = ()
+
+
+class EgressCost(ApiModel):
+    """The price of one GiB from one region to another, both ways unless given twice. Reserved."""
+
+    source: Annotated[Region, Field(alias="from")]
+    target: Annotated[Region, Field(alias="to")]
+    cost: Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class Cascade(ApiModel):
+    """How the nodes of one room are linked."""
+
+    # Auto: a mesh of the regions' hubs. Mesh: every node to every node. Disabled: one node a room.
+    # Tree: reserved.
+    topology: Literal["Auto", "Mesh", "Tree", "Disabled"] = "Auto"
+    max_hops: Annotated[int, Field(ge=1, le=8)] = 3
+    egress_costs: Annotated[tuple[EgressCost, ...], Field(max_length=256)] = ()
+
+
+class Placement(ApiModel):
+    """Which node a participant gets."""
+
+    strategy: Literal["Nearest", "Packed", "Spread"] = "Nearest"
+    # Empty: every region.
+    allowed_regions: Annotated[tuple[Region, ...], Field(max_length=32)] = ()
+    # Room: prefer a node that already serves the room, within the region. None: the strategy alone decides.
+    stickiness: Literal["Room", "None"] = "Room"
+
+
+class Drain(ApiModel):
+    """How a node is emptied. Reserved."""
+
+    deadline: Duration = timedelta(minutes=10)
+    moves_per_second: Annotated[int, Field(ge=1, le=1000)] = 10
+    max_concurrent_per_region: Annotated[int, Field(ge=1, le=100)] = 1
+
+
+class Canary(ApiModel):
+    """The first nodes of an upgrade and how long they are watched. Reserved."""
+
+    nodes: Annotated[int, Field(ge=0, le=100)] = 1
+    duration: Duration = timedelta(minutes=10)
+
+
+class Upgrade(ApiModel):
+    """How a new image or template is rolled out. Reserved."""
+
+    max_unavailable: Annotated[int, Field(ge=1, le=100)] = 1
+    canary: Canary = Canary()
+
+
+class SecretRef(ApiModel):
+    """A Secret of the namespace."""
+
+    name: ObjectName
+
+
+class Turn(ApiModel):
+    """TURN servers. Reserved."""
+
+    min_per_region: Annotated[int, Field(ge=0, le=100)] = 0
+    max_per_region: Annotated[int, Field(ge=0, le=100)] = 0
+    tls_secret_ref: SecretRef | None = None
+    # The first signs; all are accepted, so that a secret can be rotated.
+    shared_secret_refs: Annotated[tuple[SecretKeyRef, ...], Field(max_length=4)] = ()
+    external_servers: Annotated[
+        tuple[Annotated[str, Field(min_length=6, max_length=256, pattern=r"^turns?:.+$")], ...],
+        Field(max_length=16),
+    ] = ()

@@ -1,0 +1,185 @@
+"""The one vocabulary of reasons: conditions, events, metrics labels, log fields, refusals sent to clients.
+
+A reason is stable and public: dashboards and alerts match on it. Add freely, never rename or reuse.
+The value follows the pattern Kubernetes sets for condition reasons (CamelCase, no spaces).
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something is so, or was done, or was refused."""
+
+    # -- the fleet (SFUCluster conditions and events)
+    ALL_NODES_READY = "AllNodesReady"
+    AS_EXPECTED = "AsExpected"  # Degraded=False
+    UP_TO_DATE = "UpToDate"  # Progressing=False
+    NODES_STARTING = "NodesStarting"
+    NODES_MISSING = "NodesMissing"  # fewer ready nodes than wanted
+    NODES_UNREADY = "NodesUnready"
+    NODES_REPLACING = "NodesReplacing"
+    NODE_REPORTS_MISSING = "NodeReportsMissing"  # Pods are up but do not report: load unknown
+    NO_NODE_MATCHES_REGION = "NoNodeMatchesRegion"  # no Kubernetes node carries the region's labels
+    PODS_UNSCHEDULABLE = "PodsUnschedulable"
+    POD_CREATE_REFUSED = "PodCreateRefused"  # quota, admission, Pod Security
+    IMAGE_UNAVAILABLE = "ImageUnavailable"
+    NODE_TOKEN_MISSING = "NodeTokenMissing"  # the Secret with the nodes' token is absent or lacks the key
+    INVALID_SPEC = "InvalidSpec"
+    OBSERVE_FAILED = "ObserveFailed"  # the API server could not be read
+    APPLY_FAILED = "ApplyFailed"
+    FIXED_SIZE = "FixedSize"  # the fleet is held at minNodes (or replicas): nothing scales it
+    SCALING_ENABLED = "ScalingEnabled"
+    METRICS_MISSING = "MetricsMissing"
+    WITHIN_BOUNDS = "WithinBounds"
+    AT_MIN_NODES = "AtMinNodes"
+    AT_MAX_NODES = "AtMaxNodes"
+    CAPACITY_FREE = "CapacityFree"
+    CAPACITY_EXHAUSTED = "CapacityExhausted"
+    CAPACITY_UNKNOWN = "CapacityUnknown"
+    NODE_CREATED = "NodeCreated"
+    NODE_DELETED = "NodeDeleted"
+    NODE_REPLACED = "NodeReplaced"
+    NODE_READY = "NodeReady"
+    NODE_UNHEALTHY = "NodeUnhealthy"
+    NODE_FAILED = "NodeFailed"  # its Pod ended or its container crashed
+    NODE_ORPHANED = "NodeOrphaned"  # its region or cluster is gone from the spec
+    SCALED_UP = "ScaledUp"
+    SCALED_DOWN = "ScaledDown"
+    BELOW_MIN_NODES = "BelowMinNodes"
+    ABOVE_DESIRED_NODES = "AboveDesiredNodes"
+    DRAIN_STARTED = "DrainStarted"
+    DRAIN_FINISHED = "DrainFinished"
+    DRAIN_CANCELLED = "DrainCancelled"
+    DRAIN_TIMEOUT = "DrainTimeout"
+    CLUSTER_DELETED = "ClusterDeleted"
+    LEASE_ACQUIRED = "LeaseAcquired"
+    LEASE_LOST = "LeaseLost"
+    STANDBY = "Standby"  # another replica holds the Lease
+
+    # -- meetings (Meeting conditions and events)
+    NOT_SCHEDULED = "NotScheduled"  # no schedule: the meeting is open from its creation
+    BEFORE_START = "BeforeStart"
+    STARTED = "Started"
+    CAPACITY_READY = "CapacityReady"
+    WAITING_FOR_CAPACITY = "WaitingForCapacity"
+    WAITING_FOR_LEAD_TIME = "WaitingForLeadTime"
+    CLUSTER_NOT_FOUND = "ClusterNotFound"
+    CLUSTER_NOT_READY = "ClusterNotReady"
+    REGION_UNKNOWN = "RegionUnknown"  # a region named here is not one of the cluster's
+    NO_REGION_ALLOWED = "NoRegionAllowed"  # allow, deny and pin leave no region
+    PARTICIPANTS_PRESENT = "ParticipantsPresent"
+    ROOM_EMPTY = "RoomEmpty"
+    NOT_ENDED = "NotEnded"
+    DURATION_ELAPSED = "DurationElapsed"
+    EMPTY_TIMEOUT_ELAPSED = "EmptyTimeoutElapsed"
+    MEETING_EXPIRED = "MeetingExpired"  # ttlAfterEnded passed: the Meeting is deleted
+
+    # -- placement (planner): choices, then why a node was passed over, then refusals
+    PLACED_IN_REGION = "PlacedInRegion"
+    PLACED_NEAREST = "PlacedNearest"
+    PLACED_WITH_ROOM = "PlacedWithRoom"  # a node of the region that already serves the room
+    PLACED_ELSEWHERE = "PlacedElsewhere"  # the wanted region had no room
+    PLACED_AGAIN = "PlacedAgain"  # after the node was lost or drained
+    NODE_FULL = "NodeFull"
+    NODE_DRAINING = "NodeDraining"
+    NODE_SILENT = "NodeSilent"  # no report within the deadline
+    NODE_EXCLUDED = "NodeExcluded"  # the caller ruled it out (it has just failed)
+    REGION_NOT_ALLOWED = "RegionNotAllowed"
+    NO_NODE = "NoNode"  # no node known
+    NO_CAPACITY = "NoCapacity"  # nodes known, none with room
+
+    # -- joins refused, sessions ended (gateway)
+    TOKEN_MISSING = "TokenMissing"
+    TOKEN_MALFORMED = "TokenMalformed"
+    TOKEN_SIGNATURE_INVALID = "TokenSignatureInvalid"
+    TOKEN_EXPIRED = "TokenExpired"
+    TOKEN_NOT_YET_VALID = "TokenNotYetValid"
+    API_KEY_UNKNOWN = "ApiKeyUnknown"
+    GRANT_MISSING = "GrantMissing"
+    ROOM_NAME_MISSING = "RoomNameMissing"
+    ROOM_NAME_INVALID = "RoomNameInvalid"
+    IDENTITY_MISSING = "IdentityMissing"
+    IDENTITY_INVALID = "IdentityInvalid"
+    PARAMETER_INVALID = "ParameterInvalid"
+    PROTOCOL_UNSUPPORTED = "ProtocolUnsupported"
+    NOT_A_WEBSOCKET = "NotAWebSocket"
+    ROOM_NOT_FOUND = "RoomNotFound"
+    ROOM_FULL = "RoomFull"
+    ROOM_LOCKED = "RoomLocked"
+    ROOM_CLOSED = "RoomClosed"
+    ROOM_DELETED = "RoomDeleted"
+    MEETING_NOT_STARTED = "MeetingNotStarted"
+    MEETING_ENDED = "MeetingEnded"
+    NOT_INVITED = "NotInvited"
+    PASSWORD_REQUIRED = "PasswordRequired"
+    BANNED = "Banned"
+    DUPLICATE_IDENTITY = "DuplicateIdentity"
+    PARTICIPANT_NOT_FOUND = "ParticipantNotFound"
+    PARTICIPANT_REMOVED = "ParticipantRemoved"
+    CLIENT_LEFT = "ClientLeft"
+    CLIENT_GONE = "ClientGone"  # socket closed without a leave, resume window passed
+    CLIENT_TOO_SLOW = "ClientTooSlow"  # its send queue is full
+    PING_TIMEOUT = "PingTimeout"
+    JOIN_TIMEOUT = "JoinTimeout"
+    NEGOTIATION_TIMEOUT = "NegotiationTimeout"
+    MEDIA_FAILED = "MediaFailed"
+    RESUMED = "Resumed"
+    RECONNECT_REQUIRED = "ReconnectRequired"
+    SERVER_SHUTDOWN = "ServerShutdown"
+    TOO_MANY_SESSIONS = "TooManySessions"
+    RATE_LIMITED = "RateLimited"
+    FRAME_MALFORMED = "FrameMalformed"
+    FRAME_TOO_LARGE = "FrameTooLarge"
+    MESSAGE_UNKNOWN = "MessageUnknown"
+    MESSAGE_UNEXPECTED = "MessageUnexpected"  # known, but not now
+    SDP_INVALID = "SdpInvalid"
+    SDP_TOO_LARGE = "SdpTooLarge"
+    CANDIDATE_INVALID = "CandidateInvalid"
+    CODEC_UNSUPPORTED = "CodecUnsupported"
+    TRACK_NOT_FOUND = "TrackNotFound"
+    TRACK_DUPLICATE = "TrackDuplicate"
+    TOO_MANY_TRACKS = "TooManyTracks"
+    PUBLISH_NOT_ALLOWED = "PublishNotAllowed"
+    SUBSCRIBE_NOT_ALLOWED = "SubscribeNotAllowed"
+    METADATA_NOT_ALLOWED = "MetadataNotAllowed"
+    METADATA_TOO_LARGE = "MetadataTooLarge"
+    DATA_NOT_ALLOWED = "DataNotAllowed"
+    DATA_TOO_LARGE = "DataTooLarge"
+    GEO_UNKNOWN = "GeoUnknown"  # no region could be told from the address
+    INTERNAL_ERROR = "InternalError"
+
+    # -- gateway to node
+    NODE_LOST = "NodeLost"
+    NODE_RESTARTED = "NodeRestarted"  # new incarnation: its media state is gone
+    NODE_UNREACHABLE = "NodeUnreachable"
+    NODE_REFUSED = "NodeRefused"  # the node answered a command with an error
+    NODE_TOKEN_REFUSED = "NodeTokenRefused"
+    COMMAND_TIMEOUT = "CommandTimeout"
+    STALE_EPOCH = "StaleEpoch"
+    RELAY_OPENED = "RelayOpened"
+    RELAY_CLOSED = "RelayClosed"
+    RELAY_UP = "RelayUp"
+    RELAY_DOWN = "RelayDown"
+
+    # -- the media node
+    COMMAND_INVALID = "CommandInvalid"
+    TRANSPORT_UNKNOWN = "TransportUnknown"
+    TRANSPORT_CONNECTED = "TransportConnected"
+    TRANSPORT_CLOSED = "TransportClosed"
+    CONNECTION_LIMIT = "ConnectionLimit"
+    LEASE_LAPSED = "LeaseLapsed"
+    ICE_TIMEOUT = "IceTimeout"
+    CONSENT_EXPIRED = "ConsentExpired"  # RFC 7675
+    DTLS_FAILED = "DtlsFailed"
+    FINGERPRINT_MISMATCH = "FingerprintMismatch"
+    SRTP_PROFILE_UNSUPPORTED = "SrtpProfileUnsupported"
+    SRTP_AUTH_FAILED = "SrtpAuthFailed"
+    PACKET_MALFORMED = "PacketMalformed"
+    PACKET_REPLAYED = "PacketReplayed"
+    PACKET_TOO_OLD = "PacketTooOld"
+    SOURCE_UNKNOWN = "SourceUnknown"  # address, SSRC or link nobody configured
+    QUEUE_FULL = "QueueFull"
+    RELAY_PEER_SILENT = "RelayPeerSilent"
+    RELAY_AUTH_FAILED = "RelayAuthFailed"
+    ENGINE_PANIC = "EnginePanic"
+    SHUTDOWN = "Shutdown"
