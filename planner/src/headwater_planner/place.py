@@ -1,0 +1,182 @@
+"""Which SFU node takes a participant. Pure: the view and the request in, one answer with its reason out.
+
+Regions are tried nearest first; within a region the room's own nodes come before the least loaded one.
+A Meeting's allowed and denied regions are never broken: no room there means a refusal.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from headwater_api.ids import NodeId, RegionName
+
+from headwater_planner.geo_distance import Coordinates, great_circle_km
+
+STALE_REPORT_S: Final = 5.0
+CONNECTIONS_PER_PARTICIPANT: Final = 2  # a publisher and a subscriber transport
+
+
+class PlacementReason(StrEnum):
+    """Why a placement came out as it did: label of metrics, logs and events."""
+
+    NEAREST_REGION = "NearestRegion"
+    NAMED_REGION = "NamedRegion"
+    LEAST_LOADED = "LeastLoaded"  # the place of the participant is unknown
+    SPILLED = "Spilled"
+    NO_NODES = "NoNodes"
+    NO_ALLOWED_REGION = "NoAllowedRegion"
+    NO_CAPACITY = "NoCapacity"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionView:
+    name: RegionName
+    coordinates: Coordinates | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node as last reported. `connections`: transports, with those promised since the report."""
+
+    node_id: NodeId
+    region: RegionName
+    connections: int
+    max_connections: int
+    draining: bool = False
+    report_age_s: float = 0.0
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the node's connections in use, 0…1 and above."""
+        return self.connections / self.max_connections if self.max_connections > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementView:
+    regions: tuple[RegionView, ...]
+    nodes: tuple[NodeView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRequest:
+    """`allowed_regions` empty means all. `excluded_nodes` are known to be dying, whatever they reported."""
+
+    named_region: RegionName | None = None
+    coordinates: Coordinates | None = None
+    allowed_regions: frozenset[RegionName] = frozenset()
+    denied_regions: frozenset[RegionName] = frozenset()
+    room_nodes: frozenset[NodeId] = frozenset()
+    excluded_nodes: frozenset[NodeId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    node_id: NodeId
+    region: RegionName
+    reason: PlacementReason
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    reason: PlacementReason
+    sentence: str
+
+
+def place(view: PlacementView, request: PlacementRequest) -> Placement | Refusal:
+    """Pick a node for one participant, or say in one sentence why there is none."""
+    alive = [n for n in view.nodes if n.node_id not in request.excluded_nodes]
+    if not alive:
+        return Refusal(PlacementReason.NO_NODES, "No SFU node is known; wait for the cluster to start one.")
+    permitted = [n for n in alive if _is_permitted(n.region, request)]
+    if not permitted:
+        seen = ", ".join(sorted({n.region for n in alive}))
+        return Refusal(
+            PlacementReason.NO_ALLOWED_REGION,
+            f"The room's placement policy permits none of the regions with nodes ({seen}).",
+        )
+    ranked = _rank_regions(view, request, {n.region for n in permitted})
+    fresh = [n for n in permitted if n.report_age_s <= STALE_REPORT_S]
+    stale = [n for n in permitted if n.report_age_s > STALE_REPORT_S]
+    for candidates in (fresh, stale):
+        for position, region in enumerate(ranked):
+            node = _pick_node([n for n in candidates if n.region == region], request.room_nodes)
+            if node is not None:
+                return _placed(node, ranked[:position], request, stale_used=candidates is stale)
+    return Refusal(PlacementReason.NO_CAPACITY, _describe_full(permitted))
+
+
+def _is_permitted(region: RegionName, request: PlacementRequest) -> bool:
+    if region in request.denied_regions:
+        return False
+    return not request.allowed_regions or region in request.allowed_regions
+
+
+def _origin(view: PlacementView, request: PlacementRequest) -> Coordinates | None:
+    """Where distance is measured from: the named region if it is known, else the participant."""
+    for region in view.regions:
+        if request.named_region is not None and region.name == request.named_region and region.coordinates:
+            return region.coordinates
+    return request.coordinates
+
+
+def _rank_regions(
+    view: PlacementView, request: PlacementRequest, wanted: set[RegionName]
+) -> list[RegionName]:
+    """Regions in order of trying: named, then by distance; by room and load if no place is known."""
+    places = {r.name: r.coordinates for r in view.regions}
+    origin = _origin(view, request)
+    load = {r: _region_load(view.nodes, r) for r in wanted}
+    in_room = {n.region for n in view.nodes if n.node_id in request.room_nodes}
+
+    def key(region: RegionName) -> tuple[bool, float, bool, float, str]:
+        place_of = places.get(region)
+        distance = great_circle_km(origin, place_of) if origin and place_of else float("inf")
+        return (region != request.named_region, distance, region not in in_room, load[region], region)
+
+    return sorted(wanted, key=key)
+
+
+def _region_load(nodes: Iterable[NodeView], region: RegionName) -> float:
+    loads = [n.utilisation for n in nodes if n.region == region and not n.draining]
+    return min(loads, default=1.0)
+
+
+def _has_room(node: NodeView) -> bool:
+    return not node.draining and node.connections + CONNECTIONS_PER_PARTICIPANT <= node.max_connections
+
+
+def _pick_node(nodes: list[NodeView], room_nodes: frozenset[NodeId]) -> NodeView | None:
+    """The room's node if it has room (each further node of a room costs links), else the least loaded."""
+    usable = [n for n in nodes if _has_room(n)]
+    return min(usable, key=lambda n: (n.node_id not in room_nodes, n.utilisation, n.node_id), default=None)
+
+
+def _placed(
+    node: NodeView, skipped: list[RegionName], request: PlacementRequest, *, stale_used: bool
+) -> Placement:
+    why = (
+        "it already serves the room" if node.node_id in request.room_nodes else "it is the least loaded there"
+    )
+    if skipped:
+        reason = PlacementReason.SPILLED
+        text = f"{', '.join(skipped)} had no room, so {node.node_id} in {node.region}: {why}."
+    elif request.named_region == node.region:
+        reason, text = PlacementReason.NAMED_REGION, f"{node.region} was asked for, {node.node_id}: {why}."
+    elif request.coordinates is not None or request.named_region is not None:
+        reason = PlacementReason.NEAREST_REGION
+        text = f"{node.region} is the nearest permitted region, {node.node_id}: {why}."
+    else:
+        reason = PlacementReason.LEAST_LOADED
+        text = f"The participant's place is unknown, {node.node_id} in {node.region}: {why}."
+    if stale_used:
+        text += f" Its last report is {node.report_age_s:.0f} s old; no node with a fresh one had room."
+    return Placement(node.node_id, node.region, reason, text)
+
+
+def _describe_full(permitted: list[NodeView]) -> str:
+    draining = sum(n.draining for n in permitted)
+    full = len(permitted) - draining
+    regions = ", ".join(sorted({n.region for n in permitted}))
+    return f"No node in {regions} has room: {full} full, {draining} draining. Raise maxNodes or add a region."

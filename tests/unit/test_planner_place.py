@@ -1,0 +1,140 @@
+"""Placement: nearest permitted region, room, stickiness, spill, refusal."""
+
+from dataclasses import replace
+
+import pytest
+from headwater_api.ids import NodeId, RegionName
+from headwater_planner.geo_distance import Coordinates, great_circle_km
+from headwater_planner.place import (
+    NodeView,
+    Placement,
+    PlacementReason,
+    PlacementRequest,
+    PlacementView,
+    Refusal,
+    RegionView,
+    place,
+)
+
+EU, US, AP = RegionName("eu"), RegionName("us"), RegionName("ap")
+FRANKFURT = Coordinates(50.1, 8.7)
+PARIS = Coordinates(48.9, 2.4)
+TOKYO = Coordinates(35.7, 139.7)
+REGIONS = (
+    RegionView(EU, FRANKFURT),
+    RegionView(US, Coordinates(39.0, -77.5)),
+    RegionView(AP, Coordinates(1.35, 103.8)),
+)
+
+
+def node(name: str, region: RegionName, connections: int = 0, **changes: object) -> NodeView:
+    return replace(NodeView(NodeId(name), region, connections, 100), **changes)  # type: ignore[arg-type]
+
+
+NODES = (node("eu-1", EU), node("eu-2", EU), node("us-1", US), node("ap-1", AP))
+
+
+def placed(view: PlacementView, request: PlacementRequest) -> Placement:
+    result = place(view, request)
+    assert isinstance(result, Placement), result
+    return result
+
+
+def refused(view: PlacementView, request: PlacementRequest) -> Refusal:
+    result = place(view, request)
+    assert isinstance(result, Refusal), result
+    return result
+
+
+def test_nearest_region_by_great_circle() -> None:
+    view = PlacementView(REGIONS, NODES)
+    assert placed(view, PlacementRequest(coordinates=PARIS)).region == EU
+    assert placed(view, PlacementRequest(coordinates=TOKYO)).region == AP
+
+
+def test_named_region_beats_coordinates() -> None:
+    result = placed(PlacementView(REGIONS, NODES), PlacementRequest(named_region=US, coordinates=PARIS))
+    assert (result.node_id, result.reason) == (NodeId("us-1"), PlacementReason.NAMED_REGION)
+
+
+def test_unknown_named_region_falls_back_to_coordinates() -> None:
+    request = PlacementRequest(named_region=RegionName("mars"), coordinates=TOKYO)
+    assert placed(PlacementView(REGIONS, NODES), request).region == AP
+
+
+def test_denied_region_is_never_used() -> None:
+    request = PlacementRequest(coordinates=PARIS, denied_regions=frozenset({EU}))
+    assert placed(PlacementView(REGIONS, NODES), request).region == US
+
+
+def test_allowed_region_without_room_refuses_instead_of_spilling() -> None:
+    full = (node("eu-1", EU, 99), node("us-1", US))
+    request = PlacementRequest(coordinates=PARIS, allowed_regions=frozenset({EU}))
+    result = refused(PlacementView(REGIONS, full), request)
+    assert result.reason == PlacementReason.NO_CAPACITY
+    assert "1 full" in result.sentence
+
+
+def test_policy_that_permits_nothing_names_the_regions() -> None:
+    request = PlacementRequest(named_region=EU, allowed_regions=frozenset({RegionName("sa")}))
+    result = refused(PlacementView(REGIONS, NODES), request)
+    assert result.reason == PlacementReason.NO_ALLOWED_REGION
+    assert "ap, eu, us" in result.sentence
+
+
+def test_room_nodes_are_sticky_even_if_more_loaded() -> None:
+    nodes = (node("eu-1", EU, 0), node("eu-2", EU, 40))
+    request = PlacementRequest(coordinates=PARIS, room_nodes=frozenset({NodeId("eu-2")}))
+    assert placed(PlacementView(REGIONS, nodes), request).node_id == "eu-2"
+
+
+def test_least_loaded_for_a_new_room() -> None:
+    nodes = (node("eu-1", EU, 10), node("eu-2", EU, 4))
+    assert placed(PlacementView(REGIONS, nodes), PlacementRequest(coordinates=PARIS)).node_id == "eu-2"
+
+
+def test_two_connections_must_be_free() -> None:
+    nodes = (node("eu-1", EU, 99), node("us-1", US, 98))
+    result = placed(PlacementView(REGIONS, nodes), PlacementRequest(coordinates=PARIS))
+    assert (result.node_id, result.reason) == ("us-1", PlacementReason.SPILLED)
+    assert "eu had no room" in result.sentence
+
+
+def test_draining_node_takes_nobody() -> None:
+    nodes = (node("eu-1", EU, draining=True), node("us-1", US))
+    request = PlacementRequest(coordinates=PARIS, room_nodes=frozenset({NodeId("eu-1")}))
+    assert placed(PlacementView(REGIONS, nodes), request).node_id == "us-1"
+
+
+def test_stale_report_is_used_only_when_nothing_fresh_has_room() -> None:
+    nodes = (node("eu-1", EU, report_age_s=6.0), node("us-1", US))
+    assert placed(PlacementView(REGIONS, nodes), PlacementRequest(coordinates=PARIS)).node_id == "us-1"
+    only_stale = placed(PlacementView(REGIONS, nodes[:1]), PlacementRequest(coordinates=PARIS))
+    assert "6 s old" in only_stale.sentence
+
+
+def test_excluded_node_is_as_good_as_gone() -> None:
+    request = PlacementRequest(coordinates=PARIS, excluded_nodes=frozenset({NodeId("eu-1")}))
+    assert placed(PlacementView(REGIONS, NODES), request).node_id == "eu-2"
+    everyone = frozenset(n.node_id for n in NODES)
+    result = refused(PlacementView(REGIONS, NODES), PlacementRequest(excluded_nodes=everyone))
+    assert result.reason == PlacementReason.NO_NODES
+
+
+def test_unknown_place_prefers_the_rooms_region_then_load() -> None:
+    view = PlacementView((), (node("eu-1", EU, 50), node("us-1", US, 10)))
+    assert placed(view, PlacementRequest()).node_id == "us-1"
+    assert placed(view, PlacementRequest(room_nodes=frozenset({NodeId("eu-1")}))).node_id == "eu-1"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "kilometres"),
+    [
+        (FRANKFURT, FRANKFURT, 0.0),
+        (Coordinates(0, 0), Coordinates(0, 180), 20015.1),
+        (Coordinates(51.5007, -0.1246), Coordinates(40.6892, -74.0445), 5574.8),
+        (Coordinates(0, 179.5), Coordinates(0, -179.5), 111.2),
+    ],
+)
+def test_great_circle(a: Coordinates, b: Coordinates, kilometres: float) -> None:
+    assert great_circle_km(a, b) == pytest.approx(kilometres, abs=1.0)
