@@ -1,0 +1,137 @@
+"""The ordered stream of one room's commands to one node."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import grpc
+import structlog
+from headwater_api.ids import GatewayId, NodeId, RoomId
+from headwater_api.nodev1 import node_pb2
+
+log = structlog.get_logger(__name__)
+
+APPLY_DEADLINE_S: Final = 2.0
+ATTEMPTS: Final = 3
+RENEW_EVERY_S: Final = 15.0
+LEASE_MS: Final = 60_000
+MAX_PENDING: Final = 4096
+MAX_BATCH: Final = 256
+MAX_BATCH_BYTES: Final = 1_000_000
+
+
+class Applier(Protocol):
+    """Carries one ApplyRequest to the node. Raises grpc.aio.AioRpcError."""
+
+    async def apply(self, request: node_pb2.ApplyRequest, deadline_s: float) -> node_pb2.ApplyResponse: ...
+
+
+class CommandQueue:
+    """Sends in order, batches what piled up meanwhile, renews the lease when idle.
+
+    `on_failed(sentence)` is called once, when the node takes no more commands: the room then treats it as
+    lost. `on_refused(command, error)` tells of a single command that the node would not carry out.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        *,
+        room_id: RoomId,
+        epoch: int,
+        controller_id: GatewayId,
+        applier: Applier,
+        on_failed: Callable[[str], None],
+        on_refused: Callable[[node_pb2.Command, str], None],
+        rng: random.Random,
+    ) -> None:
+        self.node_id = node_id
+        self._room_id, self._epoch, self._controller_id = room_id, epoch, controller_id
+        self._applier = applier
+        self._on_failed, self._on_refused = on_failed, on_refused
+        self._rng = rng
+        self._pending: deque[node_pb2.Command] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._failed = False
+
+    def send(self, commands: Iterable[node_pb2.Command]) -> None:
+        """Queue commands. A queue that overflows means a node that takes nothing: it is given up."""
+        if self._failed or self._closing:
+            return
+        self._pending.extend(commands)
+        self._wake.set()
+        if len(self._pending) > MAX_PENDING:
+            self._fail(f"more than {MAX_PENDING} commands are waiting")
+
+    def close(self) -> None:
+        """Send what is queued, then end."""
+        self._closing = True
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """End at once and report nothing more: the node is known to be gone."""
+        self._failed = True
+        self._pending.clear()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until closed and empty, abandoned or failed."""
+        while not self._failed:
+            if not self._pending:
+                if self._closing:
+                    return
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout(RENEW_EVERY_S * (0.8 + 0.2 * self._rng.random())):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass  # an empty Apply renews the lease
+                else:
+                    continue
+            await self._deliver(self._take_batch())
+
+    def _take_batch(self) -> list[node_pb2.Command]:
+        batch: list[node_pb2.Command] = []
+        size = 0
+        while self._pending and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            command = self._pending.popleft()
+            size += command.ByteSize()
+            batch.append(command)
+        return batch
+
+    async def _deliver(self, batch: list[node_pb2.Command]) -> None:
+        request = node_pb2.ApplyRequest(
+            room_id=self._room_id,
+            epoch=self._epoch,
+            controller_id=self._controller_id,
+            lease_ms=LEASE_MS,
+            commands=batch,
+        )
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                response = await self._applier.apply(request, APPLY_DEADLINE_S)
+            except grpc.aio.AioRpcError as error:
+                final = attempt == ATTEMPTS or error.code() == grpc.StatusCode.FAILED_PRECONDITION
+                if final and not self._failed:
+                    self._fail(f"{error.code().name}: {error.details()}")
+                if final or self._failed:
+                    return
+                await asyncio.sleep(0.1 * attempt * (0.5 + self._rng.random()))
+            else:
+                self._report_refusals(batch, response)
+                return
+
+    def _report_refusals(self, batch: list[node_pb2.Command], response: node_pb2.ApplyResponse) -> None:
+        for command, result in zip(batch, response.results, strict=False):
+            if result.error:
+                self._on_refused(command, result.error)
+
+    def _fail(self, sentence: str) -> None:
+        self._failed = True
+        self._pending.clear()
+        self._wake.set()
+        log.warning("node.commands_failed", node=self.node_id, room=self._room_id, reason=sentence)
+        self._on_failed(sentence)

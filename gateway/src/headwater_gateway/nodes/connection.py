@@ -1,0 +1,169 @@
+"""One node: its gRPC channel, its event stream and the verdict on its life."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import grpc
+import structlog
+from headwater_api.ids import GatewayId, NodeId
+from headwater_api.nodev1 import node_pb2, node_pb2_grpc
+from headwater_planner.place import NodeView
+
+from headwater_gateway.nodes.facts import Backoff, NodeFacts, NodePod, Suspicion, node_view
+
+log = structlog.get_logger(__name__)
+
+# Reports come each second; two missed ones make a node suspect.
+SILENCE_S: Final = 2.2
+CONFIRM_S: Final = 0.8
+INFO_DEADLINE_S: Final = 0.5
+SUSPECT_RETRY_S: Final = 0.1
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # Nodes are reached directly by Pod address; a proxy from the environment would be wrong.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class NodeListener(Protocol):
+    """Whoever wants to know about nodes. Called on the event loop; must not block or raise."""
+
+    def on_node_up(self, facts: NodeFacts) -> None: ...
+    def on_node_lost(self, node_id: NodeId, why: str) -> None: ...
+    def on_node_event(self, node_id: NodeId, event: node_pb2.Event) -> None: ...
+
+
+def _is_refusal(error: grpc.aio.AioRpcError) -> bool:
+    return error.code() == grpc.StatusCode.UNAVAILABLE and "refused" in (error.details() or "").lower()
+
+
+class NodeConnection:
+    """Keeps one node's channel and Watch stream; tells the listener when it comes and when it is lost."""
+
+    def __init__(
+        self,
+        pod: NodePod,
+        *,
+        token: str,
+        controller_id: GatewayId,
+        listener: NodeListener,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self.pod = pod
+        self._controller_id = controller_id
+        self._listener = listener
+        self._clock = clock
+        self._backoff = Backoff(rng)
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._channel = grpc.aio.insecure_channel(pod.address, options=CHANNEL_OPTIONS)
+        self._stub = node_pb2_grpc.NodeStub(self._channel)
+        self._suspicion: Suspicion | None = None
+        self._promises: list[float] = []
+        self._heard_at = clock()
+        self.facts: NodeFacts | None = None
+        self.report: node_pb2.NodeReport | None = None
+        self._log = log.bind(node=pod.node_id, address=pod.address)
+
+    @property
+    def is_up(self) -> bool:
+        return self.facts is not None
+
+    def promise(self) -> None:
+        """Count a participant that was placed here until the node reports it."""
+        now = self._clock()
+        self._promises = [at for at in self._promises if now - at <= 10.0]
+        self._promises.append(now)
+
+    def view(self) -> NodeView | None:
+        """The planner's view; None while the node is not up. A suspect node looks stale."""
+        if self.facts is None:
+            return None
+        now = self._clock()
+        age = float("inf") if self._suspicion else now - self._heard_at
+        return node_view(self.facts, self.report, age, self._promises, now)
+
+    async def apply(self, request: node_pb2.ApplyRequest, deadline_s: float) -> node_pb2.ApplyResponse:
+        """Send commands. Raises grpc.aio.AioRpcError."""
+        return await self._stub.Apply(request, timeout=deadline_s, metadata=self._metadata)
+
+    async def run(self) -> None:
+        """Greet, follow, judge; for ever, until cancelled."""
+        try:
+            while True:
+                if await self._greet():
+                    await self._follow()
+                    self._suspicion = Suspicion(self._clock(), CONFIRM_S)
+                    continue
+                suspect = self._suspicion is not None
+                await asyncio.sleep(SUSPECT_RETRY_S if suspect else self._backoff.next())
+        finally:
+            await self._channel.close(None)
+
+    async def _greet(self) -> bool:
+        try:
+            info = await self._stub.Info(
+                node_pb2.InfoRequest(), timeout=INFO_DEADLINE_S, metadata=self._metadata
+            )
+            facts = NodeFacts.of(info)
+        except grpc.aio.AioRpcError as error:
+            if self._suspicion and self._suspicion.is_dead(self._clock(), refused=_is_refusal(error)):
+                self.lose(f"{error.code().name}: {error.details()}")
+            return False
+        except ValueError as error:
+            self._log.warning("node.unusable", reason=str(error))
+            return False
+        self._accept(facts)
+        return True
+
+    def _accept(self, facts: NodeFacts) -> None:
+        known = self.facts
+        if known is not None and known.incarnation != facts.incarnation:
+            self.lose("it was started anew")
+        self._suspicion = None
+        self._backoff.reset()
+        self._heard_at = self._clock()
+        if self.facts is None:
+            self.facts = facts
+            self._log.info("node.up", region=facts.region, incarnation=facts.incarnation)
+            self._listener.on_node_up(facts)
+
+    def lose(self, why: str) -> None:
+        """Declare the node gone. Nothing happens if it was not up."""
+        if self.facts is None:
+            return
+        self.facts, self.report, self._suspicion, self._promises = None, None, None, []
+        self._log.warning("node.lost", reason=why)
+        self._listener.on_node_lost(self.pod.node_id, why)
+
+    async def _follow(self) -> None:
+        """Read the Watch stream until it breaks, ends or falls silent."""
+        call = self._stub.Watch(
+            node_pb2.WatchRequest(controller_id=self._controller_id), metadata=self._metadata
+        )
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    response = await call.read()
+                if not isinstance(response, node_pb2.WatchResponse):
+                    return  # end of stream
+                self._take(response)
+        except TimeoutError:
+            self._log.info("node.silent", seconds=SILENCE_S)
+        except grpc.aio.AioRpcError as error:
+            self._log.info("node.stream_broken", code=error.code().name)
+        finally:
+            call.cancel()
+
+    def _take(self, response: node_pb2.WatchResponse) -> None:
+        if response.HasField("report"):
+            self._heard_at = self._clock()
+            self.report = response.report
+        for event in response.events:
+            self._listener.on_node_event(self.pod.node_id, event)

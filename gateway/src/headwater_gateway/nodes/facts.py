@@ -1,0 +1,101 @@
+"""What is known of a node, and the small decisions about it. Pure."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from headwater_api.ids import NodeId, RegionName
+from headwater_api.nodev1 import node_pb2
+from headwater_planner.place import CONNECTIONS_PER_PARTICIPANT, NodeView
+
+# A promise is dropped once the node has had the time to count the connection itself.
+PROMISE_LIFETIME_S: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodePod:
+    """A node's Pod: where its gRPC listens. From the Pod watch."""
+
+    node_id: NodeId
+    region: RegionName
+    address: str  # ip:port
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One incarnation of a node, as it says of itself."""
+
+    node_id: NodeId
+    region: RegionName
+    incarnation: str
+    media_addresses: tuple[str, ...]  # "ip:port" or "[ip6]:port", most wanted first
+    dtls_fingerprint: str  # "sha-256 AB:CD:…"
+    max_connections: int
+
+    @classmethod
+    def of(cls, info: node_pb2.NodeInfo) -> "NodeFacts":
+        """From the node's answer. ValueError names the field that makes it unusable."""
+        for name in ("node_id", "region", "incarnation", "dtls_fingerprint"):
+            if not getattr(info, name):
+                raise ValueError(f"NodeInfo.{name} is empty")
+        if not info.media_addresses:
+            raise ValueError("NodeInfo.media_addresses is empty: the node takes no media")
+        return cls(
+            NodeId(info.node_id),
+            RegionName(info.region),
+            info.incarnation,
+            tuple(info.media_addresses),
+            info.dtls_fingerprint,
+            info.max_connections,
+        )
+
+
+def node_view(
+    facts: NodeFacts,
+    report: node_pb2.NodeReport | None,
+    report_age_s: float,
+    promises: Sequence[float],
+    now: float,
+) -> NodeView:
+    """The planner's view: the last report plus the joins promised since (monotonic seconds)."""
+    fresh = sum(1 for at in promises if now - at <= PROMISE_LIFETIME_S)
+    reported = report.connections if report is not None else 0
+    limit = (report.max_connections if report is not None else 0) or facts.max_connections
+    return NodeView(
+        node_id=facts.node_id,
+        region=facts.region,
+        connections=reported + fresh * CONNECTIONS_PER_PARTICIPANT,
+        max_connections=limit,
+        draining=bool(report is not None and report.draining),
+        report_age_s=report_age_s,
+    )
+
+
+class Backoff:
+    """Full-jitter exponential backoff in seconds."""
+
+    def __init__(self, rng: random.Random, first: float = 0.1, cap: float = 2.0) -> None:
+        self._rng, self._first, self._cap = rng, first, cap
+        self._attempt = 0
+
+    def next(self) -> float:
+        """The next delay: never 0, so that a loop of failures cannot spin."""
+        ceiling = min(self._cap, self._first * 2.0**self._attempt)
+        self._attempt = min(self._attempt + 1, 10)
+        return ceiling * (0.5 + 0.5 * self._rng.random())
+
+    def reset(self) -> None:
+        self._attempt = 0
+
+
+@dataclass(slots=True)
+class Suspicion:
+    """How sure the gateway is that a node, up until now, is gone."""
+
+    since: float  # monotonic seconds
+    confirm_s: float  # soft evidence must last that long
+
+    def is_dead(self, now: float, *, refused: bool) -> bool:
+        """A refused connection is proof (the process is gone); time-outs must last."""
+        return refused or now - self.since >= self.confirm_s
