@@ -1,34 +1,262 @@
 """Offers to a subscriber."""
 
-from headwater_gateway.sdp.types import LocalTransport, SendTrack, SubscriberAnswer
+from dataclasses import dataclass
+
+from headwater_api.nodev1 import node_pb2
+
+from headwater_gateway.sdp import render, rtp
+from headwater_gateway.sdp.parse import Description, Section, parse
+from headwater_gateway.sdp.types import LocalTransport, SdpError, SendTrack, StaleAnswer, SubscriberAnswer
+
+DATA_MID = "0"
+MAX_TRACKS = 500
+_MAX_SLOTS = 2 * MAX_TRACKS  # a client that rejects m-lines uses them up
+_MAX_ANSWER_BYTES = 2 * 1024 * 1024
+_PROTOCOL = "UDP/TLS/RTP/SAVPF"
+# 96–127 first (RFC 3551 §6), then the free part below 64 that RFC 5761 §4 leaves when RTCP is multiplexed.
+_PAYLOAD_TYPES = (*range(96, 128), *range(35, 64))
+_EXTENSION_IDS = {node_pb2.EXTENSION_MID: 1, node_pb2.EXTENSION_AUDIO_LEVEL: 2}
+_EXTENSIONS_OF = {
+    node_pb2.KIND_AUDIO: (node_pb2.EXTENSION_MID, node_pb2.EXTENSION_AUDIO_LEVEL),
+    node_pb2.KIND_VIDEO: (node_pb2.EXTENSION_MID,),
+}
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One m-line. It keeps its mid and its place for the whole connection."""
+
+    mid: str
+    kind: rtp.Kind
+    track: SendTrack | None
+    codecs: tuple[node_pb2.CodecMap, ...]
+    stream: str
+    dead: bool = False  # the client rejected the m-line (port 0): its transceiver is stopped
+    free: bool = False  # the client has answered it without a track: a new one raises a new track event
 
 
 class SubscriberNegotiation:
-    """One subscriber peer connection: m-lines are added, reused after removal, never moved."""
+    """One subscriber peer connection: m-lines are added, reused after removal, never moved.
 
-    def add_track(self, track: SendTrack) -> None:
-        """Ask for an m-line for this track in the next offer. A track that is there already is left alone."""
-        raise NotImplementedError
+    `add_track` and `remove_track` only note what is wanted; `offer` puts it into m-lines and `apply_answer`
+    tells what the client took. At most one offer is out: a newer one makes the older answer stale.
+    """
 
-    def remove_track(self, track_sid: str) -> bool:
-        """Free the track's m-line for reuse. True if there was one (so that a new offer is due)."""
-        raise NotImplementedError
-
-    def offer(self, local: LocalTransport) -> tuple[int, str]:
-        """The next offer and its id. New ufrag and pwd in `local` make it an ICE restart."""
-        raise NotImplementedError
+    def __init__(self, session_id: int = 2) -> None:
+        self._session_id = session_id
+        self._offer_id = 0
+        self._answered_id = 0
+        self._wanted: dict[str, SendTrack] = {}
+        self._refused: set[str] = set()
+        self._slots: list[_Slot] = []
+        self._payload_types: dict[tuple[rtp.Codec, int, int, str], int] = {}
+        self._dirty = True  # the first offer opens the data channels
 
     @property
     def pending(self) -> bool:
         """An offer is out and unanswered: collect changes, offer again after the answer."""
-        raise NotImplementedError
+        return self._offer_id > self._answered_id
 
     @property
     def dirty(self) -> bool:
-        """Tracks changed since the last offer."""
-        raise NotImplementedError
+        """Something changed since the last offer (true before the first one)."""
+        return self._dirty
+
+    def add_track(self, track: SendTrack) -> None:
+        """Ask for an m-line for this track in the next offer. Adding again replaces it (a new SSRC, say)."""
+        if track.track_sid not in self._wanted and len(self._wanted) >= MAX_TRACKS:
+            raise SdpError(f"a subscriber gets at most {MAX_TRACKS} tracks")
+        if self._wanted.get(track.track_sid) == track:
+            return
+        self._wanted[track.track_sid] = track
+        self._refused.discard(track.track_sid)
+        self._dirty = True
+
+    def remove_track(self, track_sid: str) -> bool:
+        """Free the track's m-line for reuse. True if the track was there (so that a new offer is due)."""
+        if self._wanted.pop(track_sid, None) is None:
+            return False
+        self._refused.discard(track_sid)
+        self._dirty = True
+        return True
+
+    def offer(self, local: LocalTransport) -> tuple[int, str]:
+        """The next offer and its id. New ufrag and pwd in `local` make it an ICE restart.
+
+        SdpError: the connection is used up, the client must reconnect.
+        """
+        self._place()
+        self._offer_id += 1
+        self._dirty = False
+        bundle = [DATA_MID, *(s.mid for s in self._slots if not s.dead)]
+        lines = render.session_lines(self._session_id, self._offer_id, bundle)
+        lines += render.data_lines(DATA_MID, local, "actpass", True, "UDP/DTLS/SCTP")
+        for slot in self._slots:
+            lines += _slot_lines(slot, local)
+        return self._offer_id, render.join_lines(lines)
 
     def apply_answer(self, answer_sdp: str, offer_id: int = 0) -> SubscriberAnswer:
-        """Take the client's answer. `offer_id` 0 means the client does not echo ids. SdpError if refused,
-        StaleAnswer if it answers an offer that a newer one replaced."""
-        raise NotImplementedError
+        """Take the client's answer. `offer_id` 0: the client does not echo ids.
+
+        SdpError: refused. StaleAnswer: it answers an offer that a newer one replaced, or none.
+        """
+        if offer_id and offer_id != self._offer_id:
+            raise StaleAnswer(f"answers offer {offer_id}, the current one is {self._offer_id}")
+        if not self.pending:
+            raise StaleAnswer("no offer is waiting for an answer")
+        answer = parse(answer_sdp, _MAX_ANSWER_BYTES, _MAX_SLOTS + 1)
+        by_mid = self._match(answer)
+        accepted: list[node_pb2.SendSection] = []
+        refused: list[str] = []
+        outcomes = [(slot, _accepted(slot, by_mid[slot.mid])) for slot in self._slots]
+        result_parts = (answer.fingerprint, answer.ufrag)
+        for slot, section in outcomes:
+            slot.dead = slot.dead or by_mid[slot.mid].rejected
+            slot.free = slot.track is None and not slot.dead
+            if section is not None:
+                accepted.append(section)
+            elif slot.track is not None:
+                refused.append(slot.track.track_sid)
+        self._refused.update(refused)
+        self._answered_id = self._offer_id
+        return SubscriberAnswer(*result_parts, tuple(accepted), tuple(refused))
+
+    def _match(self, answer: Description) -> dict[str, Section]:
+        by_mid = {section.mid: section for section in answer.sections}
+        missing = [mid for mid in (DATA_MID, *(s.mid for s in self._slots)) if mid not in by_mid]
+        if missing:
+            raise SdpError(f"the answer lacks the offer's m-line with a=mid:{missing[0]}")
+        if len(by_mid) != len(self._slots) + 1:
+            raise SdpError(f"the answer has {len(by_mid)} m-lines, the offer {len(self._slots) + 1}")
+        if answer.setup != "active":
+            raise SdpError(f"a=setup:{answer.setup[:20]} in the answer: the client must be active")
+        return by_mid
+
+    def _place(self) -> None:
+        """Give every wanted track an m-line; take it from those no longer wanted."""
+        placed: set[str] = set()
+        for slot in self._slots:
+            if slot.track is None:
+                continue
+            wanted = self._wanted.get(slot.track.track_sid)
+            if wanted is None or slot.dead or wanted.track_sid in self._refused:
+                slot.track, slot.free = None, False
+            else:
+                placed.add(wanted.track_sid)
+                if wanted != slot.track:
+                    slot.track, slot.codecs = wanted, self._codecs(wanted)
+        for sid, track in self._wanted.items():
+            if sid not in placed and sid not in self._refused:
+                self._assign(track)
+
+    def _assign(self, track: SendTrack) -> None:
+        codecs = self._codecs(track)
+        for slot in self._slots:
+            if slot.free and not slot.dead and slot.track is None and slot.kind == track.kind:
+                # The receiver keeps the track id of its first use, so the stream id must name the track.
+                slot.track, slot.codecs, slot.free = track, codecs, False
+                slot.stream = f"{track.participant_sid}|{track.track_sid}"
+                return
+        if len(self._slots) >= _MAX_SLOTS:
+            raise SdpError(f"this connection has used up its {_MAX_SLOTS} m-lines: reconnect")
+        stream = f"{track.participant_sid}|{track.stream_id or track.track_sid}"
+        self._slots.append(_Slot(str(len(self._slots) + 1), track.kind, track, codecs, stream))
+
+    def _codecs(self, track: SendTrack) -> tuple[node_pb2.CodecMap, ...]:
+        video = track.kind == node_pb2.KIND_VIDEO
+        media = node_pb2.CodecMap()
+        media.CopyFrom(track.codec)
+        media.payload_type = self._payload_type(media, media.fmtp)
+        media.nack, media.pli, media.transport_cc = True, video, False
+        if not track.rtx_ssrc:
+            return (media,)
+        rtx = node_pb2.CodecMap(codec=node_pb2.CODEC_RTX, clock_rate=media.clock_rate, apt=media.payload_type)
+        rtx.payload_type = self._payload_type(rtx, f"apt={media.payload_type}")
+        return (media, rtx)
+
+    def _payload_type(self, codec: node_pb2.CodecMap, fmtp: str) -> int:
+        """The same number for the same codec and parameters, for the whole connection."""
+        key = (codec.codec, codec.clock_rate, codec.channels, fmtp)
+        if key not in self._payload_types:
+            if len(self._payload_types) == len(_PAYLOAD_TYPES):
+                raise SdpError("no payload type is left for another codec variant on this connection")
+            self._payload_types[key] = _PAYLOAD_TYPES[len(self._payload_types)]
+        return self._payload_types[key]
+
+
+def _slot_lines(slot: _Slot, local: LocalTransport) -> list[str]:
+    kind = "video" if slot.kind == node_pb2.KIND_VIDEO else "audio"
+    media = render.media_line(kind, 0 if slot.dead else 9, _PROTOCOL, (c.payload_type for c in slot.codecs))
+    if slot.dead:
+        return [media, "c=IN IP4 0.0.0.0", f"a=mid:{slot.mid}", "a=inactive"]
+    lines = [
+        media,
+        *render.transport_lines(local, "actpass", False),
+        f"a=mid:{slot.mid}",
+        "a=inactive" if slot.track is None else "a=sendonly",
+        "a=rtcp-mux",
+        "a=rtcp-rsize",
+        *render.codec_lines(slot.codecs, ccm_fir=True),
+        *render.extension_lines(_extension_maps(slot.kind)),
+    ]
+    return lines if slot.track is None else lines + _source_lines(slot, slot.track)
+
+
+def _source_lines(slot: _Slot, track: SendTrack) -> list[str]:
+    msid = f"{slot.stream} {track.track_sid}"
+    lines = [f"a=msid:{msid}"]
+    if track.rtx_ssrc:
+        lines.append(f"a=ssrc-group:FID {track.ssrc} {track.rtx_ssrc}")
+    for ssrc in (track.ssrc, track.rtx_ssrc):
+        if ssrc:
+            lines += [f"a=ssrc:{ssrc} cname:{track.participant_sid}", f"a=ssrc:{ssrc} msid:{msid}"]
+    return lines
+
+
+def _extension_maps(kind: rtp.Kind) -> tuple[node_pb2.ExtensionMap, ...]:
+    return tuple(
+        node_pb2.ExtensionMap(id=_EXTENSION_IDS[extension], extension=extension)
+        for extension in _EXTENSIONS_OF[kind]
+    )
+
+
+def _accepted(slot: _Slot, answered: Section) -> node_pb2.SendSection | None:
+    """The m-line as the client took it; None if it did not."""
+    if slot.track is None or slot.dead or answered.rejected:
+        return None
+    if answered.direction not in ("recvonly", "sendrecv"):
+        return None
+    formats = rtp.formats(answered)
+    offered = slot.codecs[0]
+    media = next((f for f in formats if f.codec == offered.codec), None)
+    if media is None:
+        return None
+    codecs = [_with_payload_type(offered, media.payload_type)]
+    rtx = next(
+        (
+            f
+            for f in formats
+            if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == str(media.payload_type)
+        ),
+        None,
+    )
+    if len(slot.codecs) > 1 and rtx is not None:
+        codecs.append(_with_payload_type(slot.codecs[1], rtx.payload_type, media.payload_type))
+    agreed = {(e.id, e.extension) for e in rtp.extensions(answered, unusable=("sendonly", "inactive"))}
+    return node_pb2.SendSection(
+        mid=slot.mid,
+        kind=slot.kind,
+        track_id=slot.track.track_sid,
+        ssrc=slot.track.ssrc,
+        rtx_ssrc=slot.track.rtx_ssrc if len(codecs) > 1 else 0,
+        codecs=codecs,
+        extensions=[e for e in _extension_maps(slot.kind) if (e.id, e.extension) in agreed],
+    )
+
+
+def _with_payload_type(codec: node_pb2.CodecMap, payload_type: int, apt: int = 0) -> node_pb2.CodecMap:
+    changed = node_pb2.CodecMap()
+    changed.CopyFrom(codec)
+    changed.payload_type = payload_type
+    changed.apt = apt
+    return changed

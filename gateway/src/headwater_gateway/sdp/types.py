@@ -1,6 +1,5 @@
 """Values that go in and out of a negotiation."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headwater_api.nodev1 import node_pb2
@@ -44,11 +43,11 @@ class LocalTransport:
 class OfferedSection:
     """One audio or video m-line of a publisher's offer, as answered.
 
-    `inactive` m-lines (rejected, recvonly, or with no codec in common) carry empty codecs; do not configure them.
+    `inactive` m-lines (rejected, recvonly, or with no codec in common) must not be configured.
     """
 
     mid: str
-    kind: node_pb2.Kind
+    kind: node_pb2.Kind.ValueType
     cid: str  # the track id of a=msid (the client's cid), or of a=ssrc msid:, or ""
     stream_id: str
     codecs: tuple[node_pb2.CodecMap, ...] = ()
@@ -82,25 +81,31 @@ class PublisherAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SubscriberAnswer:
-    """What a client accepted: the whole set for ConfigureSend (max_spatial and paused are the caller's to set)."""
+    """What a client accepted: the whole set for ConfigureSend (max_spatial and paused are the caller's).
+
+    `refused`: sids of tracks that were offered and not taken (codec unknown to the client, say); they are not
+    offered again until they are removed and added.
+    """
 
     remote_fingerprint: str
     remote_ufrag: str
     sections: tuple[node_pb2.SendSection, ...]
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SendTrack:
-    """A track that a subscriber is to get. `codecs` is what the publisher sends: the media codec's CodecMap
-    (payload type ignored) comes from OfferedSection.codecs."""
+    """A track that a subscriber is to get.
+
+    `codec` is OfferedSection.codecs[0] of the publisher; its payload type and feedback are not used.
+    `stream_id` groups tracks for lip-sync; leave it empty for clients that take the track id from the stream
+    (Firefox), and the stream id is then `PA_…|TR_…`.
+    """
 
     track_sid: str
     participant_sid: str
-    stream_id: str  # msid's first half is `PA_…` or `PA_…|stream` when given
-    kind: node_pb2.Kind
+    kind: node_pb2.Kind.ValueType
     codec: node_pb2.CodecMap
     ssrc: int
     rtx_ssrc: int = 0  # 0: no RTX
-
-
-Codecs = Sequence[node_pb2.CodecMap]
+    stream_id: str = ""

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from livekit.protocol import models, rtc
-
 from headwater_api.ids import ParticipantIdentity, ParticipantSid, RegionName, RoomId
+from livekit.protocol import models, rtc
 
 # Close codes of RFC 6455 §7.4.1 that a session gives to SignalChannel.close.
 CLOSE_NORMAL = 1000
@@ -151,7 +150,7 @@ class ClientHello:
     publish_only: str = ""  # legacy `publish=` of the query: this session only publishes
     # A resume: the client had this participant and lost its WebSocket.
     reconnect: bool = False
-    reconnect_sid: ParticipantSid = ParticipantSid("")
+    reconnect_sid: ParticipantSid | None = None
     reconnect_reason: int = 0  # livekit ReconnectReason
 
     @property
@@ -177,7 +176,7 @@ class SignalChannel(Protocol):
     async def send(self, response: rtc.SignalResponse) -> None:
         """Queue one message, in order. Never waits for the network and never raises for a client that left.
 
-        A client that does not read fills its bounded queue: the channel then closes itself and `recv` gives None.
+        A client that does not read fills its bounded queue: the channel closes itself, `recv` gives None.
         """
 
     async def send_encoded(self, binary: bytes, message: rtc.SignalResponse) -> None:
@@ -200,4 +199,4 @@ class RoomPolicy(Protocol):
     """The admission hook that `GET /rtc` and `GET /rtc/validate` both ask, before the upgrade."""
 
     async def admit(self, hello: ClientHello) -> None:
-        """Return if the client may join now; raise JoinRefused if not. No side effect that outlives the call."""
+        """Return if the client may join now; raise JoinRefused if not. Leaves no trace behind."""

@@ -1,0 +1,197 @@
+"""Reads an SDP text into sections (RFC 8866), within limits. Raises nothing but SdpError."""
+
+import re
+from dataclasses import dataclass
+
+from headwater_gateway.sdp.types import SdpError
+
+MAX_BYTES = 256 * 1024
+MAX_SECTIONS = 200
+MAX_LINE = 8 * 1024
+MAX_FORMATS = 128
+MAX_ATTRIBUTES = 1000  # of one section
+
+# A mid or rid rides in a one-byte header extension, 16 bytes at most (RFC 8285 §4.2).
+_ID = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,16}\Z")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,64}\Z")
+_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){31}\Z")
+_UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}\Z")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One m-line with its attributes, grouped by name in their order."""
+
+    kind: str
+    port: int
+    protocol: str
+    formats: tuple[str, ...]
+    attributes: dict[str, list[str]]
+    mid: str
+
+    def first(self, name: str) -> str | None:
+        values = self.attributes.get(name)
+        return values[0] if values else None
+
+    def all(self, name: str) -> list[str]:
+        return self.attributes.get(name, [])
+
+    @property
+    def direction(self) -> str:
+        """sendrecv when none is given (RFC 8866 §6.7)."""
+        return next((d for d in _DIRECTIONS if d in self.attributes), "sendrecv")
+
+    @property
+    def rejected(self) -> bool:
+        """Port 0 rejects, unless the m-line only lives in the bundle (RFC 8843 §6)."""
+        return self.port == 0 and "bundle-only" not in self.attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A whole description: session attributes and sections in their order."""
+
+    attributes: dict[str, list[str]]
+    sections: tuple[Section, ...]
+
+    @property
+    def bundle(self) -> tuple[str, ...]:
+        """Mids of the first BUNDLE group."""
+        for value in self.attributes.get("group", []):
+            semantics, *mids = value.split()
+            if semantics == "BUNDLE":
+                return tuple(mids)
+        return ()
+
+    @property
+    def ufrag(self) -> str:
+        """The peer's ICE user name fragment."""
+        value = self._transport("ice-ufrag")
+        if value is None:
+            raise SdpError("no a=ice-ufrag: the description needs ICE credentials")
+        if not _UFRAG.match(value):
+            raise SdpError("a=ice-ufrag must be 4 to 256 of A-Z a-z 0-9 + / (RFC 8839)")
+        return value
+
+    @property
+    def fingerprint(self) -> str:
+        """The peer's certificate as "sha-256 AB:CD:…"."""
+        seen = False
+        for values in self._transports("fingerprint"):
+            for value in values:
+                seen = True
+                algorithm, _, digest = value.partition(" ")
+                if algorithm.lower() == "sha-256":
+                    if not _FINGERPRINT.match(digest.strip()):
+                        raise SdpError("a=fingerprint:sha-256 must be 32 hex bytes joined by ':'")
+                    return f"sha-256 {digest.strip().upper()}"
+        raise SdpError(
+            "no sha-256 among a=fingerprint: offer a sha-256 fingerprint"
+            if seen
+            else "no a=fingerprint: DTLS is required"
+        )
+
+    @property
+    def setup(self) -> str:
+        return self._transport("setup") or ""
+
+    def _transports(self, name: str) -> list[list[str]]:
+        """The session's values of a transport attribute, then each section's that is not rejected."""
+        found = [s.attributes[name] for s in self.sections if not s.rejected and name in s.attributes]
+        return [*found, self.attributes[name]] if name in self.attributes else found
+
+    def _transport(self, name: str) -> str | None:
+        values = self._transports(name)
+        return values[0][0] if values else None
+
+
+def number(text: str, what: str, low: int, high: int) -> int:
+    """A decimal of `what` within low…high; SdpError names `what`."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high):
+        raise SdpError(f"{what} must be a number from {low} to {high}, is {text[:40]!r}")
+    return int(text)
+
+
+def identifier(text: str, what: str) -> str:
+    """A mid or rid; SdpError names `what`."""
+    if not _ID.match(text):
+        raise SdpError(f"{what} must be 1 to 16 token characters, is {text[:40]!r}")
+    return text
+
+
+def token(text: str, what: str) -> str:
+    if not _TOKEN.match(text):
+        raise SdpError(f"{what} must be 1 to 64 token characters, is {text[:40]!r}")
+    return text
+
+
+def parse(sdp: str, max_bytes: int = MAX_BYTES, max_sections: int = MAX_SECTIONS) -> Description:
+    """Read a description. SdpError names the line that is wrong."""
+    if len(sdp) > max_bytes:
+        raise SdpError(f"the description has {len(sdp)} characters, at most {max_bytes} are taken")
+    if not sdp.startswith("v=0"):
+        raise SdpError("the description must begin with v=0")
+    if _CONTROL.search(sdp):
+        raise SdpError("the description holds a control character")
+    session: dict[str, list[str]] = {}
+    blocks: list[tuple[str, dict[str, list[str]]]] = []
+    current = session
+    count = 0
+    for index, raw in enumerate(sdp.split("\n"), start=1):
+        line = raw.rstrip("\r")
+        if not line:
+            continue
+        if len(line) > MAX_LINE:
+            raise SdpError(f"line {index} has {len(line)} characters, at most {MAX_LINE} are taken")
+        if len(line) < 2 or line[1] != "=" or not line[0].isalpha():
+            raise SdpError(f"line {index} is not of the form x=value: {line[:40]!r}")
+        if line[0] == "m":
+            if len(blocks) == max_sections:
+                raise SdpError(f"more than {max_sections} m-lines")
+            current, count = {}, 0
+            blocks.append((line[2:], current))
+        elif line[0] == "a":
+            count += 1
+            if count > MAX_ATTRIBUTES:
+                raise SdpError(f"line {index}: more than {MAX_ATTRIBUTES} attributes in one section")
+            name, _, value = line[2:].partition(":")
+            current.setdefault(name, []).append(value.strip())
+    sections = tuple(_section(text, attributes) for text, attributes in blocks)
+    _check_mids(sections)
+    return Description(session, sections)
+
+
+def _section(text: str, attributes: dict[str, list[str]]) -> Section:
+    parts = text.split()
+    if len(parts) < 4:
+        raise SdpError(f"m={text[:60]!r} is not <media> <port> <protocol> <format>…")
+    kind, port, protocol, *formats = parts
+    if len(formats) > MAX_FORMATS:
+        raise SdpError(f"m={kind[:20]} lists {len(formats)} formats, at most {MAX_FORMATS} are taken")
+    mids = attributes.get("mid")
+    if not mids:
+        raise SdpError(f"m={kind[:20]} has no a=mid")
+    return Section(
+        kind=token(kind, "media of an m-line"),
+        port=number(port.partition("/")[0], f"port of m={kind[:20]}", 0, 65535),
+        protocol=_protocol(protocol),
+        formats=tuple(formats),
+        attributes=attributes,
+        mid=identifier(mids[0], "a=mid"),
+    )
+
+
+def _protocol(text: str) -> str:
+    if not all(_TOKEN.match(part) for part in text.split("/")) or len(text) > 64:
+        raise SdpError(f"protocol of an m-line is malformed: {text[:40]!r}")
+    return text
+
+
+def _check_mids(sections: tuple[Section, ...]) -> None:
+    seen: set[str] = set()
+    for section in sections:
+        if section.mid in seen:
+            raise SdpError(f"a=mid:{section.mid} occurs twice")
+        seen.add(section.mid)
