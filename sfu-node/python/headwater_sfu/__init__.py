@@ -1,0 +1,1 @@
+"""Headwater's SFU node: the native media engine (`_native`) and the thin agent around it."""

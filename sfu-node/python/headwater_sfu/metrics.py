@@ -1,0 +1,88 @@
+"""Prometheus metrics of a node: the newest report, turned into families when somebody asks.
+
+Imported on the first scrape only. Counters are the engine's cumulative figures, never reset here.
+"""
+
+from collections.abc import Iterable
+
+from headwater_api.nodev1 import node_pb2
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_GAUGES = (
+    ("draining", "1 while the node takes no new transports", "draining"),
+    ("cpu_percent", "CPU use, percent of all cores the process may use", "cpu_percent"),
+    ("resident_memory_bytes", "Resident memory", "rss_bytes"),
+    ("connections", "Transports that are connected", "connections"),
+    ("participants", "Participants with a transport here", "participants"),
+    ("max_connections", "Connections this node is meant to carry", "max_connections"),
+    ("receive_packets_per_second", "Packets received", "rx_pps"),
+    ("transmit_packets_per_second", "Packets sent", "tx_pps"),
+    ("receive_megabits_per_second", "Received", "rx_mbps"),
+    ("transmit_megabits_per_second", "Sent", "tx_mbps"),
+)
+_QUANTILES = (("0.5", "forward_p50_us"), ("0.95", "forward_p95_us"), ("0.99", "forward_p99_us"))
+_LINK_GAUGES = (
+    ("link_up", "1 while the relay link passes packets", "up"),
+    ("link_transmit_megabits_per_second", "Sent over the link", "tx_mbps"),
+    ("link_receive_megabits_per_second", "Received over the link", "rx_mbps"),
+    ("link_rtt_milliseconds", "Round-trip time of the link", "rtt_ms"),
+    ("link_loss_ratio", "Packets lost on the link, 0 to 1", "loss"),
+    ("link_transmit_tracks", "Tracks now sent over the link", "tx_tracks"),
+    ("link_receive_tracks", "Tracks now received over the link", "rx_tracks"),
+)
+
+
+class ReportCollector(Collector):
+    """One scrape of one report."""
+
+    def __init__(self, report: node_pb2.NodeReport, watchers: int, lagged: int, loop_lag_s: float) -> None:
+        self._report = report
+        self._watchers = watchers
+        self._lagged = lagged
+        self._loop_lag_s = loop_lag_s
+
+    def collect(self) -> Iterable[Metric]:
+        report = self._report
+        for name, text, field in _GAUGES:
+            yield GaugeMetricFamily(f"headwater_sfu_{name}", text, value=float(getattr(report, field)))
+        latency = GaugeMetricFamily(
+            "headwater_sfu_forward_seconds", "Ingress socket to egress, last second", labels=["quantile"]
+        )
+        for quantile, field in _QUANTILES:
+            latency.add_metric([quantile], getattr(report, field) / 1e6)
+        yield latency
+        yield GaugeMetricFamily("headwater_sfu_rooms", "Rooms with state here", value=len(report.rooms))
+        yield from self._links()
+        drops = CounterMetricFamily("headwater_sfu_drops", "Packets and datagrams dropped", labels=["reason"])
+        for reason, count in sorted(report.drops.items()):
+            drops.add_metric([reason], count)
+        yield drops
+        yield GaugeMetricFamily("headwater_sfu_watchers", "Open Watch streams", value=self._watchers)
+        yield CounterMetricFamily(
+            "headwater_sfu_watchers_lagged",
+            "Watch streams dropped because they fell behind",
+            value=self._lagged,
+        )
+        yield GaugeMetricFamily(
+            "headwater_sfu_loop_lag_seconds", "How late the agent's loop runs", value=self._loop_lag_s
+        )
+
+    def _links(self) -> Iterable[Metric]:
+        for name, text, field in _LINK_GAUGES:
+            family = GaugeMetricFamily(f"headwater_sfu_{name}", text, labels=["link", "room", "peer"])
+            for link in self._report.links:
+                family.add_metric(
+                    [link.link_id, link.room_id, link.peer_node_id], float(getattr(link, field))
+                )
+            yield family
+
+
+def render_metrics(report: node_pb2.NodeReport, watchers: int, lagged: int, loop_lag_s: float) -> bytes:
+    """The text exposition format (version 0.0.4)."""
+    registry = CollectorRegistry()
+    registry.register(ReportCollector(report, watchers, lagged, loop_lag_s))
+    return generate_latest(registry)

@@ -1,0 +1,99 @@
+"""The node's gRPC service. Requests and events pass as bytes: the engine parses them, once."""
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final, Protocol
+
+import grpc
+import grpc.aio
+from headwater_api.nodev1 import node_pb2
+
+from headwater_sfu.engine import Engine
+from headwater_sfu.fanout import Fanout, Lagged
+
+SERVICE: Final = "headwater.node.v1.Node"
+# A room's snapshot rides in one command; anything near this is a fault of the sender.
+MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+log = logging.getLogger(__name__)
+
+
+class NodeState(Protocol):
+    """What the service needs from the agent."""
+
+    def set_draining(self, draining: bool, reason: str) -> None: ...
+
+    def latest_report(self) -> bytes:
+        """A serialised `WatchResponse` with the newest report."""
+        ...
+
+
+class NodeService:
+    """Handlers of `headwater.node.v1.Node`, on raw bytes."""
+
+    def __init__(
+        self, engine: Engine, stale_epoch: type[Exception], fanout: Fanout, state: NodeState
+    ) -> None:
+        self._engine = engine
+        self._stale_epoch = stale_epoch
+        self._fanout = fanout
+        self._state = state
+
+    async def info(self, request: bytes, context: Context) -> bytes:
+        return self._engine.info()
+
+    async def apply(self, request: bytes, context: Context) -> bytes:
+        try:
+            return self._engine.apply(request)
+        except self._stale_epoch as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an ApplyRequest: {error}")
+        raise AssertionError("abort returned")
+
+    async def set_draining(self, request: bytes, context: Context) -> bytes:
+        message = await _parse(node_pb2.SetDrainingRequest, request, context)
+        self._state.set_draining(message.draining, message.reason or "asked over gRPC")
+        return node_pb2.SetDrainingResponse().SerializeToString()
+
+    async def watch(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
+        message = await _parse(node_pb2.WatchRequest, request, context)
+        watcher = self._fanout.add(message.controller_id)
+        try:
+            watcher.offer_report(self._state.latest_report())
+            if message.controller_id:
+                self._engine.resync(message.controller_id)
+            while (payload := await watcher.next()) is not None:
+                yield payload
+        except Lagged:
+            self._fanout.lagged_total += 1
+            log.warning("watcher fell behind, dropped", extra={"controller_id": message.controller_id})
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, "the watcher fell behind: connect again to resync"
+            )
+        finally:
+            self._fanout.remove(watcher)
+
+
+async def _parse(kind: Any, request: bytes, context: Context) -> Any:
+    message = kind()
+    try:
+        message.ParseFromString(request)
+    except Exception as error:  # protobuf's DecodeError differs between its runtimes
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a {kind.__name__}: {error}")
+    return message
+
+
+def make_handler(service: NodeService) -> "grpc.GenericRpcHandler[Any, Any]":
+    """Maps the method names onto raw-bytes handlers: no serialisers, hence no second parse."""
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            "Info": grpc.unary_unary_rpc_method_handler(service.info),
+            "Apply": grpc.unary_unary_rpc_method_handler(service.apply),
+            "SetDraining": grpc.unary_unary_rpc_method_handler(service.set_draining),
+            "Watch": grpc.unary_stream_rpc_method_handler(service.watch),
+        },
+    )

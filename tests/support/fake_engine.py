@@ -1,0 +1,86 @@
+"""An engine without media: keeps the contract of `headwater_sfu.engine.Engine` for the agent's tests."""
+
+import os
+from collections import deque
+from collections.abc import Sequence
+
+from headwater_api.nodev1 import node_pb2
+
+
+class StaleEpoch(Exception):
+    """The room was commanded under a newer epoch."""
+
+
+class FakeEngine:
+    """Remembers what it was told; `emit` queues events as the native engine would."""
+
+    def __init__(
+        self,
+        *,
+        bind: Sequence[str],
+        advertise: Sequence[str] | None,
+        node_id: str,
+        region: str,
+        max_connections: int,
+    ) -> None:
+        self.bind = list(bind)
+        self.advertise = advertise
+        self.draining = False
+        self.closed = False
+        self.connections = 0
+        self.epochs: dict[str, int] = {}
+        self.resynced: list[str] = []
+        self.broken = False
+        self._node = (node_id, region, max_connections)
+        self._events: deque[tuple[str, bytes]] = deque()
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def emit(self, controller_id: str, room_id: str, count: int = 1) -> None:
+        event = node_pb2.Event(room_id=room_id, room_closed=node_pb2.RoomClosed(reason="test"))
+        payload = node_pb2.WatchResponse(events=[event]).SerializeToString()
+        self._events.extend([(controller_id, payload)] * count)
+        os.eventfd_write(self._fd, 1)
+
+    def info(self) -> bytes:
+        node_id, region, limit = self._node
+        return node_pb2.NodeInfo(node_id=node_id, region=region, max_connections=limit).SerializeToString()
+
+    def apply(self, request: bytes) -> bytes:
+        try:
+            message = node_pb2.ApplyRequest.FromString(request)
+        except Exception as error:
+            raise ValueError(str(error)) from error
+        if message.epoch < self.epochs.get(message.room_id, 0):
+            raise StaleEpoch(f"room {message.room_id} has seen epoch {self.epochs[message.room_id]}")
+        self.epochs[message.room_id] = message.epoch
+        results = [node_pb2.CommandResult() for _ in message.commands]
+        return node_pb2.ApplyResponse(results=results).SerializeToString()
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def drain(self, limit: int) -> list[tuple[str, bytes]]:
+        return [self._events.popleft() for _ in range(min(limit, len(self._events)))]
+
+    def resync(self, controller_id: str) -> None:
+        self.resynced.append(controller_id)
+        self.emit(controller_id, "resync")
+
+    def report(self) -> bytes:
+        if self.broken:
+            raise RuntimeError("the engine's thread is gone")
+        node_id, region, limit = self._node
+        report = node_pb2.NodeReport(
+            node_id=node_id, region=region, max_connections=limit, connections=self.connections
+        )
+        report.links.add(link_id="link-1", room_id="room-1", peer_node_id="peer", up=True, tx_tracks=3)
+        report.drops["unknown_ssrc"] = 7
+        return report.SerializeToString()
+
+    def set_draining(self, draining: bool) -> None:
+        self.draining = draining
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self._fd)
