@@ -1,0 +1,1 @@
+"""The edge to kopf: handlers that wake keys and return."""

@@ -1,0 +1,173 @@
+"""A thin client over `kubernetes.aio`: plain JSON objects, server-side apply, and a fence before each write.
+
+It does not retry: that is the loops' business. Every call has a deadline.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
+
+from headwater_operator.kube.errors import Unavailable, error_of
+from headwater_operator.kube.resources import Resource
+
+Object = dict[str, Any]
+FIELD_MANAGER: Final = "headwater-operator"
+_APPLY: Final = "application/apply-patch+yaml"
+_JSON: Final = "application/json"
+_PAGE: Final = 500
+_MAX_PAGES: Final = 200
+
+
+def no_fence() -> None:
+    """The fence of those who need none: reads, and the Lease itself."""
+
+
+class KubeClient:
+    """Reads anything; writes only while `fence()` does not raise."""
+
+    def __init__(self, api: ApiClient, *, fence: Callable[[], None] = no_fence, timeout_s: float = 15.0) -> None:
+        self._api = api
+        self._fence = fence
+        self._timeout_s = timeout_s
+
+    def fenced(self, fence: Callable[[], None]) -> "KubeClient":
+        """The same connection with another fence."""
+        return KubeClient(self._api, fence=fence, timeout_s=self._timeout_s)
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """One object. Raises NotFound, Unavailable, Refused."""
+        return await self._call("GET", resource.path(namespace, name))
+
+    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Object]:
+        """All objects of a kind, read from etcd and not from the watch cache, in pages."""
+        items: list[Object] = []
+        token = ""
+        for _ in range(_MAX_PAGES):
+            query = {"limit": str(_PAGE)}
+            if labels:
+                query["labelSelector"] = labels
+            if token:
+                query["continue"] = token
+            page = await self._call("GET", resource.path(namespace), query=query)
+            items.extend(page.get("items", []))
+            token = page.get("metadata", {}).get("continue", "")
+            if not token:
+                return items
+        raise Unavailable(f"the list of {resource.plural} did not end after {_MAX_PAGES} pages")
+
+    async def create(self, resource: Resource, namespace: str, body: Object) -> Object:
+        """POST. Raises Conflict where the name is taken."""
+        self._fence()
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._call("POST", resource.path(namespace), query=query, body=body)
+
+    async def replace(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
+        """PUT under the body's resourceVersion. Raises Conflict where somebody wrote first."""
+        self._fence()
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._call("PUT", resource.path(namespace, name), query=query, body=body)
+
+    async def apply(
+        self, resource: Resource, namespace: str, name: str, body: Object, *, subresource: str = ""
+    ) -> Object:
+        """Server-side apply of the fields in `body`, which become ours."""
+        self._fence()
+        return await self._call(
+            "PATCH",
+            resource.path(namespace, name, subresource),
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            body={"apiVersion": resource.api_version, "kind": resource.kind, **body},
+            content_type=_APPLY,
+        )
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, *, uid: str, grace_s: int | None = None
+    ) -> None:
+        """DELETE that incarnation (`uid`) and no later one of the same name. Raises Conflict, NotFound."""
+        self._fence()
+        options: Object = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
+        await self._call("DELETE", resource.path(namespace, name), body=options)
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = _JSON,
+    ) -> Object:
+        url_path = f"{path}?{urlencode(query)}" if query else path
+        headers = {"Accept": _JSON, "Content-Type": content_type}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                request = await self._api.param_serialize(
+                    method, url_path, header_params=headers, body=body, auth_settings=["BearerToken"]
+                )
+                response = await self._api.call_api(*request)
+                raw: bytes = await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError, ApiException) as error:
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"{method} {path}: {reason}") from error
+        if response.status >= 300:
+            raise error_of(
+                response.status,
+                f"{method} {path}: {_message_of(raw)}",
+                retry_after_s=_retry_after(response.headers.get("Retry-After")),
+            )
+        answer: Object = json.loads(raw)
+        return answer
+
+
+def _message_of(raw: bytes) -> str:
+    """The text of a metav1.Status, or what came instead of one."""
+    try:
+        return str(json.loads(raw).get("message", ""))
+    except (ValueError, AttributeError):
+        return raw[:200].decode(errors="replace")
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds from a Retry-After header; dates are not used by API servers."""
+    return float(header) if header is not None and header.isdecimal() else 0.0
+
+
+async def load_configuration(environ: Mapping[str, str]) -> Configuration:
+    """The API server's address and credentials: the Pod's own, or $KUBECONFIG's current context.
+
+    Raises kubernetes' ConfigException where neither is there.
+    """
+    configuration = Configuration()
+    configuration.client_session_kwargs = {"trust_env": False}
+    if environ.get("KUBERNETES_SERVICE_HOST") and not environ.get("KUBECONFIG"):
+        kube_config.load_incluster_config(client_configuration=configuration)
+    else:
+        path = environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+        await kube_config.load_kube_config(
+            config_file=path, client_configuration=configuration, persist_config=False
+        )
+    return configuration
+
+
+@asynccontextmanager
+async def open_client(environ: Mapping[str, str], *, timeout_s: float = 15.0) -> AsyncIterator[KubeClient]:
+    """A client for the lifetime of the block."""
+    client = KubeClient(ApiClient(configuration=await load_configuration(environ)), timeout_s=timeout_s)
+    try:
+        yield client
+    finally:
+        await client.close()

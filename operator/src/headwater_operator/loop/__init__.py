@@ -1,0 +1,1 @@
+"""Observe, plan, act, report: level-triggered loops over coalescing keyed queues."""

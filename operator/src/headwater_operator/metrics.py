@@ -1,0 +1,51 @@
+"""Every metric of the operator, declared once. Labels are bounded: no room or participant names."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """Instruments on their own registry, so that two operators in one process do not collide."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.leader = Gauge("headwater_operator_leader", "1 while this replica holds the Lease", registry=self.registry)
+        self.reconciles = Histogram(
+            "headwater_operator_reconcile_seconds",
+            "Duration of one reconcile",
+            ["kind", "outcome"],
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15),
+            registry=self.registry,
+        )
+        self.queue_length = Gauge(
+            "headwater_operator_queue_length", "Keys that wait to be reconciled", ["kind"], registry=self.registry
+        )
+        self.actions = Counter(
+            "headwater_operator_actions_total",
+            "Actions carried out, by kind of action, reason and outcome",
+            ["action", "reason", "outcome"],
+            registry=self.registry,
+        )
+        self.status_writes = Counter(
+            "headwater_operator_status_writes_total", "Status writes", ["kind", "outcome"], registry=self.registry
+        )
+        self.events = Counter(
+            "headwater_operator_events_total", "Kubernetes Events, by outcome", ["outcome"], registry=self.registry
+        )
+        self.nodes = Gauge(
+            "headwater_sfu_nodes",
+            "SFU nodes by cluster, region and state",
+            ["namespace", "cluster", "region", "state"],
+            registry=self.registry,
+        )
+        self.participants = Gauge(
+            "headwater_sfu_participants",
+            "Participants by cluster and region, as the nodes report them",
+            ["namespace", "cluster", "region"],
+            registry=self.registry,
+        )
+        self.node_streams = Gauge(
+            "headwater_operator_node_streams", "Report streams that are up", registry=self.registry
+        )
+        self.node_reports = Counter(
+            "headwater_operator_node_reports_total", "Node reports, by outcome", ["outcome"], registry=self.registry
+        )

@@ -1,0 +1,1 @@
+"""gRPC to the SFU nodes: their reports in, the cordon flag out."""

@@ -1,0 +1,1 @@
+"""Pure builders of Kubernetes manifests: values in, dict out."""

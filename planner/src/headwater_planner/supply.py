@@ -1,0 +1,80 @@
+"""The plan for one SFUCluster: small frozen actions, each with a reason and one sentence.
+
+The sentence is the log line, the event and the dry run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from headwater_api.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class CreateNode:
+    """Make an SFU Pod of this name."""
+
+    name: str
+    region: str
+    reason: Reason
+    because: str
+
+    def __str__(self) -> str:
+        return f"Create SFU node {self.name} in region {self.region}: {self.because}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNode:
+    """Delete that incarnation of an SFU Pod, which serves nobody."""
+
+    name: str
+    uid: str
+    region: str
+    reason: Reason
+    because: str
+
+    def __str__(self) -> str:
+        return f"Delete SFU node {self.name} in region {self.region}: {self.because}"
+
+
+@dataclass(frozen=True, slots=True)
+class CordonNode:
+    """Ask a node to take no new participants."""
+
+    name: str
+    region: str
+    reason: Reason
+    because: str
+
+    def __str__(self) -> str:
+        return f"Cordon SFU node {self.name} in region {self.region}: {self.because}"
+
+
+@dataclass(frozen=True, slots=True)
+class UncordonNode:
+    """Return a node to service."""
+
+    name: str
+    region: str
+    reason: Reason
+    because: str
+
+    def __str__(self) -> str:
+        return f"Return SFU node {self.name} in region {self.region} to service: {self.because}"
+
+
+Action = CreateNode | DeleteNode | CordonNode | UncordonNode
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now. `again_at`: look again then even if nothing changes; `held`: why a wish was put off."""
+
+    actions: tuple[Action, ...] = ()
+    desired: Mapping[str, int] = field(default_factory=dict)
+    again_at: datetime | None = None
+    partial: bool = False  # a cap cut the plan short
+    held: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(str(action) for action in self.actions) or "Nothing to do"

@@ -1,0 +1,143 @@
+"""What the supply side knows when it decides: immutable views of Pods, Kubernetes nodes and node reports.
+
+Built by the operator's observers from fresh reads; times are aware datetimes, ages are seconds.
+A report that is missing or old never means "no load".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from headwater_api.sfucluster import SFUCluster
+
+# A node reports once a second: three lost reports and it counts as silent.
+FRESH_S: Final = 4.0
+
+
+class Phase(StrEnum):
+    """A Pod's phase as the API server tells it."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """One SFU Pod. `trouble` is why its container waits (kubelet's reason), or empty."""
+
+    name: str
+    uid: str
+    region: str
+    phase: Phase
+    created_at: datetime
+    ready: bool = False
+    ready_changed_at: datetime | None = None
+    terminating: bool = False
+    pod_ip: str = ""
+    started: bool = False  # its container has run at some time
+    unschedulable: str = ""  # the scheduler's message, or empty
+    trouble: str = ""
+    trouble_message: str = ""
+    ended: str = ""  # how its process ended, or empty
+
+    @property
+    def dead(self) -> bool:
+        """Its process is gone for good (restartPolicy Never)."""
+        return self.phase in (Phase.FAILED, Phase.SUCCEEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class KubeNodeView:
+    """One Kubernetes node."""
+
+    name: str
+    labels: Mapping[str, str]
+    ready: bool = True
+    schedulable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RoomLoad:
+    """A room on one node."""
+
+    room: str
+    participants: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLoad:
+    """One end of a relay link."""
+
+    link: str
+    room: str
+    peer: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLoad:
+    """A node's last report, `age_s` seconds old when the world was built."""
+
+    node: str
+    region: str
+    age_s: float
+    draining: bool = False
+    participants: int = 0
+    connections: int = 0
+    max_connections: int = 0
+    cpu_percent: float = 0.0
+    p95_ms: float = 0.0
+    rooms: tuple[RoomLoad, ...] = ()
+    links: tuple[LinkLoad, ...] = ()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it still tells about now."""
+        return self.age_s <= FRESH_S
+
+    @property
+    def empty(self) -> bool:
+        """Nobody is on the node and no media passes through it."""
+        idle_rooms = all(room.participants == 0 for room in self.rooms)
+        return (
+            self.participants == 0
+            and self.connections == 0
+            and idle_rooms
+            and not any(link.up for link in self.links)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """An SFU Pod that ended by itself."""
+
+    name: str
+    region: str
+    at: datetime
+    lifetime_s: float
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterWorld:
+    """All that matters for one SFUCluster. `kube_nodes` is None where the operator may not list them."""
+
+    cluster: SFUCluster
+    pods: tuple[PodView, ...] = ()
+    kube_nodes: tuple[KubeNodeView, ...] | None = None
+    loads: Mapping[str, NodeLoad] = field(default_factory=dict)
+    deaths: tuple[Death, ...] = ()
+
+    def load(self, pod: PodView) -> NodeLoad | None:
+        """The Pod's last report, however old."""
+        return self.loads.get(pod.name)
+
+    def fresh_load(self, pod: PodView) -> NodeLoad | None:
+        """The Pod's report if it still tells about now."""
+        load = self.load(pod)
+        return load if load is not None and load.fresh else None
