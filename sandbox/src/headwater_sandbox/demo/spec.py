@@ -1,0 +1,25 @@
+"""What a bot is, apart from the SDK: light enough for the command line to import."""
+
+import time
+from dataclasses import dataclass, field
+
+
+def now_ms() -> int:
+    """Milliseconds of the machine's monotonic clock, the same in every process."""
+    return time.monotonic_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class BotSpec:
+    """One bot. `url` is the gateway's WebSocket address, `?region=` included."""
+
+    identity: str
+    source: int
+    url: str
+    token: str = field(repr=False)
+    width: int = 320
+    height: int = 180
+    fps: int = 15
+    bitrate: int = 250_000
+    simulcast: bool = False
+    publish: bool = True
