@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from headwater_api.ids import ParticipantIdentity, ParticipantSid, RegionName, RoomId
+from headwater_api.ids import GatewayId, ParticipantIdentity, ParticipantSid, RegionName, RoomId
+from headwater_api.reasons import Reason
+from headwater_planner.geo_distance import Coordinates
 from livekit.protocol import models, rtc
 
 # Close codes of RFC 6455 §7.4.1 that a session gives to SignalChannel.close.
@@ -17,27 +19,6 @@ CLOSE_INTERNAL = 1011
 CLOSE_TRY_AGAIN = 1013
 
 
-class RefusalReason(StrEnum):
-    """Why a join is refused; the value is the metric label, the log field and the `reason` header."""
-
-    TOKEN_MISSING = "TokenMissing"
-    TOKEN_INVALID = "TokenInvalid"
-    TOKEN_EXPIRED = "TokenExpired"
-    GRANT_MISSING = "GrantMissing"
-    BAD_REQUEST = "BadRequest"
-    REGION_UNKNOWN = "RegionUnknown"
-    ROOM_UNKNOWN = "RoomUnknown"
-    ROOM_FULL = "RoomFull"
-    ROOM_LOCKED = "RoomLocked"
-    ROOM_ENDED = "RoomEnded"
-    NO_CAPACITY = "NoCapacity"
-    TOO_MANY_CONNECTIONS = "TooManyConnections"
-    SHUTTING_DOWN = "ShuttingDown"
-    OWNER_UNREACHABLE = "OwnerUnreachable"
-    PATH_UNKNOWN = "PathUnknown"
-    INTERNAL = "Internal"
-
-
 class JoinRefused(Exception):
     """A join answered with an HTTP error before the WebSocket upgrade.
 
@@ -45,7 +26,7 @@ class JoinRefused(Exception):
     `message` goes to the client and must name the fix and no secret.
     """
 
-    def __init__(self, status: int, reason: RefusalReason, message: str) -> None:
+    def __init__(self, status: int, reason: Reason, message: str) -> None:
         super().__init__(f"{reason}: {message}")
         self.status = status
         self.reason = reason
@@ -200,3 +181,30 @@ class RoomPolicy(Protocol):
 
     async def admit(self, hello: ClientHello) -> None:
         """Return if the client may join now; raise JoinRefused if not. Leaves no trace behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPeer:
+    """Another gateway Pod, where a room lives."""
+
+    gateway: GatewayId
+    url: str  # http://podIP:port
+
+
+class RoomPlane(RoomPolicy, Protocol):
+    """All that stands behind the HTTP edge: rooms, nodes, watches. Made by the composition root."""
+
+    async def run_session(self, hello: ClientHello, channel: SignalChannel) -> None:
+        """A SessionRunner."""
+
+    def regions(self) -> Mapping[RegionName, Coordinates | None]:
+        """Regions that clusters offer now; empty before the first cluster was seen."""
+
+    def owner(self, room: RoomId) -> GatewayPeer | None:
+        """The gateway that owns the room; None: this one."""
+
+    def unready(self) -> str:
+        """Why no join can be served now, in one sentence; empty when joins can be served."""
+
+    async def close(self, deadline: float) -> None:
+        """Send every session away so that it comes back elsewhere; return within `deadline` seconds."""

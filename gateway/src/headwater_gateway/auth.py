@@ -1,0 +1,227 @@
+"""Access tokens: HS256 JWTs with LiveKit's grants, signed with one of the API keys."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import structlog
+from headwater_api.ids import ParticipantIdentity
+from headwater_api.reasons import Reason
+from jwt.types import Options
+
+from headwater_gateway.signal.types import Claims, JoinRefused, VideoGrant
+
+MAX_TOKEN = 64 * 1024
+MAX_IDENTITY = 256
+MAX_NAME = 512
+MAX_METADATA = 64 * 1024
+LEEWAY_SECONDS: Final = 10
+MIN_SECRET = 32  # bytes: an HS256 key shorter than its hash can be guessed (RFC 7518 §3.2)
+KEYS_REREAD_SECONDS: Final = 1.0
+KINDS = ("standard", "ingress", "egress", "sip", "agent", "connector")
+
+# The times are checked here, against the caller's clock.
+_SIGNATURE_ONLY: Final[Options] = {
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_iss": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+
+_log = structlog.get_logger(__name__)
+
+
+def bearer_token(authorization: str | None, access_token: str | None) -> str:
+    """The token of an `Authorization: Bearer` header, else of `?access_token=`. JoinRefused 401 if none."""
+    if authorization:
+        scheme, _, value = authorization.partition(" ")
+        if scheme.lower() == "bearer" and value.strip():
+            return value.strip()
+    if access_token:
+        return access_token
+    raise JoinRefused(
+        401, Reason.TOKEN_MISSING, "no access token: send it as Authorization: Bearer or ?access_token="
+    )
+
+
+def read_keys(directory: Path) -> dict[str, str]:
+    """Key → secret. Leaves out hidden entries (a Secret volume's `..data`) and secrets that are too short."""
+    keys: dict[str, str] = {}
+    for path in sorted(directory.iterdir()):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        secret = path.read_text(encoding="utf-8").strip()
+        if len(secret.encode()) < MIN_SECRET:
+            _log.error("API key left out: its secret is too short", api_key=path.name, needs_bytes=MIN_SECRET)
+            continue
+        keys[path.name] = secret
+    return keys
+
+
+@dataclass(slots=True)
+class KeyStore:
+    """The API keys of a directory, read again when it changes (looked at once a second at most)."""
+
+    directory: Path
+    _keys: dict[str, str] = field(default_factory=dict, repr=False)
+    _signature: tuple[object, ...] = ()
+    _looked_at: float = float("-inf")
+
+    def secret(self, key: str, now: float) -> str | None:
+        """The key's secret; `now` in monotonic seconds. Keeps the last good set if the directory fails."""
+        if now - self._looked_at >= KEYS_REREAD_SECONDS:
+            self._looked_at = now
+            try:
+                self._refresh()
+            except OSError as error:
+                _log.error("API keys cannot be read, the last ones stay", error=str(error))
+        return self._keys.get(key)
+
+    @property
+    def empty(self) -> bool:
+        return not self._keys
+
+    def _refresh(self) -> None:
+        entries = sorted(p for p in self.directory.iterdir() if not p.name.startswith("."))
+        stats = [(p.name, p.stat()) for p in entries]
+        signature = tuple((name, s.st_mtime_ns, s.st_ino, s.st_size) for name, s in stats)
+        if signature != self._signature or not self._keys:
+            self._keys = read_keys(self.directory)
+            self._signature = signature
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVerifier:
+    """Checks tokens against a KeyStore."""
+
+    keys: KeyStore
+
+    def verify(self, token: str, now: float, monotonic: float) -> Claims:
+        """The token's claims. `now` in Unix seconds. JoinRefused 401: the token is bad."""
+        payload = self._payload(token, monotonic)
+        expires = _instant(payload, "exp")
+        if expires is None:
+            raise _malformed("exp is missing: tokens must expire")
+        if now > expires + LEEWAY_SECONDS:
+            raise JoinRefused(401, Reason.TOKEN_EXPIRED, "the access token has expired: request a new one")
+        not_before = _instant(payload, "nbf")
+        if not_before is not None and now < not_before - LEEWAY_SECONDS:
+            raise JoinRefused(401, Reason.TOKEN_NOT_YET_VALID, "the access token is not valid yet (nbf)")
+        return _claims(payload, int(expires))
+
+    def _payload(self, token: str, monotonic: float) -> Mapping[str, Any]:
+        if len(token) > MAX_TOKEN:
+            raise _malformed(f"it has more than {MAX_TOKEN} characters")
+        try:
+            issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise _malformed("it is not a JWT") from None
+        secret = self.keys.secret(issuer, monotonic) if isinstance(issuer, str) else None
+        if secret is None:
+            raise JoinRefused(401, Reason.API_KEY_UNKNOWN, "the access token's iss is not an API key here")
+        try:
+            return jwt.decode(token, secret, algorithms=["HS256"], options=_SIGNATURE_ONLY)
+        except jwt.InvalidAlgorithmError:
+            raise _malformed("its alg is not HS256") from None
+        except jwt.InvalidSignatureError:
+            raise JoinRefused(
+                401,
+                Reason.TOKEN_SIGNATURE_INVALID,
+                "the access token is not signed with that API key's secret",
+            ) from None
+        except (jwt.PyJWTError, ValueError):
+            raise _malformed("it cannot be verified") from None
+
+
+def _malformed(what: str) -> JoinRefused:
+    return JoinRefused(401, Reason.TOKEN_MALFORMED, f"the access token is malformed: {what}")
+
+
+def _instant(payload: Mapping[str, Any], name: str) -> float | None:
+    value = payload.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+        raise _malformed(f"{name} must be Unix seconds")
+    return float(value)
+
+
+def _text(payload: Mapping[str, Any], name: str, limit: int) -> str:
+    value = payload.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > limit:
+        raise _malformed(f"{name} must be text of at most {limit} characters")
+    return value
+
+
+def _claims(payload: Mapping[str, Any], expires: int) -> Claims:
+    identity = _text(payload, "sub", MAX_IDENTITY)
+    kind = _text(payload, "kind", 32) or "standard"
+    if kind not in KINDS:
+        raise _malformed(f"kind must be one of {', '.join(KINDS)}")
+    return Claims(
+        api_key=_text(payload, "iss", 256),
+        identity=ParticipantIdentity(identity),
+        name=_text(payload, "name", MAX_NAME),
+        video=_grant(payload.get("video")),
+        metadata=_text(payload, "metadata", MAX_METADATA),
+        attributes=_attributes(payload.get("attributes")),
+        kind=kind,
+        expires_at=expires,
+    )
+
+
+def _attributes(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise _malformed("attributes must map names to text")
+    if len(json.dumps(value)) > MAX_METADATA:
+        raise _malformed(f"attributes must take at most {MAX_METADATA} characters")
+    return dict(value)
+
+
+def _grant(value: Any) -> VideoGrant:
+    if value is None:
+        return VideoGrant()
+    if not isinstance(value, dict):
+        raise _malformed("video must be an object")
+    return VideoGrant(
+        room_join=bool(_flag(value, "roomJoin")),
+        room=_text(value, "room", 256),
+        room_create=bool(_flag(value, "roomCreate")),
+        room_list=bool(_flag(value, "roomList")),
+        room_admin=bool(_flag(value, "roomAdmin")),
+        room_record=bool(_flag(value, "roomRecord")),
+        can_publish=_flag(value, "canPublish"),
+        can_subscribe=_flag(value, "canSubscribe"),
+        can_publish_data=_flag(value, "canPublishData"),
+        can_publish_sources=_sources(value.get("canPublishSources")),
+        can_update_own_metadata=_flag(value, "canUpdateOwnMetadata"),
+        can_subscribe_metrics=_flag(value, "canSubscribeMetrics"),
+        hidden=bool(_flag(value, "hidden")),
+        recorder=bool(_flag(value, "recorder")),
+        agent=bool(_flag(value, "agent")),
+    )
+
+
+def _flag(grant: Mapping[str, Any], name: str) -> bool | None:
+    value = grant.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise _malformed(f"video.{name} must be true or false")
+    return value
+
+
+def _sources(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > 16 or not all(isinstance(v, str) for v in value):
+        raise _malformed("video.canPublishSources must be a list of source names")
+    return tuple(v.lower() for v in value)

@@ -1,0 +1,165 @@
+"""The gateway's settings: read once from the environment, checked, then passed down."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from headwater_api.ids import GatewayId, RegionName
+from headwater_api.wellknown import (
+    ENV_API_KEYS_DIR,
+    ENV_NODE_TOKEN,
+    ENV_POD_IP,
+    ENV_POD_NAME,
+    ENV_POD_NAMESPACE,
+    ENV_REGION,
+    PORT_ADMIN,
+    PORT_SIGNAL,
+)
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_PACKAGE_WEB = Path(__file__).resolve().parents[2] / "web"
+
+
+class SettingsError(ValueError):
+    """A variable that is missing or wrong; the message names it and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One field for each variable; `from_environment` documents them."""
+
+    gateway: GatewayId
+    namespace: str
+    bind_address: str
+    signal_port: int
+    admin_port: int
+    api_keys_dir: Path
+    node_token: str
+    region: RegionName | None
+    default_region: RegionName | None
+    region_override: bool
+    auto_create_rooms: bool
+    geoip_database: Path | None
+    trusted_proxies: tuple[Network, ...]
+    proxy_protocol: bool
+    max_connections_per_address: int
+    max_frame_bytes: int
+    web_dir: Path
+    log_level: str
+    shutdown_seconds: float
+
+    def __repr__(self) -> str:
+        """Without the token, so that a log line cannot hold it."""
+        return f"Settings(gateway={self.gateway!r}, bind_address={self.bind_address!r}:{self.signal_port})"
+
+
+def from_environment(env: Mapping[str, str]) -> Settings:
+    """Read the settings. SettingsError names the variable.
+
+    POD_NAME, POD_NAMESPACE, POD_IP: from the downward API; POD_IP is the address that is bound.
+    HEADWATER_API_KEYS_DIR: directory, one file for each API key (name: key, content: secret). Required.
+    HEADWATER_NODE_TOKEN: bearer token of the SFU nodes, from a Secret. Required.
+    HEADWATER_REGION: region this gateway runs in; the fallback default region.
+    HEADWATER_DEFAULT_REGION: region of clients whose location is unknown.
+    HEADWATER_REGION_OVERRIDE: true lets a client choose with ?region= (tests, demos). Default false.
+    HEADWATER_AUTO_CREATE_ROOMS: false admits only rooms that a Meeting declares. Default true.
+    HEADWATER_GEOIP_DATABASE: path of a GeoIP2 or GeoLite2 City or Country database (MMDB).
+    HEADWATER_TRUSTED_PROXIES: comma-separated CIDRs whose X-Forwarded-For and PROXY headers are believed.
+    HEADWATER_PROXY_PROTOCOL: true expects PROXY protocol v1 or v2 from the trusted proxies. Default false.
+    HEADWATER_MAX_CONNECTIONS_PER_ADDRESS: WebSockets of one client address, 0: no limit. Default 1000.
+    HEADWATER_MAX_FRAME_BYTES: largest signalling frame. Default 524288.
+    HEADWATER_WEB_DIR: directory of the demo page.
+    HEADWATER_SIGNAL_PORT, HEADWATER_ADMIN_PORT: default 7880, 9090.
+    HEADWATER_SHUTDOWN_SECONDS: time to send sessions away on SIGTERM. Default 10.
+    HEADWATER_LOG_LEVEL: debug, info, warning or error. Default info.
+    """
+    read = _Reader(env)
+    return Settings(
+        gateway=GatewayId(read.text(ENV_POD_NAME, "gateway")),
+        namespace=read.text(ENV_POD_NAMESPACE, "default"),
+        bind_address=read.address(ENV_POD_IP, "127.0.0.1"),
+        signal_port=read.integer("HEADWATER_SIGNAL_PORT", PORT_SIGNAL, 0, 65535),
+        admin_port=read.integer("HEADWATER_ADMIN_PORT", PORT_ADMIN, 0, 65535),
+        api_keys_dir=read.directory(ENV_API_KEYS_DIR),
+        node_token=read.required(ENV_NODE_TOKEN, "the token that SFU nodes ask for, from its Secret"),
+        region=_region(read.text(ENV_REGION)),
+        default_region=_region(read.text("HEADWATER_DEFAULT_REGION")),
+        region_override=read.flag("HEADWATER_REGION_OVERRIDE", False),
+        auto_create_rooms=read.flag("HEADWATER_AUTO_CREATE_ROOMS", True),
+        geoip_database=read.file("HEADWATER_GEOIP_DATABASE"),
+        trusted_proxies=read.networks("HEADWATER_TRUSTED_PROXIES"),
+        proxy_protocol=read.flag("HEADWATER_PROXY_PROTOCOL", False),
+        max_connections_per_address=read.integer("HEADWATER_MAX_CONNECTIONS_PER_ADDRESS", 1000, 0, 1_000_000),
+        max_frame_bytes=read.integer("HEADWATER_MAX_FRAME_BYTES", 524_288, 65_536, 16_777_216),
+        web_dir=Path(read.text("HEADWATER_WEB_DIR") or _PACKAGE_WEB),
+        log_level=read.choice("HEADWATER_LOG_LEVEL", ("info", "debug", "warning", "error")),
+        shutdown_seconds=read.integer("HEADWATER_SHUTDOWN_SECONDS", 10, 0, 3600),
+    )
+
+
+def _region(text: str) -> RegionName | None:
+    return RegionName(text) if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Typed reads of variables; each error names its variable."""
+
+    env: Mapping[str, str]
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.env.get(name, "").strip() or default
+
+    def required(self, name: str, what: str) -> str:
+        value = self.text(name)
+        if not value:
+            raise SettingsError(f"{name} is not set: it must hold {what}")
+        return value
+
+    def address(self, name: str, default: str) -> str:
+        value = self.text(name, default)
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            raise SettingsError(f"{name} must be an IP address, is {value!r}") from None
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.text(name, str(default))
+        if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+            raise SettingsError(f"{name} must be a number from {low} to {high}, is {value!r}")
+        return int(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.text(name, str(default)).lower()
+        if value not in ("true", "false"):
+            raise SettingsError(f"{name} must be true or false, is {value!r}")
+        return value == "true"
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, choices[0]).lower()
+        if value not in choices:
+            raise SettingsError(f"{name} must be one of {', '.join(choices)}, is {value!r}")
+        return value
+
+    def directory(self, name: str) -> Path:
+        path = Path(self.required(name, "the directory of the API keys, one file each"))
+        if not path.is_dir():
+            raise SettingsError(f"{name}: {path} is not a directory")
+        return path
+
+    def file(self, name: str) -> Path | None:
+        value = self.text(name)
+        if not value:
+            return None
+        if not Path(value).is_file():
+            raise SettingsError(f"{name}: {value} is not a file")
+        return Path(value)
+
+    def networks(self, name: str) -> tuple[Network, ...]:
+        parts = [part.strip() for part in self.text(name).split(",") if part.strip()]
+        try:
+            return tuple(ipaddress.ip_network(part) for part in parts)
+        except ValueError as error:
+            raise SettingsError(f"{name} must be CIDRs joined by ',': {error}") from None

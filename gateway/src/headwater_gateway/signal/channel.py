@@ -1,0 +1,198 @@
+"""A signalling connection: frames to messages, a bounded queue out, and what happens to bad frames."""
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from headwater_api.reasons import Reason
+from livekit.protocol import models, rtc
+
+from headwater_gateway.metrics import Metrics
+from headwater_gateway.signal.types import CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TRY_AGAIN
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelLimits:
+    """Bounds of one connection."""
+
+    queued_messages: int = 1024
+    queued_bytes: int = 4 * 1024 * 1024
+    send_seconds: float = 10.0  # one write may take this long before the client counts as gone
+    flush_seconds: float = 1.0  # at close
+    malformed_frames: int = 10  # the one after this ends the session
+
+
+class Wire(Protocol):
+    """The WebSocket under a channel."""
+
+    async def receive(self) -> bytes | str | None:
+        """One whole frame; None once the peer is gone. `close` and `abort` end a waiting receive."""
+
+    async def send(self, frame: bytes | str) -> None:
+        """Write one frame. ConnectionError when the peer is gone."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close with a handshake, bounded by the implementation."""
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+
+
+class FrameError(ValueError):
+    """A frame that holds no message."""
+
+
+def decode(frame: bytes | str) -> rtc.SignalRequest:
+    """A protobuf or JSON frame. FrameError says what is wrong with it."""
+    request = rtc.SignalRequest()
+    try:
+        if isinstance(frame, bytes):
+            request.ParseFromString(frame)
+        else:
+            json_format.Parse(frame, request, ignore_unknown_fields=True, max_recursion_depth=20)
+    except (DecodeError, json_format.ParseError, RecursionError, ValueError, TypeError) as error:
+        kind = "protobuf" if isinstance(frame, bytes) else "JSON"
+        raise FrameError(f"not a SignalRequest in {kind}: {type(error).__name__}") from None
+    return request
+
+
+def encode_json(message: rtc.SignalResponse) -> str:
+    return json_format.MessageToJson(message, indent=None)
+
+
+class Channel:
+    """A SignalChannel over a Wire. Run inside `async with`: the exit stops the writer."""
+
+    def __init__(self, wire: Wire, metrics: Metrics, limits: ChannelLimits | None = None) -> None:
+        self._wire = wire
+        self._metrics = metrics
+        self._limits = limits or ChannelLimits()
+        self._queue: deque[bytes | str] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._gone = asyncio.Event()
+        self._text = False  # answer in the kind received (binary until then)
+        self._malformed = 0
+        self._closing = False
+        self._writer: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Channel":
+        self._writer = asyncio.create_task(self._write_loop(), name="signal-writer")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close(CLOSE_NORMAL)
+        if self._writer is not None:
+            self._writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._writer
+
+    async def send(self, response: rtc.SignalResponse) -> None:
+        """Queue one message. Never waits for the network; a full queue ends the connection."""
+        self._put(encode_json(response) if self._text else response.SerializeToString())
+
+    async def send_encoded(self, binary: bytes, message: rtc.SignalResponse) -> None:
+        """As `send`, with the binary form made once for many receivers."""
+        self._put(encode_json(message) if self._text else binary)
+
+    async def recv(self) -> rtc.SignalRequest | None:
+        """The next message; None once the client is gone or was sent away for its frames."""
+        while not self._gone.is_set():
+            frame = await self._wire.receive()
+            if frame is None or self._gone.is_set():
+                self._lose()
+                return None
+            self._text = isinstance(frame, str)
+            try:
+                request = decode(frame)
+            except FrameError as error:
+                await self._on_malformed(str(error))
+                continue
+            if request.WhichOneof("message") is None:
+                # A newer client's message: the protocol asks to ignore it.
+                self._metrics.bad_frames.labels(Reason.MESSAGE_UNKNOWN).inc()
+                continue
+            return request
+        return None
+
+    async def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
+        """Flush what is queued (bounded by a short deadline) and close. Safe to repeat."""
+        if self._closing:
+            return
+        self._closing = True
+        if not self._gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), self._limits.flush_seconds)
+        self._lose()
+        await self._wire.close(code, reason[:120])
+
+    def _put(self, frame: bytes | str) -> None:
+        if self._gone.is_set() or self._closing:
+            return
+        full = (
+            len(self._queue) >= self._limits.queued_messages
+            or self._queued_bytes + len(frame) > self._limits.queued_bytes
+        )
+        if full:
+            self._drop_slow_client("its queue is full")
+            return
+        self._queue.append(frame)
+        self._queued_bytes += len(frame)
+        self._drained.clear()
+        self._wake.set()
+
+    def _drop_slow_client(self, why: str) -> None:
+        _log.warning("client too slow", reason=Reason.CLIENT_TOO_SLOW, why=why, code=CLOSE_TRY_AGAIN)
+        self._metrics.slow_clients.inc()
+        self._lose()
+        self._wire.abort()
+
+    def _lose(self) -> None:
+        self._gone.set()
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._drained.set()
+        self._wake.set()
+
+    async def _write_loop(self) -> None:
+        while not self._gone.is_set():
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                frame = self._queue.popleft()
+                self._queued_bytes -= len(frame)
+                try:
+                    await asyncio.wait_for(self._wire.send(frame), self._limits.send_seconds)
+                except TimeoutError:
+                    self._drop_slow_client("a write took too long")
+                    return
+                except (ConnectionError, RuntimeError):
+                    self._lose()
+                    return
+            self._drained.set()
+
+    async def _on_malformed(self, why: str) -> None:
+        self._malformed += 1
+        self._metrics.bad_frames.labels(Reason.FRAME_MALFORMED).inc()
+        if self._malformed > self._limits.malformed_frames:
+            _log.warning("client sent away", reason=Reason.FRAME_MALFORMED, frames=self._malformed)
+            leave = rtc.LeaveRequest(
+                reason=models.DisconnectReason.PARTICIPANT_REMOVED, action=rtc.LeaveRequest.Action.DISCONNECT
+            )
+            await self.send(rtc.SignalResponse(leave=leave))
+            await self.close(CLOSE_POLICY, f"{Reason.FRAME_MALFORMED}: {why}")
+            return
+        _log.info("malformed frame", reason=Reason.FRAME_MALFORMED, why=why)
+        answer = rtc.RequestResponse(
+            reason=rtc.RequestResponse.Reason.INVALID_REQUEST, message=f"{Reason.FRAME_MALFORMED}: {why}"
+        )
+        await self.send(rtc.SignalResponse(request_response=answer))
