@@ -11,7 +11,7 @@ from pydantic import Field
 from headwater_api.conditions import Condition
 from headwater_api.fields import Count, ObjectName, Region, ShortText
 from headwater_api.model import ApiModel, ObjectMeta, SecretKeyRef
-from headwater_api.units import Duration, Time
+from headwater_api.units import Duration, Time, ZonedTime
 from headwater_api.wellknown import GROUP, VERSION
 
 KIND: Final = "Meeting"
@@ -35,7 +35,7 @@ class ClusterRef(ApiModel):
 class Schedule(ApiModel):
     """When the meeting is. Capacity is there `lead_time` before the start."""
 
-    start: Time
+    start: ZonedTime
     # None: open until the room is empty for emptyTimeout.
     duration: Duration | None = None
     lead_time: Duration = timedelta(minutes=5)

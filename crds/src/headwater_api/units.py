@@ -12,6 +12,11 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, PlainSerializer, WithJsonSchema
 
 DURATION_PATTERN: Final = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
+# Stricter than the format date-time, which lets a time without a zone pass.
+TIME_PATTERN: Final = (
+    r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+)
+TIME_MAX_LENGTH: Final = 35
 QUANTITY_PATTERN: Final = r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 DURATION_MAX_LENGTH: Final = 21
 QUANTITY_MAX_LENGTH: Final = 32
@@ -97,7 +102,13 @@ Quantity = Annotated[
     str,
     BeforeValidator(_quantity),
     WithJsonSchema(
-        {"x-kubernetes-int-or-string": True, "pattern": QUANTITY_PATTERN, "maxLength": QUANTITY_MAX_LENGTH}
+        {
+            "x-kubernetes-int-or-string": True,
+            "minimum": 0,
+            "maximum": 10**15 - 1,
+            "pattern": QUANTITY_PATTERN,
+            "maxLength": QUANTITY_MAX_LENGTH,
+        }
     ),
 ]
 Time = Annotated[
@@ -105,4 +116,11 @@ Time = Annotated[
     AfterValidator(lambda value: value.astimezone(UTC)),
     PlainSerializer(format_time, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+# A time that a user wrote.
+ZonedTime = Annotated[
+    Time,
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "pattern": TIME_PATTERN, "maxLength": TIME_MAX_LENGTH}
+    ),
 ]

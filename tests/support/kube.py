@@ -1,0 +1,141 @@
+"""A bare Kubernetes API server for tests: etcd and kube-apiserver of the sandbox's binary, nothing else.
+
+`api_server` is started once for a test session, on free ports, in a short temporary directory, and is
+stopped by its process id. `namespace` gives each test an empty namespace of its own.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+BINARY: Final = Path(os.environ.get("HEADWATER_KUBE_SANDBOX", ROOT / "sandbox" / ".build" / "kube-sandbox"))
+KUBECTL: Final = Path(sys.executable).parent / "kubectl"
+CRDS: Final = (ROOT / "crds" / "sfuclusters.yaml", ROOT / "crds" / "meetings.yaml")
+START_SECONDS: Final = 50
+STOP_SECONDS: Final = 30
+_PR_SET_PDEATHSIG: Final = 1
+T = TypeVar("T")
+
+
+def poll(what: str, seconds: float, attempt: Callable[[], T | None]) -> T:
+    """The first result of `attempt` that is neither None nor False. Fails at the deadline, naming `what`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = attempt()
+        if result is not None and result is not False:
+            return result
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server; its clients hold the rights of a cluster administrator."""
+
+    kubeconfig: Path
+
+    def run(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """kubectl, whatever its exit code; 30 s at most."""
+        return subprocess.run(
+            [str(KUBECTL), "--kubeconfig", str(self.kubeconfig), *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> str:
+        """What kubectl prints. Fails with its error when it refuses."""
+        done = self.run(*args, stdin=stdin)
+        assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr.strip()}"
+        return done.stdout
+
+    def get(self, *args: str) -> dict[str, Any]:
+        """One object (or a list) as a dict."""
+        loaded: dict[str, Any] = json.loads(self.kubectl("get", *args, "-o", "json"))
+        return loaded
+
+    def install_crds(self) -> None:
+        """Applies Headwater's CRDs and waits until the server serves both kinds."""
+        for crd in CRDS:
+            self.kubectl("apply", "--server-side", "-f", str(crd))
+        for name in ("sfuclusters", "meetings"):
+            self.kubectl("wait", "--for=condition=Established", f"crd/{name}.headwater.dev", "--timeout=20s")
+            poll(f"{name} are served", 20, lambda name=name: self.run("get", name).returncode == 0)
+
+
+@contextmanager
+def bare_api_server(binary: Path = BINARY) -> Iterator[ApiServer]:
+    """Starts etcd and the API server, yields when /readyz is well, stops both. Fails within START_SECONDS."""
+    if not binary.is_file():
+        pytest.fail(f"{binary} is missing: run `make setup`", pytrace=False)
+    home = Path(tempfile.mkdtemp(prefix="hwk-", dir="/tmp"))  # short: unix socket paths lie below it
+    log = home / "up.log"
+    try:
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [str(binary), "up", "--data-dir", str(home / "d"), "--components="],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 (a single prctl)
+            )
+        try:
+            poll("the API server is ready", START_SECONDS, lambda: _ready(process, log))
+            yield ApiServer(home / "d" / "admin.kubeconfig")
+        finally:
+            _stop(process)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[ApiServer]:
+    """The session's API server, with Headwater's CRDs."""
+    with bare_api_server() as server:
+        server.install_crds()
+        yield server
+
+
+@pytest.fixture
+def namespace(api_server: ApiServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace for one test. No controller empties it afterwards: the server ends with the session."""
+    name = f"t-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
+    api_server.kubectl("create", "namespace", name)
+    yield name
+    api_server.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _ready(process: subprocess.Popen[bytes], log: Path) -> bool:
+    text = log.read_text(errors="replace")
+    assert process.poll() is None, f"the API server ended with {process.returncode}: {text[-2000:]}"
+    return "READY" in text
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_SECONDS)
