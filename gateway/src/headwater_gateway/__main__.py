@@ -1,0 +1,54 @@
+"""`headwater-gateway`: settings from the environment, logs as JSON lines on stdout."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import structlog
+import uvloop
+
+from headwater_gateway.app import run
+from headwater_gateway.geo.locate import DatabaseError
+from headwater_gateway.http.serve import ListenError
+from headwater_gateway.settings import Settings, SettingsError, from_environment
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT. Exit status 2 and one line on settings that cannot work."""
+    try:
+        settings = from_environment(os.environ)
+        _configure_logs(settings.log_level)
+        uvloop.run(_main(settings))
+    except (SettingsError, DatabaseError, ListenError) as error:
+        sys.stderr.write(f"headwater-gateway: {error}\n")
+        raise SystemExit(2) from None
+
+
+async def _main(settings: Settings) -> None:
+    from headwater_gateway.plane import open_plane
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run(settings, open_plane, stop)
+
+
+def _configure_logs(level: str) -> None:
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        cache_logger_on_first_use=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The composition root: builds every part from the settings and runs them until the signal to stop."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+import structlog
+
+from headwater_gateway.auth import KeyStore, TokenVerifier
+from headwater_gateway.geo.locate import open_locator
+from headwater_gateway.http.admission import Gatekeeper
+from headwater_gateway.http.apps import admin_app, public_app
+from headwater_gateway.http.forward import Forwarder
+from headwater_gateway.http.limits import AddressLimiter
+from headwater_gateway.http.serve import serving
+from headwater_gateway.http.signalling import Signalling
+from headwater_gateway.http.site import Site
+from headwater_gateway.metrics import Metrics
+from headwater_gateway.settings import Settings
+from headwater_gateway.signal.types import RoomPlane
+
+_log = structlog.get_logger(__name__)
+
+PlaneFactory = Callable[[Settings, Metrics], AbstractAsyncContextManager[RoomPlane]]
+
+
+async def run(settings: Settings, open_plane: PlaneFactory, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then send every session away and return.
+
+    The admin port opens first and closes last: liveness is the loop's own, whatever else is missing.
+    """
+    metrics = Metrics()
+    keys = KeyStore(settings.api_keys_dir)
+    locator = open_locator(settings.geoip_database)
+    async with AsyncExitStack() as stack:
+        state = _Readiness()
+        admin = admin_app(metrics, state.unready)
+        await stack.enter_async_context(serving(admin, settings.bind_address, settings.admin_port))
+        plane = await stack.enter_async_context(open_plane(settings, metrics))
+        state.plane = plane
+        forwarder = await stack.enter_async_context(
+            Forwarder(settings.node_token, settings.max_frame_bytes, metrics)
+        )
+        gatekeeper = Gatekeeper(settings, TokenVerifier(keys), locator, plane, metrics)
+        signalling = Signalling(
+            gatekeeper,
+            plane.run_session,
+            forwarder,
+            AddressLimiter(settings.max_connections_per_address),
+            metrics,
+            settings.max_frame_bytes,
+        )
+        proxies = settings.trusted_proxies if settings.proxy_protocol else None
+        port = await stack.enter_async_context(
+            serving(
+                public_app(signalling, Site(settings.web_dir)),
+                settings.bind_address,
+                settings.signal_port,
+                proxies,
+            )
+        )
+        _log.info("gateway serves", address=settings.bind_address, port=port, gateway=settings.gateway)
+        await stop.wait()
+        state.stopping = gatekeeper.draining = True
+        _log.info("gateway stops: sending sessions away", seconds=settings.shutdown_seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(plane.close(settings.shutdown_seconds), settings.shutdown_seconds + 1.0)
+
+
+class _Readiness:
+    """What /readyz says before, during and after the plane's life."""
+
+    def __init__(self) -> None:
+        self.plane: RoomPlane | None = None
+        self.stopping = False
+
+    def unready(self) -> str:
+        if self.stopping:
+            return "shutting down"
+        return self.plane.unready() if self.plane else "starting"

@@ -1,0 +1,154 @@
+"""From a request to a ClientHello, or to a refusal. GET /rtc and GET /rtc/validate share it wholly."""
+
+import hmac
+import re
+import time
+from dataclasses import dataclass
+
+from aiohttp import web
+from headwater_api.ids import RegionName, RoomId
+from headwater_api.reasons import Reason
+
+from headwater_gateway.auth import TokenVerifier, bearer_token
+from headwater_gateway.geo.client_address import client_address
+from headwater_gateway.geo.region import Locator, RegionUnknown, check_override, resolve
+from headwater_gateway.http.proxy_protocol import peer_address
+from headwater_gateway.http.query import JoinQuery, parse_query
+from headwater_gateway.metrics import Metrics
+from headwater_gateway.settings import Settings
+from headwater_gateway.signal.types import (
+    Claims,
+    ClientHello,
+    GatewayPeer,
+    JoinRefused,
+    RegionSource,
+    RoomPlane,
+)
+
+# A gateway that passes a session on vouches for the client's address with the secret they share.
+HEADER_CLIENT = "X-Headwater-Client"
+HEADER_VOUCHER = "X-Headwater-Voucher"
+
+_ROOM = re.compile(r"[^\x00-\x1f\x7f]{1,256}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An admitted client, or one whose room lives on another gateway."""
+
+    hello: ClientHello
+    token: str
+    owner: GatewayPeer | None
+
+
+def voucher(secret: str, address: str, token: str) -> str:
+    """Proof that a gateway saw this client at this address."""
+    return hmac.new(secret.encode(), f"{address}\n{token}".encode(), "sha256").hexdigest()
+
+
+class Gatekeeper:
+    """Decides joins: token, grants, query, region, owner, and the rooms' own policy."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        verifier: TokenVerifier,
+        locator: Locator,
+        plane: RoomPlane,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._verifier = verifier
+        self._locator = locator
+        self._plane = plane
+        self._metrics = metrics
+        self.draining = False
+
+    async def admit(self, request: web.Request) -> Admission:
+        """Raise JoinRefused, or say who joins. Asks the room policy unless another gateway owns the room."""
+        started = time.monotonic()
+        if self.draining:
+            raise JoinRefused(503, Reason.SERVER_SHUTDOWN, "this gateway is shutting down: connect again")
+        token = bearer_token(request.headers.get("Authorization"), request.query.get("access_token"))
+        claims = self._verifier.verify(token, time.time(), started)
+        query = parse_query(request.query)
+        room = _room(claims, query)
+        address, vouched = self._address(request, token)
+        hello = self._hello(claims, query, room, address)
+        owner = None if vouched else self._plane.owner(room)
+        if owner is None:
+            await self._plane.admit(hello)
+        self._metrics.join_seconds.observe(time.monotonic() - started)
+        return Admission(hello, token, owner)
+
+    def _address(self, request: web.Request, token: str) -> tuple[str, bool]:
+        """The client's address, and whether another gateway vouched for it."""
+        told = request.headers.get(HEADER_CLIENT)
+        if told is not None:
+            expected = voucher(self._settings.node_token, told, token)
+            given = request.headers.get(HEADER_VOUCHER, "")
+            if hmac.compare_digest(expected.encode(), given.encode()):
+                return told, True
+        forwarded = request.headers.getall("X-Forwarded-For", [])
+        return client_address(peer_address(request), forwarded, self._settings.trusted_proxies), False
+
+    def _hello(self, claims: Claims, query: JoinQuery, room: RoomId, address: str) -> ClientHello:
+        region, source, country = self._region(query.region, address)
+        self._metrics.regions.labels(source).inc()
+        return ClientHello(
+            room=room,
+            identity=claims.identity,
+            claims=claims,
+            region=region,
+            region_source=source,
+            client_address=address,
+            country=country,
+            protocol=query.protocol,
+            client_protocol=query.client_protocol,
+            sdk=query.sdk,
+            version=query.version,
+            os=query.os,
+            browser=query.browser,
+            device_model=query.device_model,
+            network=query.network,
+            auto_subscribe=query.auto_subscribe,
+            adaptive_stream=query.adaptive_stream,
+            publish_only=query.publish_only,
+            reconnect=query.reconnect,
+            reconnect_sid=query.reconnect_sid,
+            reconnect_reason=query.reconnect_reason,
+        )
+
+    def _region(self, wanted: str, address: str) -> tuple[RegionName, RegionSource, str]:
+        regions = self._plane.regions()
+        found = resolve(
+            address, regions, self._locator, (self._settings.default_region, self._settings.region)
+        )
+        country = found.place.country if found.place else ""
+        if not wanted:
+            source = RegionSource.GEOIP if found.place else RegionSource.DEFAULT
+            return found.region, source, country
+        if not self._settings.region_override:
+            raise JoinRefused(400, Reason.PARAMETER_INVALID, "region= may not be chosen here: leave it out")
+        try:
+            return check_override(wanted, regions), RegionSource.OVERRIDE, country
+        except RegionUnknown as error:
+            raise JoinRefused(400, Reason.REGION_UNKNOWN, str(error)) from None
+
+
+def _room(claims: Claims, query: JoinQuery) -> RoomId:
+    """The room of the grant; a grant for any room takes it from the query."""
+    if not claims.video.room_join:
+        raise JoinRefused(403, Reason.GRANT_MISSING, "the access token lacks the grant video.roomJoin")
+    if not claims.identity:
+        raise JoinRefused(400, Reason.IDENTITY_MISSING, "the access token names no identity (sub)")
+    if claims.video.room and query.room and claims.video.room != query.room:
+        raise JoinRefused(403, Reason.GRANT_MISSING, "the access token is for another room than room=")
+    room = claims.video.room or query.room
+    if not room:
+        raise JoinRefused(400, Reason.ROOM_NAME_MISSING, "no room: set video.room in the access token")
+    if not _ROOM.match(room):
+        raise JoinRefused(
+            400, Reason.ROOM_NAME_INVALID, "the room's name must be 1 to 256 printable characters"
+        )
+    return RoomId(room)

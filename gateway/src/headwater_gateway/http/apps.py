@@ -1,0 +1,79 @@
+"""The two HTTP applications: the public one and the admin one."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+from headwater_api.reasons import Reason
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from headwater_gateway.http.signalling import Signalling
+from headwater_gateway.http.site import Site
+from headwater_gateway.metrics import Metrics
+
+# Clients carry tokens and session descriptions in the query; aiohttp's own limit is 8190.
+MAX_LINE = 64 * 1024
+
+
+def public_app(signalling: Signalling, site: Site) -> web.Application:
+    """Signalling under /rtc, the page elsewhere. Paths under /rtc that are not known are 404 with CORS.
+
+    Newer clients ask /rtc/v1 first and fall back to /rtc on that 404.
+    """
+    app = web.Application(client_max_size=64 * 1024)
+    app.on_response_prepare.append(_allow_origins)
+    for path in ("/rtc", "/rtc/"):
+        app.router.add_get(path, signalling.join, allow_head=False)
+    for path in ("/rtc/validate", "/rtc/validate/"):
+        app.router.add_get(path, signalling.validate, allow_head=False)
+    app.router.add_options("/rtc{rest:(/.*)?}", _preflight)
+    app.router.add_get("/rtc/{rest:.*}", _unknown_path, allow_head=False)
+    app.router.add_get("/", site.index)
+    app.router.add_get("/vendor/livekit-client.js", site.client)
+    app.router.add_get("/{name}", site.file)
+    return app
+
+
+def admin_app(metrics: Metrics, unready: Callable[[], str]) -> web.Application:
+    """/healthz says that this process's loop turns, and nothing else; /readyz whether joins can be served."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def readyz(_: web.Request) -> web.Response:
+        why = unready()
+        return web.Response(status=503 if why else 200, text=why or "ok")
+
+    async def exposition(_: web.Request) -> web.Response:
+        body = generate_latest(metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", exposition)
+    return app
+
+
+async def _allow_origins(request: web.Request, response: web.StreamResponse) -> None:
+    """Tokens, not cookies, say who a client is: any page may ask."""
+    if request.path.startswith("/rtc"):
+        response.headers["Access-Control-Allow-Origin"] = "*"
+
+
+async def _preflight(_: web.Request) -> web.Response:
+    return web.Response(
+        status=204,
+        headers={
+            "Access-Control-Allow-Methods": "GET, OPTIONS",
+            "Access-Control-Allow-Headers": "*, Authorization",
+            "Access-Control-Max-Age": "86400",
+        },
+    )
+
+
+async def _unknown_path(_: web.Request) -> web.Response:
+    return web.Response(
+        status=404,
+        text="no such endpoint: this server speaks /rtc",
+        headers={"X-Headwater-Reason": Reason.PROTOCOL_UNSUPPORTED},
+    )

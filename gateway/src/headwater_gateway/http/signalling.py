@@ -1,0 +1,94 @@
+"""GET /rtc (WebSocket) and GET /rtc/validate."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+from headwater_api.reasons import Reason
+
+from headwater_gateway.http.admission import Admission, Gatekeeper
+from headwater_gateway.http.forward import Forwarder
+from headwater_gateway.http.limits import AddressLimiter
+from headwater_gateway.http.websocket import HEARTBEAT_SECONDS, AiohttpWire
+from headwater_gateway.metrics import Metrics
+from headwater_gateway.signal.channel import Channel
+from headwater_gateway.signal.types import CLOSE_INTERNAL, JoinRefused, SessionRunner
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Signalling:
+    """The handlers. One instance for each gateway."""
+
+    gatekeeper: Gatekeeper
+    run_session: SessionRunner
+    forwarder: Forwarder
+    addresses: AddressLimiter
+    metrics: Metrics
+    max_frame_bytes: int
+
+    async def join(self, request: web.Request) -> web.StreamResponse:
+        """Upgrade an admitted client and run its session; refusals are plain HTTP errors."""
+        socket = web.WebSocketResponse(
+            heartbeat=HEARTBEAT_SECONDS, max_msg_size=self.max_frame_bytes, compress=False, autoping=True
+        )
+        try:
+            if not socket.can_prepare(request).ok:
+                raise JoinRefused(426, Reason.NOT_A_WEBSOCKET, "connect here with a WebSocket")
+            admission = await self.gatekeeper.admit(request)
+            with self.addresses.hold(admission.hello.client_address):
+                self.metrics.joins.labels("rtc", "Admitted").inc()
+                if admission.owner is not None:
+                    return await self.forwarder.websocket(request, socket, admission)
+                return await self._run(request, socket, admission)
+        except JoinRefused as refusal:
+            return self._refuse("rtc", refusal)
+
+    async def validate(self, request: web.Request) -> web.StreamResponse:
+        """The verdict of `join`, for clients that cannot see the error of a failed upgrade."""
+        try:
+            admission = await self.gatekeeper.admit(request)
+            if admission.owner is not None:
+                return await self.forwarder.validate(request, admission)
+        except JoinRefused as refusal:
+            return self._refuse("validate", refusal)
+        self.metrics.joins.labels("validate", "Admitted").inc()
+        return web.Response(text="success")
+
+    async def _run(
+        self, request: web.Request, socket: web.WebSocketResponse, admission: Admission
+    ) -> web.StreamResponse:
+        hello = admission.hello
+        await socket.prepare(request)
+        wire = AiohttpWire(socket, request, self.metrics)
+        with structlog.contextvars.bound_contextvars(room=hello.room, identity=hello.identity):
+            async with Channel(wire, self.metrics) as channel:
+                self.metrics.sessions.inc()
+                try:
+                    await self.run_session(hello, channel)
+                except asyncio.CancelledError:
+                    raise
+                except Exception:
+                    self.metrics.session_errors.inc()
+                    _log.exception("session failed", reason=Reason.INTERNAL_ERROR)
+                    await channel.close(CLOSE_INTERNAL, Reason.INTERNAL_ERROR)
+                finally:
+                    self.metrics.sessions.dec()
+        return socket
+
+    def _refuse(self, endpoint: str, refusal: JoinRefused) -> web.Response:
+        self.metrics.joins.labels(endpoint, refusal.reason).inc()
+        _log.info("join refused", endpoint=endpoint, reason=refusal.reason, why=refusal.message)
+        return refusal_response(refusal)
+
+
+def refusal_response(refusal: JoinRefused) -> web.Response:
+    """Plain text, which the clients show to their users; the reason also as a header."""
+    headers: dict[str, str] = {"X-Headwater-Reason": refusal.reason}
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if refusal.status == 503:
+        headers["Retry-After"] = "1"
+    return web.Response(status=refusal.status, text=refusal.message, headers=headers)
