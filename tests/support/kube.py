@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -77,7 +78,10 @@ class ApiServer:
             self.kubectl("apply", "--server-side", "-f", str(crd))
         for name in ("sfuclusters", "meetings"):
             self.kubectl("wait", "--for=condition=Established", f"crd/{name}.headwater.dev", "--timeout=20s")
-            poll(f"{name} are served", 20, lambda name=name: self.run("get", name).returncode == 0)
+            poll(f"{name} are served", 20, partial(self._serves, name))
+
+    def _serves(self, plural: str) -> bool:
+        return self.run("get", plural).returncode == 0
 
 
 @contextmanager

@@ -87,8 +87,7 @@ class EgressCost(ApiModel):
 class Cascade(ApiModel):
     """How the nodes of one room are linked."""
 
-    # Auto: a mesh of the regions' hubs. Mesh: every node to every node. Disabled: one node a room.
-    # Tree: reserved.
+    # Auto: a mesh of the regions' hubs, other nodes under their hub. The others are reserved.
     topology: Literal["Auto", "Mesh", "Tree", "Disabled"] = "Auto"
     max_hops: Annotated[int, Field(ge=1, le=8)] = 3
     egress_costs: Annotated[tuple[EgressCost, ...], Field(max_length=256)] = ()
@@ -97,15 +96,16 @@ class Cascade(ApiModel):
 class Placement(ApiModel):
     """Which node a participant gets."""
 
+    # Nearest: the nearest region with room. The others are reserved.
     strategy: Literal["Nearest", "Packed", "Spread"] = "Nearest"
     # Empty: every region.
     allowed_regions: Annotated[tuple[Region, ...], Field(max_length=32)] = ()
-    # Room: prefer a node that already serves the room, within the region. None: the strategy alone decides.
+    # Room: prefer a node that already serves the room, within the region. None: reserved.
     stickiness: Literal["Room", "None"] = "Room"
 
 
 class Drain(ApiModel):
-    """How a node is emptied. Reserved."""
+    """How a node is emptied: cordoned, then deleted when nobody is left. Deadline and pace are reserved."""
 
     deadline: Duration = timedelta(minutes=10)
     moves_per_second: Annotated[int, Field(ge=1, le=1000)] = 10

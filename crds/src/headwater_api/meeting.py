@@ -33,10 +33,10 @@ class ClusterRef(ApiModel):
 
 
 class Schedule(ApiModel):
-    """When the meeting is. Capacity is there `lead_time` before the start."""
+    """When the meeting is. `lead_time` is reserved."""
 
     start: ZonedTime
-    # None: open until the room is empty for emptyTimeout.
+    # After it the meeting ends once nobody is in the room; None: by emptyTimeout alone.
     duration: Duration | None = None
     lead_time: Duration = timedelta(minutes=5)
 

@@ -111,7 +111,8 @@ class SFUClusterSpec(ApiModel):
     """What the fleet should be."""
 
     regions: Annotated[tuple[RegionSpec, ...], Field(min_length=1, max_length=32)]
-    # Floor for the total of nodes, spread over the regions within their maxNodes; `kubectl scale` sets it.
+    # Floor for the total of nodes: beyond minNodes, the region that wants the fewest gets the next, within
+    # its maxNodes. `kubectl scale` sets it.
     replicas: Annotated[int, Field(ge=0, le=10_000)] | None = None
     node: NodeSpec = NodeSpec()
     autoscaling: Autoscaling = Autoscaling()
