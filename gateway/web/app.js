@@ -114,10 +114,11 @@ function left(reason) {
   $("join").hidden = false;
   $("controls").hidden = true;
   $("where").textContent = "";
+  const wasIn = ["connected", "reconnecting"].includes(document.body.dataset.state);
   document.body.dataset.state = "left";
   const names = Object.entries(lk.DisconnectReason ?? {}).filter(([, value]) => value === reason);
   const name = names[0]?.[0];
-  if (name && name !== "CLIENT_INITIATED") {
+  if (wasIn && name && name !== "CLIENT_INITIATED") {
     showError(`Disconnected: ${name.toLowerCase().replaceAll("_", " ")}.`);
   }
 }

@@ -1,0 +1,120 @@
+"""Runs the demo: sandbox, bots, and either a live view or the check."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from rich.console import Console
+from rich.live import Live
+
+from headwater_sandbox.demo.check import Stage, check
+from headwater_sandbox.demo.cluster import ClusterView, NodeState
+from headwater_sandbox.demo.fleet import Fleet
+from headwater_sandbox.demo.live import render_view
+from headwater_sandbox.demo.sandboxed import Sandbox, close_sandbox, open_sandbox
+from headwater_sandbox.demo.spec import BotSpec, now_ms
+from headwater_sandbox.demo.tokens import make_token, page_url, signal_url
+
+REFRESH_S: Final = 1.0
+BOTS_PER_REGION: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line decides."""
+
+    name: str
+    room: str
+    bots_per_region: int = BOTS_PER_REGION
+    keep: bool = False
+    sandbox_options: tuple[str, ...] = ()
+
+
+def plan_bots(sandbox: Sandbox, room: str, per_region: int, now_s: float) -> dict[str, list[BotSpec]]:
+    """The bots of each region, every one with a source number of its own, spread over the gateways."""
+    plan: dict[str, list[BotSpec]] = {}
+    source = 0
+    for region in sandbox.regions:
+        plan[region] = []
+        for number in range(1, per_region + 1):
+            identity = f"bot-{region}-{number}"
+            token = make_token(sandbox.api_key, sandbox.api_secret, room, identity, now_s)
+            url = signal_url(sandbox.gateways[source % len(sandbox.gateways)], region)
+            plan[region].append(BotSpec(identity, source, url, token))
+            source += 1
+    return plan
+
+
+@contextlib.asynccontextmanager
+async def staged(options: DemoOptions, console: Console) -> AsyncIterator[Stage]:
+    """Sandbox up and bots on their way; everything of ours ends on the way out."""
+    started_ms = now_ms()
+    console.print(f"starting the sandbox {options.name!r} (or joining it, where it runs)")
+    sandbox = await open_sandbox(options.name, *options.sandbox_options)
+    console.print(
+        f"sandbox is up after {(now_ms() - started_ms) / 1000:.1f} s" if sandbox.owned else "it runs"
+    )
+    view, fleet = ClusterView(sandbox.kubeconfig), Fleet()
+    try:
+        plan = plan_bots(sandbox, options.room, options.bots_per_region, time.time())
+        for number, specs in enumerate(plan.values()):
+            await fleet.start(specs, seed=number)
+        yield Stage(sandbox, view, fleet, options.room, started_ms)
+    finally:
+        await fleet.stop()
+        await view.close()
+        if not options.keep:
+            await close_sandbox(sandbox)
+
+
+async def run_check(options: DemoOptions, console: Console) -> bool:
+    """The unattended run. True if every promise held."""
+    async with staged(options, console) as stage:
+        findings = await check(stage, console)
+    failed = [finding for finding in findings if not finding.ok]
+    console.print(f"{len(findings) - len(failed)} of {len(findings)} hold")
+    return not failed
+
+
+async def run_live(options: DemoOptions, console: Console) -> None:
+    """The live view, until Ctrl-C or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    assert main is not None
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sig, main.cancel)
+    try:
+        async with staged(options, console) as stage:
+            for sig in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(sig, stop.set)
+            sandbox = stage.sandbox
+            token = make_token(
+                sandbox.api_key, sandbox.api_secret, options.room, f"you-{os.getpid()}", time.time()
+            )
+            url = page_url(sandbox.gateways[0], token, None, list(sandbox.regions))
+            console.print(f"Join from a browser: {url}", soft_wrap=True)
+            await _show(stage, url, console, stop)
+            console.print("ending")
+    except asyncio.CancelledError:
+        console.print("ended before the demo was up")
+
+
+async def _show(stage: Stage, url: str, console: Console, stop: asyncio.Event) -> None:
+    nodes: list[NodeState] = []
+    with Live(console=console, refresh_per_second=2, screen=console.is_terminal) as live:
+        while not stop.is_set():
+            note = "; ".join(stage.fleet.dead())
+            try:
+                nodes = await stage.view.nodes()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                note = f"the API server does not answer ({type(error).__name__}): figures are the last known"
+            live.update(render_view(url, nodes, stage.fleet.bots, stage.fleet.pairs(), note))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), REFRESH_S)
