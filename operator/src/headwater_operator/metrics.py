@@ -1,6 +1,10 @@
 """Every metric of the operator, declared once. Labels are bounded: no room or participant names."""
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+NODE_STATES: Final = ("desired", "ready", "starting", "lost")
 
 
 class Metrics:
@@ -8,7 +12,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.leader = Gauge("headwater_operator_leader", "1 while this replica holds the Lease", registry=self.registry)
+        self.leader = Gauge(
+            "headwater_operator_leader", "1 while this replica holds the Lease", registry=self.registry
+        )
         self.reconciles = Histogram(
             "headwater_operator_reconcile_seconds",
             "Duration of one reconcile",
@@ -17,7 +23,10 @@ class Metrics:
             registry=self.registry,
         )
         self.queue_length = Gauge(
-            "headwater_operator_queue_length", "Keys that wait to be reconciled", ["kind"], registry=self.registry
+            "headwater_operator_queue_length",
+            "Keys that wait to be reconciled",
+            ["kind"],
+            registry=self.registry,
         )
         self.actions = Counter(
             "headwater_operator_actions_total",
@@ -26,10 +35,16 @@ class Metrics:
             registry=self.registry,
         )
         self.status_writes = Counter(
-            "headwater_operator_status_writes_total", "Status writes", ["kind", "outcome"], registry=self.registry
+            "headwater_operator_status_writes_total",
+            "Status writes",
+            ["kind", "outcome"],
+            registry=self.registry,
         )
         self.events = Counter(
-            "headwater_operator_events_total", "Kubernetes Events, by outcome", ["outcome"], registry=self.registry
+            "headwater_operator_events_total",
+            "Kubernetes Events, by outcome",
+            ["outcome"],
+            registry=self.registry,
         )
         self.nodes = Gauge(
             "headwater_sfu_nodes",
@@ -47,5 +62,22 @@ class Metrics:
             "headwater_operator_node_streams", "Report streams that are up", registry=self.registry
         )
         self.node_reports = Counter(
-            "headwater_operator_node_reports_total", "Node reports, by outcome", ["outcome"], registry=self.registry
+            "headwater_operator_node_reports_total",
+            "Node reports, by outcome",
+            ["outcome"],
+            registry=self.registry,
         )
+
+    def set_region(
+        self, namespace: str, cluster: str, region: str, nodes: dict[str, int], participants: int
+    ) -> None:
+        """The figures of one region."""
+        for state, count in nodes.items():
+            self.nodes.labels(namespace, cluster, region, state).set(count)
+        self.participants.labels(namespace, cluster, region).set(participants)
+
+    def drop_region(self, namespace: str, cluster: str, region: str) -> None:
+        """The region's fleet is gone: its series must not go on with its last values."""
+        for state in NODE_STATES:
+            self.nodes.remove(namespace, cluster, region, state)
+        self.participants.remove(namespace, cluster, region)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUClusterSpec
 
-from headwater_planner.supply import Action, CordonNode, CreateNode, DeleteNode, Plan, UncordonNode
+from headwater_planner.supply import Action, CordonNode, CreateNode, DeleteNode, Held, Plan, UncordonNode
 from headwater_planner.world import ClusterWorld, Death, NodeLoad, Phase, PodView
 
 MAX_CREATES_PER_PASS: Final = 20
@@ -81,7 +81,7 @@ def plan_cluster(world: ClusterWorld, now: datetime, rng: Chooser) -> Plan:
     creates: list[CreateNode] = []
     deletes: list[DeleteNode] = []
     cordons: list[Action] = []
-    held: list[str] = []
+    held: list[Held] = []
     again: list[datetime] = []
     for region in sorted({*desired, *(pod.region for pod in world.pods)}):
         pods = sort_pods(world, region, now)
@@ -89,7 +89,7 @@ def plan_cluster(world: ClusterWorld, now: datetime, rng: Chooser) -> Plan:
         wait_until = _create_not_before(world.deaths, region, now)
         wishes = _wanted_creates(pods, desired.get(region, 0))
         if wishes and wait_until is not None:
-            held.append(_crash_loop_text(region, world.deaths, wait_until))
+            held.append(_crash_loop(region, world.deaths, wait_until))
             again.append(wait_until)
         elif wishes:
             creates += _name_creates(world, region, wishes, rng)
@@ -183,11 +183,12 @@ def _create_not_before(deaths: Sequence[Death], region: str, now: datetime) -> d
     return ready_at if ready_at > now else None
 
 
-def _crash_loop_text(region: str, deaths: Sequence[Death], until: datetime) -> str:
+def _crash_loop(region: str, deaths: Sequence[Death], until: datetime) -> Held:
     last = max((death for death in deaths if death.region == region), key=lambda death: death.at)
-    return (
+    return Held(
+        Reason.NODE_FAILED,
         f"SFU nodes of region {region} end soon after they start (last: {last.name}, {last.how}); "
-        f"the next one is made at {until:%H:%M:%S} UTC"
+        f"the next one is made at {until:%H:%M:%S} UTC",
     )
 
 

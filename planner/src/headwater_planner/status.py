@@ -168,7 +168,7 @@ _TROUBLES: Final = {
 
 def _faults(world: ClusterWorld, pods: dict[str, RegionPods], plan: Plan, now: datetime) -> list[Verdict]:
     """What is wrong beside missing capacity, worst first."""
-    faults = [Verdict(api.DEGRADED, True, Reason.NODE_FAILED, text) for text in plan.held]
+    faults = [Verdict(api.DEGRADED, True, held.reason, held.text) for held in plan.held]
     for name, region in pods.items():
         for pod in region.starting:
             if pod.trouble:

@@ -63,6 +63,14 @@ class UncordonNode:
         return f"Return SFU node {self.name} in region {self.region} to service: {self.because}"
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A wish that is put off or was refused, and why: shown in Degraded."""
+
+    reason: Reason
+    text: str
+
+
 Action = CreateNode | DeleteNode | CordonNode | UncordonNode
 
 
@@ -74,7 +82,7 @@ class Plan:
     desired: Mapping[str, int] = field(default_factory=dict)
     again_at: datetime | None = None
     partial: bool = False  # a cap cut the plan short
-    held: tuple[str, ...] = ()
+    held: tuple[Held, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(str(action) for action in self.actions) or "Nothing to do"

@@ -5,7 +5,6 @@ It does not retry: that is the loops' business. Every call has a deadline.
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -23,6 +22,7 @@ Object = dict[str, Any]
 FIELD_MANAGER: Final = "headwater-operator"
 _APPLY: Final = "application/apply-patch+yaml"
 _JSON: Final = "application/json"
+DEFAULT_KUBECONFIG: Final = "~/.kube/config"
 _PAGE: Final = 500
 _MAX_PAGES: Final = 200
 
@@ -34,7 +34,9 @@ def no_fence() -> None:
 class KubeClient:
     """Reads anything; writes only while `fence()` does not raise."""
 
-    def __init__(self, api: ApiClient, *, fence: Callable[[], None] = no_fence, timeout_s: float = 15.0) -> None:
+    def __init__(
+        self, api: ApiClient, *, fence: Callable[[], None] = no_fence, timeout_s: float = 15.0
+    ) -> None:
         self._api = api
         self._fence = fence
         self._timeout_s = timeout_s
@@ -100,7 +102,7 @@ class KubeClient:
         await self._call("DELETE", resource.path(namespace, name), body=options)
 
     async def close(self) -> None:
-        await self._api.close()
+        await self._api.close()  # type: ignore[no-untyped-call]
 
     async def _call(
         self,
@@ -119,7 +121,7 @@ class KubeClient:
                     method, url_path, header_params=headers, body=body, auth_settings=["BearerToken"]
                 )
                 response = await self._api.call_api(*request)
-                raw: bytes = await response.read()
+                raw: bytes = await response.read()  # type: ignore[no-untyped-call]
         except (TimeoutError, aiohttp.ClientError, OSError, ApiException) as error:
             reason = str(error) or type(error).__name__
             raise Unavailable(f"{method} {path}: {reason}") from error
@@ -154,11 +156,12 @@ async def load_configuration(environ: Mapping[str, str]) -> Configuration:
     configuration = Configuration()
     configuration.client_session_kwargs = {"trust_env": False}
     if environ.get("KUBERNETES_SERVICE_HOST") and not environ.get("KUBECONFIG"):
-        kube_config.load_incluster_config(client_configuration=configuration)
+        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
-        path = environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
-        await kube_config.load_kube_config(
-            config_file=path, client_configuration=configuration, persist_config=False
+        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG,
+            client_configuration=configuration,
+            persist_config=False,
         )
     return configuration
 

@@ -9,8 +9,8 @@ from random import Random
 from typing import Final
 
 import structlog
-
 from headwater_api.reasons import Reason
+
 from headwater_operator.kube.client import KubeClient, Object
 from headwater_operator.kube.errors import KubeError
 from headwater_operator.kube.limits import TokenBucket
@@ -35,7 +35,7 @@ class Regarding:
 
 
 class EventRecorder:
-    """`emit` never waits; `run` posts. The same note on the same object is posted once in `quiet_s` seconds."""
+    """`emit` never waits; `run` posts. A note on an object is repeated after `quiet_s` seconds only."""
 
     def __init__(
         self,
@@ -90,7 +90,10 @@ class EventRecorder:
         return {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            "metadata": {"name": f"{stem}.{self._rng.getrandbits(64):016x}", "namespace": regarding.namespace},
+            "metadata": {
+                "name": f"{stem}.{self._rng.getrandbits(64):016x}",
+                "namespace": regarding.namespace,
+            },
             "eventTime": self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance,

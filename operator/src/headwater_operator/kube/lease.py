@@ -71,7 +71,7 @@ class Lease:
 
     async def acquire(self) -> None:
         """Returns once the Lease is ours; API errors are waited out."""
-        while not await self._try():
+        while not await self._try():  # noqa: ASYNC110  the Lease changes elsewhere, nobody sets an event
             await asyncio.sleep(self._pause())
         log.info("lease acquired", identity=self._settings.identity, generation=self.generation)
 

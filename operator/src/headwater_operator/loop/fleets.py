@@ -1,0 +1,175 @@
+"""One SFUCluster: observe, plan, act, report."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from random import Random
+from typing import Final
+
+import structlog
+from headwater_api.reasons import Reason
+from headwater_api.sfucluster import SFUCluster, SFUClusterStatus
+from headwater_api.wellknown import PORT_NODE_GRPC
+from headwater_planner.cluster import plan_cluster, sort_pods
+from headwater_planner.status import invalid_status, status_of_cluster
+from headwater_planner.supply import Plan
+from headwater_planner.world import ClusterWorld, Phase, PodView
+
+from headwater_operator.kube.events import EventRecorder, Regarding
+from headwater_operator.kube.resources import SFUCLUSTERS
+from headwater_operator.kube.status import StatusWriter
+from headwater_operator.loop.act import Actor
+from headwater_operator.loop.observe import Invalid, Key, Observer
+from headwater_operator.loop.store import Store
+from headwater_operator.loop.transitions import transitions
+from headwater_operator.metrics import Metrics
+from headwater_operator.nodes.inbox import NodeKey
+from headwater_operator.nodes.watch import NodeStreams, Target
+
+log = structlog.get_logger(__name__)
+TICK_S: Final = 5.0
+SOON_S: Final = 0.5
+# CPU and latency alone are not worth a write more often than this.
+FIGURES_EVERY_S: Final = 15.0
+
+
+class FleetLoop:
+    """`reconcile` is called for one key at a time; `on_change` hears of fleets whose status changed."""
+
+    def __init__(
+        self,
+        *,
+        observer: Observer,
+        actor: Actor,
+        statuses: StatusWriter,
+        events: EventRecorder,
+        streams: NodeStreams,
+        store: Store,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        rng: Random,
+        on_change: Callable[[Key], None],
+    ) -> None:
+        self._observer = observer
+        self._actor = actor
+        self._statuses = statuses
+        self._events = events
+        self._streams = streams
+        self._store = store
+        self._metrics = metrics
+        self._now = now
+        self._monotonic = monotonic
+        self._rng = rng
+        self._on_change = on_change
+        self._written_at: dict[Key, float] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass; seconds until the next tick, None where the fleet is gone. Raises KubeError."""
+        world = await self._observer.observe_cluster(key)
+        if world is None:
+            await self._forget(key)
+            return None
+        if isinstance(world, Invalid):
+            return await self._report_invalid(key, world)
+        await self._streams.sync(key, _targets(world))
+        plan = plan_cluster(world, self._now(), self._rng)
+        refused = await self._actor.act(world, plan.actions)
+        plan = replace(plan, held=(*refused, *plan.held))
+        await self._report(key, world, plan)
+        return self._next_s(plan)
+
+    async def _report(self, key: Key, world: ClusterWorld, plan: Plan) -> None:
+        now = self._now()
+        status = status_of_cluster(world, plan, now)
+        self._set_gauges(world, status)
+        before = self._store.fleets.get(key)
+        reported = replace(world, cluster=world.cluster.model_copy(update={"status": status}))
+        self._store.fleets[key] = reported
+        if before is None or before.cluster.status != status or before.pods != world.pods:
+            self._on_change(key)
+        await self._write(key, world.cluster, status)
+
+    async def _write(self, key: Key, cluster: SFUCluster, status: SFUClusterStatus) -> None:
+        if cluster.metadata.deletion_timestamp is not None or cluster.status == status:
+            return
+        quiet = self._monotonic() - self._written_at.get(key, float("-inf")) < FIGURES_EVERY_S
+        if quiet and _without_figures(cluster.status) == _without_figures(status):
+            return
+        if await self._statuses.write(SFUCLUSTERS, *key, status) is None:
+            return
+        self._written_at[key] = self._monotonic()
+        regarding = Regarding(SFUCLUSTERS, *key, cluster.metadata.uid)
+        for change in transitions(cluster.status.conditions, status.conditions):
+            self._events.emit(regarding, change.reason, change.note, warning=change.warning)
+
+    async def _report_invalid(self, key: Key, invalid: Invalid) -> float:
+        metadata = invalid.body["metadata"]
+        log.warning("SFUCluster cannot be read", namespace=key[0], cluster=key[1], error=invalid.why)
+        status = invalid_status(
+            SFUClusterStatus(),
+            reason=Reason.INVALID_SPEC,
+            message=invalid.why,
+            generation=int(metadata.get("generation", 0)),
+            now=self._now(),
+        )
+        regarding = Regarding(SFUCLUSTERS, *key, metadata["uid"])
+        self._events.emit(regarding, Reason.INVALID_SPEC, invalid.why, warning=True)
+        written = (invalid.body.get("status") or {}).get("conditions") or []
+        if not any(condition.get("reason") == Reason.INVALID_SPEC.value for condition in written):
+            await self._statuses.write(SFUCLUSTERS, *key, status)
+        return TICK_S * 6
+
+    async def _forget(self, key: Key) -> None:
+        await self._streams.sync(key, {})
+        world = self._store.fleets.pop(key, None)
+        self._store.fleet_keys.discard(key)
+        self._written_at.pop(key, None)
+        if world is not None:
+            self._observer.forget(world.cluster.metadata.uid)
+            for region in world.cluster.status.regions:
+                self._metrics.drop_region(*key, region.name)
+        self._on_change(key)
+
+    def _next_s(self, plan: Plan) -> float:
+        if plan.partial:
+            return SOON_S
+        wait = TICK_S * self._rng.uniform(0.8, 1.2)
+        if plan.again_at is not None:
+            wait = min(wait, max(SOON_S, (plan.again_at - self._now()).total_seconds()))
+        return wait
+
+    def _set_gauges(self, world: ClusterWorld, status: SFUClusterStatus) -> None:
+        metadata = world.cluster.metadata
+        for region in status.regions:
+            pods = sort_pods(world, region.name, self._now())
+            counts = {
+                "desired": region.desired,
+                "ready": region.ready,
+                "starting": len(pods.starting),
+                "lost": len(pods.lost),
+            }
+            self._metrics.set_region(
+                metadata.namespace, metadata.name, region.name, counts, region.participants
+            )
+
+
+def _targets(world: ClusterWorld) -> dict[NodeKey, Target]:
+    namespace = world.cluster.metadata.namespace
+    return {
+        (namespace, pod.name): Target(pod.uid, _address(pod))
+        for pod in world.pods
+        if pod.pod_ip and pod.phase in (Phase.RUNNING, Phase.UNKNOWN)
+    }
+
+
+def _address(pod: PodView) -> str:
+    host = f"[{pod.pod_ip}]" if ":" in pod.pod_ip else pod.pod_ip
+    return f"{host}:{PORT_NODE_GRPC}"
+
+
+def _without_figures(status: SFUClusterStatus) -> SFUClusterStatus:
+    regions = tuple(
+        region.model_copy(update={"cpu_percent": None, "p95_latency_ms": None}) for region in status.regions
+    )
+    return status.model_copy(update={"regions": regions})

@@ -1,0 +1,119 @@
+"""One Meeting: its status from the fleet and the reports, its deletion when its time is over."""
+
+from collections.abc import Callable
+from datetime import datetime
+from random import Random
+from typing import Final
+
+import structlog
+from headwater_api.meeting import Meeting
+from headwater_api.model import InvalidResource
+from headwater_api.reasons import Reason
+from headwater_planner.meeting import MeetingPlan, MeetingWorld, plan_meeting
+from headwater_planner.world import NodeLoad
+
+from headwater_operator.kube.client import KubeClient
+from headwater_operator.kube.errors import Conflict, NotFound
+from headwater_operator.kube.events import EventRecorder, Regarding
+from headwater_operator.kube.resources import MEETINGS
+from headwater_operator.kube.status import StatusWriter
+from headwater_operator.loop.observe import Key, Observer
+from headwater_operator.loop.store import Store
+from headwater_operator.loop.transitions import transitions
+
+log = structlog.get_logger(__name__)
+# Those with people in them are looked at now and then even if no report changes.
+ACTIVE_TICK_S: Final = 15.0
+SOON_S: Final = 0.5
+
+
+class MeetingLoop:
+    """Works from memory: no read of the API server for each Meeting, one write for each change."""
+
+    def __init__(
+        self,
+        *,
+        client: KubeClient,
+        observer: Observer,
+        statuses: StatusWriter,
+        events: EventRecorder,
+        store: Store,
+        now: Callable[[], datetime],
+        rng: Random,
+        public_url: str,
+    ) -> None:
+        self._client = client
+        self._observer = observer
+        self._statuses = statuses
+        self._events = events
+        self._store = store
+        self._now = now
+        self._rng = rng
+        self._public_url = public_url
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass; seconds until the clock alone changes something. Raises KubeError."""
+        meeting = self._store.meetings.get(key)
+        if meeting is None or meeting.metadata.deletion_timestamp is not None or not self._store.listed:
+            return None
+        fleet_key = (key[0], meeting.spec.cluster_ref.name)
+        if fleet_key in self._store.fleet_keys and fleet_key not in self._store.fleets:
+            return SOON_S  # the fleet is there, but not observed yet
+        plan = plan_meeting(self._world(key, meeting), self._now())
+        regarding = Regarding(MEETINGS, *key, meeting.metadata.uid)
+        if plan.delete:
+            await self._delete(key, meeting, plan, regarding)
+            return None
+        if plan.status != meeting.status:
+            written = await self._statuses.write(MEETINGS, *key, plan.status)
+            if written is None:
+                self._store.meetings.pop(key, None)
+                return None
+            self._remember(key, written)
+            for change in transitions(meeting.status.conditions, plan.status.conditions):
+                self._events.emit(regarding, change.reason, change.note, warning=change.warning)
+        return self._next_s(plan)
+
+    def _world(self, key: Key, meeting: Meeting) -> MeetingWorld:
+        fleet_key = (key[0], meeting.spec.cluster_ref.name)
+        join_url = f"{self._public_url}/?room={meeting.metadata.name}" if self._public_url else ""
+        fleet = self._store.fleets.get(fleet_key)
+        if fleet is None:
+            return MeetingWorld(meeting, None, join_url=join_url)
+        loads = self._observer.loads(key[0], fleet.pods)
+        alive = {pod.name for pod in fleet.pods if not pod.dead}
+        complete = all(_fresh(loads.get(pod.name)) for pod in fleet.pods if pod.ready and not pod.dead)
+        return MeetingWorld(
+            meeting,
+            fleet.cluster,
+            loads=tuple(load for name, load in sorted(loads.items()) if name in alive),
+            complete=complete,
+            join_url=join_url,
+        )
+
+    def _remember(self, key: Key, body: dict[str, object]) -> None:
+        try:
+            self._store.meetings[key] = Meeting.from_kubernetes(body)
+        except InvalidResource as error:
+            log.warning("Meeting cannot be read back", namespace=key[0], meeting=key[1], error=str(error))
+
+    async def _delete(self, key: Key, meeting: Meeting, plan: MeetingPlan, regarding: Regarding) -> None:
+        self._events.emit(regarding, Reason.MEETING_EXPIRED, str(plan))
+        try:
+            await self._client.delete(MEETINGS, *key, uid=meeting.metadata.uid)
+        except (NotFound, Conflict) as error:
+            log.info("Meeting was gone already", namespace=key[0], meeting=key[1], error=str(error))
+        log.info(str(plan), namespace=key[0], meeting=key[1], reason=Reason.MEETING_EXPIRED.value)
+        self._store.meetings.pop(key, None)
+
+    def _next_s(self, plan: MeetingPlan) -> float | None:
+        waits = []
+        if plan.again_at is not None:
+            waits.append(max(0.1, (plan.again_at - self._now()).total_seconds()))
+        if plan.status.participants or plan.status.nodes:
+            waits.append(ACTIVE_TICK_S * self._rng.uniform(0.8, 1.2))
+        return min(waits, default=None)
+
+
+def _fresh(load: NodeLoad | None) -> bool:
+    return load is not None and load.fresh

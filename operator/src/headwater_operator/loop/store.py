@@ -1,0 +1,35 @@
+"""What the loops remember of the API server between reads: fleets with their last world, and Meetings.
+
+Filled by watch events and by full relists; a relist drops what is gone, whatever the watch missed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from headwater_api.meeting import Meeting
+from headwater_planner.world import ClusterWorld
+
+from headwater_operator.loop.observe import Key
+
+
+@dataclass(slots=True)
+class Store:
+    """`listed`: everything has been read once, so absence means absence."""
+
+    fleets: dict[Key, ClusterWorld] = field(default_factory=dict)
+    fleet_keys: set[Key] = field(default_factory=set)
+    meetings: dict[Key, Meeting] = field(default_factory=dict)
+    listed: bool = False
+
+    def meetings_of(self, fleet: Key) -> Iterator[Key]:
+        """The Meetings that refer to the fleet."""
+        namespace, name = fleet
+        for key, meeting in self.meetings.items():
+            if key[0] == namespace and meeting.spec.cluster_ref.name == name:
+                yield key
+
+    def keep_meetings(self, keys: Iterable[Key]) -> None:
+        """Drops all other Meetings."""
+        kept = set(keys)
+        for key in [key for key in self.meetings if key not in kept]:
+            del self.meetings[key]

@@ -1,0 +1,90 @@
+"""From Kubernetes objects to the planner's views: pure, and forgiving to objects that are half written."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from headwater_api.units import parse_time
+from headwater_api.wellknown import LABEL_REGION
+from headwater_planner.world import KubeNodeView, Phase, PodView
+
+_PHASES: Final = {phase.value: phase for phase in Phase}
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+def pod_view(pod: Mapping[str, Any]) -> PodView:
+    """One SFU Pod."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    ready = _condition(status, "Ready")
+    scheduled = _condition(status, "PodScheduled")
+    containers: Sequence[Mapping[str, Any]] = status.get("containerStatuses") or ()
+    waiting: Mapping[str, Any] = next(
+        (state for c in containers if (state := (c.get("state") or {}).get("waiting"))), {}
+    )
+    is_unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    return PodView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        region=(metadata.get("labels") or {}).get(LABEL_REGION, ""),
+        phase=_PHASES.get(status.get("phase", ""), Phase.UNKNOWN),
+        created_at=_time(metadata.get("creationTimestamp")) or _EPOCH,
+        ready=ready.get("status") == "True",
+        ready_changed_at=_time(ready.get("lastTransitionTime")),
+        terminating=metadata.get("deletionTimestamp") is not None,
+        pod_ip=status.get("podIP", ""),
+        started=any(c.get("containerID") or c.get("started") for c in containers),
+        unschedulable=scheduled.get("message", "") if is_unschedulable else "",
+        trouble=_trouble(waiting),
+        trouble_message=str(waiting.get("message", ""))[:300],
+        ended=_ended(status, containers),
+    )
+
+
+def pod_ended_at(pod: Mapping[str, Any]) -> datetime | None:
+    """When its process ended, as far as the kubelet said."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    ends = [_time(((c.get("state") or {}).get("terminated") or {}).get("finishedAt")) for c in containers]
+    return max((end for end in ends if end is not None), default=None)
+
+
+def kube_node_view(node: Mapping[str, Any]) -> KubeNodeView:
+    """One Kubernetes node."""
+    ready = _condition(node.get("status") or {}, "Ready")
+    return KubeNodeView(
+        name=node["metadata"]["name"],
+        labels=dict(node["metadata"].get("labels") or {}),
+        ready=ready.get("status") == "True",
+        schedulable=not (node.get("spec") or {}).get("unschedulable", False),
+    )
+
+
+def _condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
+    conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
+    return next((condition for condition in conditions if condition.get("type") == type_), {})
+
+
+def _trouble(waiting: Mapping[str, Any]) -> str:
+    """The kubelet's reason, unless it is only the usual way to a start."""
+    reason = str(waiting.get("reason", ""))
+    return "" if reason in ("ContainerCreating", "PodInitializing") else reason
+
+
+def _ended(status: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> str:
+    """How the process ended, in words; empty while it has not."""
+    if status.get("phase") not in ("Failed", "Succeeded"):
+        return ""
+    if status.get("reason"):
+        return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")[:300]
+    for container in containers:
+        end = (container.get("state") or {}).get("terminated")
+        if end:
+            reason = f" ({end['reason']})" if end.get("reason") else ""
+            return f"its process ended with exit code {end.get('exitCode', 'unknown')}{reason}"
+    return f"its Pod is {status['phase']}"
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        return parse_time(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

@@ -1,0 +1,98 @@
+"""The last report of every SFU node, in memory, with the time of its arrival.
+
+A report is never forgotten while its Pod exists: old is not zero.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from headwater_api.nodev1 import node_pb2
+from headwater_planner.world import LinkLoad, NodeLoad, RoomLoad
+
+NodeKey = tuple[str, str]  # namespace, Pod name
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    uid: str
+    at: float
+    load: NodeLoad
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a report or its loss changed: rooms whose presence differs, and whether the fleet's figures do."""
+
+    node: NodeKey
+    rooms: frozenset[str]
+
+
+def load_of(report: node_pb2.NodeReport) -> NodeLoad:
+    """The planner's view of a report, with age 0."""
+    return NodeLoad(
+        node=report.node_id,
+        region=report.region,
+        age_s=0.0,
+        draining=report.draining,
+        participants=report.participants,
+        connections=report.connections,
+        max_connections=report.max_connections,
+        cpu_percent=report.cpu_percent,
+        p95_ms=report.forward_p95_us / 1000.0,
+        rooms=tuple(
+            sorted((RoomLoad(r.room_id, r.participants) for r in report.rooms), key=lambda r: r.room)
+        ),
+        links=tuple(
+            sorted(
+                (LinkLoad(link.link_id, link.room_id, link.peer_node_id, link.up) for link in report.links),
+                key=lambda link: link.link,
+            )
+        ),
+    )
+
+
+class Inbox:
+    """`on_change` is called within the event loop and must not wait."""
+
+    def __init__(self, *, monotonic: Callable[[], float], on_change: Callable[[Change], None]) -> None:
+        self._monotonic = monotonic
+        self._on_change = on_change
+        self._arrivals: dict[NodeKey, _Arrival] = {}
+
+    def put(self, key: NodeKey, uid: str, load: NodeLoad) -> None:
+        """Takes a report of the Pod `uid`."""
+        old = self._arrivals.get(key)
+        self._arrivals[key] = _Arrival(uid, self._monotonic(), load)
+        before = _presence(old.load) if old is not None and old.uid == uid else None
+        after = _presence(load)
+        if before is None or before != after or (old is not None and not self._is_fresh(old)):
+            rooms = {room for room, *_ in (before or frozenset()) ^ after}
+            self._on_change(Change(key, frozenset(rooms - {""})))
+
+    def forget(self, key: NodeKey) -> None:
+        """Its Pod is gone."""
+        old = self._arrivals.pop(key, None)
+        if old is not None:
+            self._on_change(Change(key, frozenset(room.room for room in old.load.rooms)))
+
+    def get(self, key: NodeKey, uid: str) -> NodeLoad | None:
+        """The last report of that Pod, aged; None where it never reported."""
+        arrival = self._arrivals.get(key)
+        if arrival is None or arrival.uid != uid:
+            return None
+        return _aged(arrival.load, self._monotonic() - arrival.at)
+
+    def _is_fresh(self, arrival: _Arrival) -> bool:
+        return _aged(arrival.load, self._monotonic() - arrival.at).fresh
+
+
+def _aged(load: NodeLoad, age_s: float) -> NodeLoad:
+    return replace(load, age_s=age_s)
+
+
+def _presence(load: NodeLoad) -> frozenset[tuple[str, str, int]]:
+    """What makes a report worth a look at once; the other figures wait for the next tick."""
+    rooms = {(room.room, "", room.participants) for room in load.rooms}
+    links = {(link.room, link.link, int(link.up)) for link in load.links}
+    node = {("", "draining", int(load.draining)), ("", "empty", int(load.empty))}
+    return frozenset(rooms | links | node)

@@ -1,0 +1,156 @@
+"""The manifest of one SFU Pod.
+
+restartPolicy is Never: a killed process is a new Pod with a new name, so that nobody mistakes the empty
+newcomer for the node whose rooms it does not have.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from headwater_api import wellknown as wk
+from headwater_api.sfucluster import KIND, RegionSpec, SFUCluster
+from headwater_planner.status import selector_of
+
+Manifest = dict[str, Any]
+CONTAINER: Final = "sfu"
+_USER: Final = 65532  # the image's user
+
+
+@dataclass(frozen=True, slots=True)
+class SfuDefaults:
+    """What the installation decides and the SFUCluster does not."""
+
+    image: str
+    node_token_secret: str
+
+
+def render_sfu_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults: SfuDefaults) -> Manifest:
+    """The Pod `name` of the cluster in the region, owned by the cluster."""
+    node, template = cluster.spec.node, cluster.spec.node.pod_template
+    host_network = node.exposure.mode == "HostNetwork"
+    spec: Manifest = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": int(template.termination_grace_period.total_seconds()),
+        "serviceAccountName": node.service_account_name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "nodeSelector": selector_of(region),
+        "tolerations": [toleration.to_kubernetes() for toleration in region.tolerations],
+        "topologySpreadConstraints": _spread(cluster.metadata.name, region.name),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(cluster, region, defaults)],
+    }
+    if host_network:
+        spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+    if node.image_pull_secrets:
+        spec["imagePullSecrets"] = [secret.to_kubernetes() for secret in node.image_pull_secrets]
+    if template.priority_class_name:
+        spec["priorityClassName"] = template.priority_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": cluster.metadata.namespace,
+            "labels": {**template.labels, **node_labels(cluster.metadata.name, region.name)},
+            # Autoscalers of Kubernetes nodes must not take a node that serves: the operator drains first.
+            "annotations": {
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+                "karpenter.sh/do-not-disrupt": "true",
+                **template.annotations,
+            },
+            "ownerReferences": [_owner(cluster)],
+        },
+        "spec": spec,
+    }
+
+
+def node_labels(cluster: str, region: str) -> dict[str, str]:
+    """What finds an SFU Pod."""
+    return {
+        wk.LABEL_MANAGED_BY: wk.MANAGED_BY,
+        wk.LABEL_COMPONENT: wk.COMPONENT_SFU,
+        wk.LABEL_CLUSTER: cluster,
+        wk.LABEL_REGION: region,
+    }
+
+
+def _owner(cluster: SFUCluster) -> Manifest:
+    return {
+        "apiVersion": f"{wk.GROUP}/{wk.VERSION}",
+        "kind": KIND,
+        "name": cluster.metadata.name,
+        "uid": cluster.metadata.uid,
+        "controller": True,
+        # True would need a permission on the owner's finalizers subresource.
+        "blockOwnerDeletion": False,
+    }
+
+
+def _spread(cluster: str, region: str) -> list[Manifest]:
+    """Over zones, then over Kubernetes nodes, as far as there are any."""
+    labels = {wk.LABEL_CLUSTER: cluster, wk.LABEL_REGION: region}
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": labels},
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+
+
+def _container(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> Manifest:
+    node = cluster.spec.node
+    return {
+        "name": CONTAINER,
+        "image": node.image or defaults.image,
+        "imagePullPolicy": node.image_pull_policy,
+        "command": ["headwater-sfu"],
+        "env": _env(cluster, region, defaults),
+        "ports": [
+            {"name": "media", "containerPort": wk.PORT_MEDIA, "protocol": "UDP"},
+            {"name": "grpc", "containerPort": wk.PORT_NODE_GRPC, "protocol": "TCP"},
+            {"name": "admin", "containerPort": wk.PORT_ADMIN, "protocol": "TCP"},
+        ],
+        "resources": node.resources.to_kubernetes(),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "readinessProbe": _probe("/readyz", periodSeconds=1, failureThreshold=3),
+        # The process's own loop only; generous, for a busy node is not a dead one.
+        "livenessProbe": _probe("/healthz", periodSeconds=5, failureThreshold=6, initialDelaySeconds=10),
+    }
+
+
+def _probe(path: str, **times: int) -> Manifest:
+    return {"httpGet": {"path": path, "port": wk.PORT_ADMIN}, "timeoutSeconds": 2, **times}
+
+
+def _env(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> list[Manifest]:
+    fields = {
+        wk.ENV_POD_NAME: "metadata.name",
+        wk.ENV_POD_IP: "status.podIP",
+        wk.ENV_POD_NAMESPACE: "metadata.namespace",
+    }
+    values = {
+        wk.ENV_REGION: region.name,
+        wk.ENV_CLUSTER: cluster.metadata.name,
+        wk.ENV_MAX_CONNECTIONS: str(cluster.spec.node.capacity.connections),
+    }
+    return [
+        *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
+        *({"name": name, "value": value} for name, value in values.items()),
+        {
+            "name": wk.ENV_NODE_TOKEN,
+            "valueFrom": {"secretKeyRef": {"name": defaults.node_token_secret, "key": wk.NODE_TOKEN_KEY}},
+        },
+    ]

@@ -1,0 +1,157 @@
+"""An SFU node without media: the node's gRPC service on a free or given port, for tests of its callers.
+
+It records Apply and SetDraining calls, sends its `report` on every Watch stream (at once and then each
+`interval_s`), and events when told to. `with_token` refuses callers without that bearer token.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+from headwater_api.nodev1 import node_pb2, node_pb2_grpc
+
+Responder = Callable[[node_pb2.ApplyRequest], node_pb2.ApplyResponse]
+_QUEUE = 1000
+
+
+def accept_all(request: node_pb2.ApplyRequest) -> node_pb2.ApplyResponse:
+    """Every command done."""
+    return node_pb2.ApplyResponse(results=[node_pb2.CommandResult() for _ in request.commands])
+
+
+@dataclass
+class FakeNode(node_pb2_grpc.NodeServicer):
+    """One node. Change `report`, then `push()`; `emit` sends events to a controller's streams."""
+
+    node_id: str
+    region: str = "eu"
+    with_token: str = ""
+    max_connections: int = 1000
+    incarnation: str = "1"
+    media_address: str = "127.0.0.1:7882"
+    interval_s: float = 0.2
+    respond: Responder = accept_all
+    applied: deque[node_pb2.ApplyRequest] = field(default_factory=lambda: deque(maxlen=_QUEUE))
+    drained: deque[bool] = field(default_factory=lambda: deque(maxlen=_QUEUE))
+    refused: int = 0
+    silent: bool = False  # streams stay open, nothing is sent: a node that hangs
+    address: str = ""  # set while it serves
+    report: node_pb2.NodeReport = field(default_factory=node_pb2.NodeReport)
+
+    def __post_init__(self) -> None:
+        self.report.node_id = self.node_id
+        self.report.region = self.region
+        self.report.incarnation = self.incarnation
+        self.report.max_connections = self.max_connections
+        self._streams: dict[asyncio.Queue[node_pb2.WatchResponse], str] = {}
+
+    @property
+    def watchers(self) -> list[str]:
+        """The controller ids of the open Watch streams."""
+        return list(self._streams.values())
+
+    def set_rooms(self, rooms: dict[str, int], links: list[node_pb2.LinkReport] | None = None) -> None:
+        """Participants by room; connections are twice as many. Sent at once."""
+        del self.report.rooms[:]
+        del self.report.links[:]
+        self.report.rooms.extend(
+            node_pb2.RoomReport(room_id=room, participants=n) for room, n in rooms.items()
+        )
+        self.report.links.extend(links or [])
+        self.report.participants = sum(rooms.values())
+        self.report.connections = 2 * self.report.participants
+        self.push()
+
+    def push(self) -> None:
+        """Sends the report to every stream now."""
+        for queue in self._streams:
+            _offer(queue, self._report())
+
+    def emit(self, *events: node_pb2.Event, controller_id: str | None = None) -> None:
+        """Sends events to that controller's streams, or to those of every controller that has a name."""
+        for queue, controller in self._streams.items():
+            if controller and controller_id in (None, controller):
+                _offer(queue, node_pb2.WatchResponse(events=events))
+
+    async def Info(
+        self, request: node_pb2.InfoRequest, context: grpc.aio.ServicerContext
+    ) -> node_pb2.NodeInfo:
+        await self._check(context)
+        return node_pb2.NodeInfo(
+            node_id=self.node_id,
+            region=self.region,
+            incarnation=self.incarnation,
+            media_addresses=[self.media_address],
+            dtls_fingerprint="sha-256 " + ":".join(["AB"] * 32),
+            wire_version=1,
+            max_connections=self.max_connections,
+        )
+
+    async def Apply(
+        self, request: node_pb2.ApplyRequest, context: grpc.aio.ServicerContext
+    ) -> node_pb2.ApplyResponse:
+        await self._check(context)
+        self.applied.append(request)
+        return self.respond(request)
+
+    async def SetDraining(
+        self, request: node_pb2.SetDrainingRequest, context: grpc.aio.ServicerContext
+    ) -> node_pb2.SetDrainingResponse:
+        await self._check(context)
+        self.drained.append(request.draining)
+        self.report.draining = request.draining
+        self.push()
+        return node_pb2.SetDrainingResponse()
+
+    async def Watch(
+        self, request: node_pb2.WatchRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[node_pb2.WatchResponse]:
+        await self._check(context)
+        queue: asyncio.Queue[node_pb2.WatchResponse] = asyncio.Queue(_QUEUE)
+        self._streams[queue] = request.controller_id
+        try:
+            response = self._report()
+            while True:
+                if not self.silent:
+                    yield response
+                try:
+                    async with asyncio.timeout(self.interval_s):
+                        response = await queue.get()
+                except TimeoutError:
+                    response = self._report()
+        finally:
+            del self._streams[queue]
+
+    def _report(self) -> node_pb2.WatchResponse:
+        response = node_pb2.WatchResponse()
+        response.report.CopyFrom(self.report)
+        return response
+
+    async def _check(self, context: grpc.aio.ServicerContext) -> None:
+        given = dict(context.invocation_metadata() or ()).get("authorization", "")
+        if self.with_token and given != f"Bearer {self.with_token}":
+            self.refused += 1
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong or missing node token")
+
+
+def _offer(queue: asyncio.Queue[node_pb2.WatchResponse], response: node_pb2.WatchResponse) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(response)
+
+
+@asynccontextmanager
+async def serving(node: FakeNode, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[FakeNode]:
+    """Serves the node within the block; `node.address` is "host:port"."""
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    node_pb2_grpc.add_NodeServicer_to_server(node, server)
+    bound = server.add_insecure_port(f"{host}:{port}")
+    node.address = f"{host}:{bound}"
+    await server.start()
+    try:
+        yield node
+    finally:
+        await server.stop(None)
