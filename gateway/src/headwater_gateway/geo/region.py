@@ -68,7 +68,7 @@ def nearest(place: Coordinates, regions: Mapping[RegionName, Coordinates | None]
 def default_region(
     regions: Mapping[RegionName, Coordinates | None], preferences: tuple[RegionName | None, ...]
 ) -> RegionName:
-    """The first preference that exists, else the first region by name, else the first preference, or empty."""
+    """The first preference that exists, else the first region by name, else the first preference or empty."""
     named = [name for name in preferences if name]
     for name in named:
         if name in regions:

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
+from urllib.parse import urlencode
 
 import aiohttp
 import structlog
 from aiohttp import WSMsgType, web
 from headwater_api.reasons import Reason
-from yarl import URL
 
 from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, Admission, voucher
 from headwater_gateway.http.websocket import HEARTBEAT_SECONDS
@@ -62,7 +62,7 @@ class Forwarder:
         assert admission.owner is not None
         address = admission.hello.client_address
         query = [(k, v) for k, v in request.query.items() if k != "access_token"]
-        url = str(URL(admission.owner.url).with_path(path).with_query(query))
+        url = f"{admission.owner.url}{path}?{urlencode(query)}"
         headers = {
             "Authorization": f"Bearer {admission.token}",
             HEADER_CLIENT: address,

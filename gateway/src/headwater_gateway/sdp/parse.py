@@ -16,7 +16,7 @@ _ID = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,16}\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,64}\Z")
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){31}\Z")
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}\Z")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 
@@ -60,9 +60,9 @@ class Description:
     def bundle(self) -> tuple[str, ...]:
         """Mids of the first BUNDLE group."""
         for value in self.attributes.get("group", []):
-            semantics, *mids = value.split()
-            if semantics == "BUNDLE":
-                return tuple(mids)
+            words = value.split()
+            if words[:1] == ["BUNDLE"]:
+                return tuple(words[1:])
         return ()
 
     @property
@@ -134,7 +134,7 @@ def parse(sdp: str, max_bytes: int = MAX_BYTES, max_sections: int = MAX_SECTIONS
     if not sdp.startswith("v=0"):
         raise SdpError("the description must begin with v=0")
     if _CONTROL.search(sdp):
-        raise SdpError("the description holds a control character")
+        raise SdpError("the description holds a control character or a lone surrogate")
     session: dict[str, list[str]] = {}
     blocks: list[tuple[str, dict[str, list[str]]]] = []
     current = session

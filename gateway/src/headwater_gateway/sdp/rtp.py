@@ -297,7 +297,7 @@ def _ssrcs(section: Section) -> tuple[list[int], dict[int, int]]:
     simulcast: list[int] = []
     repairs: dict[int, int] = {}
     for value in section.all("ssrc-group"):
-        semantics, *members = value.split()
+        semantics, *members = value.split() or [""]
         numbers = [number(m, f"a=ssrc-group:{semantics[:10]}", 1, 2**32 - 1) for m in members]
         if semantics == "FID" and len(numbers) == 2:
             repairs[numbers[0]] = numbers[1]

@@ -1,0 +1,268 @@
+"""Offers to subscribers, and what is made of their answers."""
+
+import pytest
+from headwater_api.nodev1 import node_pb2
+from headwater_gateway.sdp import (
+    PublisherNegotiation,
+    SdpError,
+    SendTrack,
+    StaleAnswer,
+    SubscriberNegotiation,
+)
+from headwater_gateway.sdp.parse import Description, parse
+from support.sdp_fixtures import LOCAL, RESTARTED, sdp
+
+VP8 = node_pb2.CodecMap(codec=node_pb2.CODEC_VP8, clock_rate=90000)
+H264 = node_pb2.CodecMap(codec=node_pb2.CODEC_H264, clock_rate=90000, fmtp="packetization-mode=1")
+OPUS = node_pb2.CodecMap(codec=node_pb2.CODEC_OPUS, clock_rate=48000, channels=2, fmtp="useinbandfec=1")
+
+
+def _video(sid: str, codec: node_pb2.CodecMap = VP8, ssrc: int = 1000, **more: str) -> SendTrack:
+    return SendTrack(sid, "PA_a", node_pb2.KIND_VIDEO, codec, ssrc, ssrc + 1, **more)
+
+
+def _audio(sid: str, ssrc: int = 500) -> SendTrack:
+    return SendTrack(sid, "PA_a", node_pb2.KIND_AUDIO, OPUS, ssrc)
+
+
+def _answer(offer: str, reject: tuple[str, ...] = (), inactive: tuple[str, ...] = ()) -> str:
+    """A client that takes everything but the m-lines named."""
+    blocks = offer.split("\r\nm=")
+    out = [blocks[0].replace("a=ice-lite\r\n", "")]
+    for offered in blocks[1:]:
+        block = offered
+        mid = next(li[6:] for li in block.split("\r\n") if li.startswith("a=mid:"))
+        if mid in reject:
+            block = block.replace(" 9 ", " 0 ", 1)
+        if mid in inactive:
+            block = block.replace("a=sendonly", "a=inactive")
+        kept = [li for li in block.split("\r\n") if not li.startswith(("a=msid", "a=ssrc", "a=candidate"))]
+        out.append("\r\n".join(kept))
+    text = "\r\nm=".join(out)
+    return (
+        text.replace("a=sendonly", "a=recvonly")
+        .replace("a=setup:actpass", "a=setup:active")
+        .replace("a=ice-ufrag:abcd", "a=ice-ufrag:peer")
+    )
+
+
+def _mids(offer: str) -> list[tuple[str, str, str]]:
+    parsed: Description = parse(offer)
+    return [(s.mid, s.kind, s.direction) for s in parsed.sections]
+
+
+def _offer(negotiation: SubscriberNegotiation) -> str:
+    return negotiation.offer(LOCAL)[1]
+
+
+def _round(negotiation: SubscriberNegotiation, reject: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    """Offer, answer, and (mid, track) of what was accepted."""
+    offer_id, offer = negotiation.offer(LOCAL)
+    accepted = negotiation.apply_answer(_answer(offer, reject), offer_id)
+    return [(s.mid, s.track_id) for s in accepted.sections]
+
+
+def test_first_offer_has_only_the_data_channel() -> None:
+    negotiation = SubscriberNegotiation()
+    assert negotiation.dirty and not negotiation.pending
+    offer = _offer(negotiation)
+    assert _mids(offer) == [("0", "application", "sendrecv")]
+    assert "a=ice-lite" in offer and "a=setup:actpass" in offer and "a=group:BUNDLE 0\r\n" in offer
+    assert negotiation.pending and not negotiation.dirty
+
+
+def test_tracks_carry_msid_and_ssrcs() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_v"))
+    negotiation.add_track(_audio("TR_a"))
+    offer = _offer(negotiation)
+    assert "a=msid:PA_a|TR_v TR_v\r\n" in offer
+    assert "a=ssrc-group:FID 1000 1001\r\n" in offer
+    assert "a=msid:PA_a|TR_a TR_a\r\n" in offer
+    assert [m[1:] for m in _mids(offer)] == [
+        ("application", "sendrecv"),
+        ("video", "sendonly"),
+        ("audio", "sendonly"),
+    ]
+
+
+def test_chromium_accepts_four_codecs_in_one_answer() -> None:
+    publishers = [
+        PublisherNegotiation().answer(sdp(f"chromium_{name}_offer"), LOCAL).sections
+        for name in ("simulcast", "h264", "vp9")
+    ]
+    sources = [publishers[0][0], publishers[0][1], publishers[1][1], publishers[2][1]]
+    negotiation = SubscriberNegotiation()
+    for n, source in enumerate(sources):
+        rtx = 2000 + n if source.kind == node_pb2.KIND_VIDEO else 0
+        negotiation.add_track(SendTrack(f"TR_{n}", "PA_a", source.kind, source.codecs[0], 1000 + n, rtx))
+    offer_id, _ = negotiation.offer(LOCAL)
+    taken = negotiation.apply_answer(sdp("chromium_sub_four_answer"), offer_id)
+    assert [s.track_id for s in taken.sections] == ["TR_0", "TR_1", "TR_2", "TR_3"]
+    assert [s.rtx_ssrc for s in taken.sections] == [0, 2001, 2002, 2003]
+    assert [s.codecs[0].codec for s in taken.sections] == [
+        node_pb2.CODEC_OPUS,
+        node_pb2.CODEC_VP8,
+        node_pb2.CODEC_H264,
+        node_pb2.CODEC_VP9,
+    ]
+    assert all(e.extension for s in taken.sections for e in s.extensions)
+    assert not taken.refused
+
+
+def test_m_line_is_reused_only_after_the_client_saw_it_empty() -> None:
+    """A track event needs an answer without the track in between."""
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_1", stream_id="camera"))
+    assert _round(negotiation) == [("1", "TR_1")]
+    negotiation.remove_track("TR_1")
+    negotiation.add_track(_video("TR_2", ssrc=2000))
+    assert _round(negotiation) == [("2", "TR_2")]
+    negotiation.add_track(_video("TR_3", ssrc=3000, stream_id="camera"))
+    offer_id, offer = negotiation.offer(LOCAL)
+    assert "a=msid:PA_a|TR_3 TR_3" in offer  # named by the stream: the receiver keeps its first track id
+    accepted = negotiation.apply_answer(_answer(offer), offer_id).sections
+    assert [(s.mid, s.track_id, s.ssrc) for s in accepted] == [("1", "TR_3", 3000), ("2", "TR_2", 2000)]
+
+
+def test_audio_does_not_take_a_video_line() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_v"))
+    _round(negotiation)
+    negotiation.remove_track("TR_v")
+    _round(negotiation)
+    negotiation.add_track(_audio("TR_a"))
+    assert _round(negotiation) == [("2", "TR_a")]
+
+
+def test_mids_and_payload_types_never_move() -> None:
+    negotiation = SubscriberNegotiation()
+    seen: dict[str, tuple[str, ...]] = {}
+    for n in range(12):
+        negotiation.add_track(_video(f"TR_{n}", H264 if n % 2 else VP8, ssrc=1000 + 10 * n))
+        if n >= 4:
+            negotiation.remove_track(f"TR_{n - 4}")
+        offer_id, offer = negotiation.offer(LOCAL)
+        for section in parse(offer).sections:
+            names = tuple(v for v in section.all("rtpmap"))
+            for pt, name in (value.split(" ") for value in names):
+                assert seen.setdefault(pt, (name,)) == (name,)
+        negotiation.apply_answer(_answer(offer), offer_id)
+    assert len(parse(_offer(negotiation)).sections) < 12
+
+
+def test_rejected_track_gets_no_section_and_is_not_offered_again() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_v"))
+    negotiation.add_track(_audio("TR_a"))
+    offer_id, offer = negotiation.offer(LOCAL)
+    taken = negotiation.apply_answer(_answer(offer, reject=("1",)), offer_id)
+    assert ([s.track_id for s in taken.sections], taken.refused) == (["TR_a"], ("TR_v",))
+    offer = _offer(negotiation)
+    assert "TR_v" not in offer
+    assert "m=video 0 " in offer
+    assert "a=group:BUNDLE 0 2\r\n" in offer
+
+
+def test_chromium_refuses_a_codec_it_does_not_know() -> None:
+    negotiation = SubscriberNegotiation()
+    h265 = node_pb2.CodecMap(codec=node_pb2.CODEC_H265, clock_rate=90000, fmtp="profile-id=1")
+    for n in range(5):
+        negotiation.add_track(_audio("TR_0") if n == 0 else _video(f"TR_{n}", ssrc=1000 + 10 * n))
+    negotiation.add_track(_video("TR_x", h265, ssrc=9000))
+    answer = parse(sdp("chromium_sub_refused_answer"))
+    offer_id, _ = negotiation.offer(LOCAL)
+    assert len(answer.sections) == 6
+    with pytest.raises(SdpError, match="m-line"):
+        negotiation.apply_answer(sdp("chromium_sub_refused_answer"), offer_id)
+    negotiation.remove_track("TR_4")
+    other = SubscriberNegotiation()
+    for n in range(4):
+        other.add_track(_audio("TR_0") if n == 0 else _video(f"TR_{n}", ssrc=1000 + 10 * n))
+    other.add_track(_video("TR_x", h265, ssrc=9000))
+    offer_id, _ = other.offer(LOCAL)
+    taken = other.apply_answer(sdp("chromium_sub_refused_answer"), offer_id)
+    assert "TR_x" in taken.refused
+
+
+def test_refused_track_may_be_added_anew() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_v"))
+    assert _round(negotiation, reject=("1",)) == []
+    negotiation.remove_track("TR_v")
+    negotiation.add_track(_video("TR_v"))
+    assert negotiation.dirty
+    assert _round(negotiation) == [("2", "TR_v")]
+
+
+def test_inactive_answer_refuses_without_killing_the_line() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_v"))
+    offer_id, offer = negotiation.offer(LOCAL)
+    assert negotiation.apply_answer(_answer(offer, inactive=("1",)), offer_id).refused == ("TR_v",)
+    assert "m=video 9 " in _offer(negotiation)
+
+
+def test_answer_without_rtx_gives_none() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_v"))
+    offer_id, offer = negotiation.offer(LOCAL)
+    answer = _answer(offer).replace("rtx/90000", "xyz/90000")
+    section = negotiation.apply_answer(answer, offer_id).sections[0]
+    assert (section.rtx_ssrc, len(section.codecs)) == (0, 1)
+
+
+def test_stale_answers_are_told_apart() -> None:
+    negotiation = SubscriberNegotiation()
+    first, offer = negotiation.offer(LOCAL)
+    second, newer = negotiation.offer(RESTARTED)
+    assert second > first
+    assert "a=ice-ufrag:efgh" in newer
+    with pytest.raises(StaleAnswer):
+        negotiation.apply_answer(_answer(offer), first)
+    negotiation.apply_answer(_answer(newer))
+    with pytest.raises(StaleAnswer):
+        negotiation.apply_answer(_answer(newer))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("a=setup:active", "a=setup:passive", "active"),
+        ("a=mid:1", "a=mid:9", "a=mid:1"),
+        ("a=fingerprint:", "a=nothing:", "fingerprint"),
+    ],
+)
+def test_bad_answers_change_nothing(old: str, new: str, says: str) -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_v"))
+    offer_id, offer = negotiation.offer(LOCAL)
+    answer = _answer(offer)
+    with pytest.raises(SdpError, match=says):
+        negotiation.apply_answer(answer.replace(old, new), offer_id)
+    assert negotiation.pending
+    assert len(negotiation.apply_answer(answer, offer_id).sections) == 1
+
+
+def test_adding_the_same_track_again_needs_no_offer() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_v"))
+    _round(negotiation)
+    negotiation.add_track(_video("TR_v"))
+    assert not negotiation.dirty
+    negotiation.add_track(_video("TR_v", ssrc=7000))
+    offer_id, offer = negotiation.offer(LOCAL)
+    assert "a=ssrc:7000 " in offer
+    assert negotiation.apply_answer(_answer(offer), offer_id).sections[0].ssrc == 7000
+
+
+def test_removing_an_unknown_track_says_so() -> None:
+    assert not SubscriberNegotiation().remove_track("TR_none")
+
+
+def test_number_of_tracks_is_bounded() -> None:
+    negotiation = SubscriberNegotiation()
+    for n in range(500):
+        negotiation.add_track(_audio(f"TR_{n}", ssrc=n + 1))
+    with pytest.raises(SdpError, match="500"):
+        negotiation.add_track(_audio("TR_more"))
