@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 from headwater_api.ids import NodeId, RegionName
+from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates, great_circle_km
 from headwater_planner.place import (
     NodeView,
     Placement,
-    PlacementReason,
     PlacementRequest,
     PlacementView,
     Refusal,
@@ -54,7 +54,7 @@ def test_nearest_region_by_great_circle() -> None:
 
 def test_named_region_beats_coordinates() -> None:
     result = placed(PlacementView(REGIONS, NODES), PlacementRequest(named_region=US, coordinates=PARIS))
-    assert (result.node_id, result.reason) == (NodeId("us-1"), PlacementReason.NAMED_REGION)
+    assert (result.node_id, result.reason) == (NodeId("us-1"), Reason.PLACED_IN_REGION)
 
 
 def test_unknown_named_region_falls_back_to_coordinates() -> None:
@@ -71,14 +71,14 @@ def test_allowed_region_without_room_refuses_instead_of_spilling() -> None:
     full = (node("eu-1", EU, 99), node("us-1", US))
     request = PlacementRequest(coordinates=PARIS, allowed_regions=frozenset({EU}))
     result = refused(PlacementView(REGIONS, full), request)
-    assert result.reason == PlacementReason.NO_CAPACITY
+    assert result.reason == Reason.NO_CAPACITY
     assert "1 full" in result.sentence
 
 
 def test_policy_that_permits_nothing_names_the_regions() -> None:
     request = PlacementRequest(named_region=EU, allowed_regions=frozenset({RegionName("sa")}))
     result = refused(PlacementView(REGIONS, NODES), request)
-    assert result.reason == PlacementReason.NO_ALLOWED_REGION
+    assert result.reason == Reason.REGION_NOT_ALLOWED
     assert "ap, eu, us" in result.sentence
 
 
@@ -96,7 +96,7 @@ def test_least_loaded_for_a_new_room() -> None:
 def test_two_connections_must_be_free() -> None:
     nodes = (node("eu-1", EU, 99), node("us-1", US, 98))
     result = placed(PlacementView(REGIONS, nodes), PlacementRequest(coordinates=PARIS))
-    assert (result.node_id, result.reason) == ("us-1", PlacementReason.SPILLED)
+    assert (result.node_id, result.reason) == ("us-1", Reason.PLACED_ELSEWHERE)
     assert "eu had no room" in result.sentence
 
 
@@ -118,7 +118,7 @@ def test_excluded_node_is_as_good_as_gone() -> None:
     assert placed(PlacementView(REGIONS, NODES), request).node_id == "eu-2"
     everyone = frozenset(n.node_id for n in NODES)
     result = refused(PlacementView(REGIONS, NODES), PlacementRequest(excluded_nodes=everyone))
-    assert result.reason == PlacementReason.NO_NODES
+    assert result.reason == Reason.NO_NODE
 
 
 def test_unknown_place_prefers_the_rooms_region_then_load() -> None:

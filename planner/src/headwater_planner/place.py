@@ -6,27 +6,15 @@ A Meeting's allowed and denied regions are never broken: no room there means a r
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from headwater_api.ids import NodeId, RegionName
+from headwater_api.reasons import Reason
 
 from headwater_planner.geo_distance import Coordinates, great_circle_km
 
 STALE_REPORT_S: Final = 5.0
 CONNECTIONS_PER_PARTICIPANT: Final = 2  # a publisher and a subscriber transport
-
-
-class PlacementReason(StrEnum):
-    """Why a placement came out as it did: label of metrics, logs and events."""
-
-    NEAREST_REGION = "NearestRegion"
-    NAMED_REGION = "NamedRegion"
-    LEAST_LOADED = "LeastLoaded"  # the place of the participant is unknown
-    SPILLED = "Spilled"
-    NO_NODES = "NoNodes"
-    NO_ALLOWED_REGION = "NoAllowedRegion"
-    NO_CAPACITY = "NoCapacity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +62,13 @@ class PlacementRequest:
 class Placement:
     node_id: NodeId
     region: RegionName
-    reason: PlacementReason
+    reason: Reason
     sentence: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    reason: PlacementReason
+    reason: Reason
     sentence: str
 
 
@@ -88,12 +76,12 @@ def place(view: PlacementView, request: PlacementRequest) -> Placement | Refusal
     """Pick a node for one participant, or say in one sentence why there is none."""
     alive = [n for n in view.nodes if n.node_id not in request.excluded_nodes]
     if not alive:
-        return Refusal(PlacementReason.NO_NODES, "No SFU node is known; wait for the cluster to start one.")
+        return Refusal(Reason.NO_NODE, "No SFU node is known; wait for the cluster to start one.")
     permitted = [n for n in alive if _is_permitted(n.region, request)]
     if not permitted:
         seen = ", ".join(sorted({n.region for n in alive}))
         return Refusal(
-            PlacementReason.NO_ALLOWED_REGION,
+            Reason.REGION_NOT_ALLOWED,
             f"The room's placement policy permits none of the regions with nodes ({seen}).",
         )
     ranked = _rank_regions(view, request, {n.region for n in permitted})
@@ -104,7 +92,7 @@ def place(view: PlacementView, request: PlacementRequest) -> Placement | Refusal
             node = _pick_node([n for n in candidates if n.region == region], request.room_nodes)
             if node is not None:
                 return _placed(node, ranked[:position], request, stale_used=candidates is stale)
-    return Refusal(PlacementReason.NO_CAPACITY, _describe_full(permitted))
+    return Refusal(Reason.NO_CAPACITY, _describe_full(permitted))
 
 
 def _is_permitted(region: RegionName, request: PlacementRequest) -> bool:
@@ -160,15 +148,15 @@ def _placed(
         "it already serves the room" if node.node_id in request.room_nodes else "it is the least loaded there"
     )
     if skipped:
-        reason = PlacementReason.SPILLED
+        reason = Reason.PLACED_ELSEWHERE
         text = f"{', '.join(skipped)} had no room, so {node.node_id} in {node.region}: {why}."
     elif request.named_region == node.region:
-        reason, text = PlacementReason.NAMED_REGION, f"{node.region} was asked for, {node.node_id}: {why}."
+        reason, text = Reason.PLACED_IN_REGION, f"{node.region} was asked for, {node.node_id}: {why}."
     elif request.coordinates is not None or request.named_region is not None:
-        reason = PlacementReason.NEAREST_REGION
+        reason = Reason.PLACED_NEAREST
         text = f"{node.region} is the nearest permitted region, {node.node_id}: {why}."
     else:
-        reason = PlacementReason.LEAST_LOADED
+        reason = Reason.PLACED_WITH_ROOM
         text = f"The participant's place is unknown, {node.node_id} in {node.region}: {why}."
     if stale_used:
         text += f" Its last report is {node.report_age_s:.0f} s old; no node with a fresh one had room."

@@ -117,8 +117,10 @@ class NodePool:
         if not task.cancelled() and task.exception() is not None:
             log.error("node.task_failed", task=task.get_name(), exc_info=task.exception())
 
-    async def aclose(self) -> None:
-        """End every task and wait for it."""
+    async def aclose(self, drain_s: float = 1.0) -> None:
+        """End every task and wait for it; closed queues get `drain_s` seconds to say farewell."""
+        if self._queues:
+            await asyncio.wait(self._queues, timeout=drain_s)
         tasks = [*self._runs.values(), *self._queues]
         self._nodes.clear()
         self._runs.clear()

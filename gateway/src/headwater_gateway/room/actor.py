@@ -1,0 +1,368 @@
+"""The room's one task: takes messages in order, lets pure functions decide, carries out the effects."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+from headwater_api.ids import NodeId, ParticipantSid
+from headwater_api.nodev1 import node_pb2
+from headwater_api.reasons import Reason
+from headwater_planner.place import PlacementRequest, PlacementView, Refusal, RegionView, place
+from livekit.protocol import models, rtc
+
+from headwater_gateway.nodes.commands import CommandQueue
+from headwater_gateway.nodes.pool import NodePool
+from headwater_gateway.room import effects, events, links, roster, tracks
+from headwater_gateway.room.model import JoinRequest, transport_owner
+from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
+from headwater_gateway.room.requests import handle_request
+from headwater_gateway.room.state import RoomState
+from headwater_gateway.room.timers import next_deadline, run_due
+from headwater_gateway.room.wire import leave, participant_info
+from headwater_gateway.sdp.types import OfferedSection
+
+log = structlog.get_logger(__name__)
+
+MAILBOX: Final = 8192
+ANSWER_DEADLINE_S: Final = 5.0
+
+Job = Callable[[float], None]
+
+
+class RoomActor:
+    """Owner of one RoomState. All public methods may be called from any task of the loop."""
+
+    def __init__(
+        self,
+        state: RoomState,
+        pool: NodePool,
+        *,
+        epoch: int,
+        regions: Callable[[], tuple[RegionView, ...]],
+        clock: Callable[[], float],
+        unix_ms: Callable[[], int],
+    ) -> None:
+        self._state = state
+        self._pool = pool
+        self._epoch = epoch
+        self._regions = regions
+        self._clock, self._unix_ms = clock, unix_ms
+        self._mailbox: asyncio.Queue[tuple[ParticipantSid | None, Job]] = asyncio.Queue(MAILBOX)
+        self._ports: dict[ParticipantSid, ClientPort] = {}
+        self._queues: dict[NodeId, CommandQueue] = {}
+        self._log = log.bind(room=state.room_id)
+        self.dropped_events = 0
+
+    @property
+    def state(self) -> RoomState:
+        """For reading by status pages and tests; only the actor's own task changes it."""
+        return self._state
+
+    # -- called by sessions ----------------------------------------------------------------------
+
+    async def join(self, request: JoinRequest, port: ClientPort) -> Joined:
+        """Place a participant and put it on the roster. JoinRefusal, TimeoutError."""
+        answer: asyncio.Future[Joined] = asyncio.get_running_loop().create_future()
+
+        def job(now: float) -> None:
+            if answer.cancelled():
+                return
+            try:
+                answer.set_result(self._join(request, port, now))
+            except JoinRefusal as refusal:
+                answer.set_exception(refusal)
+
+        if not self._post(None, job):
+            raise JoinRefusal(Reason.RATE_LIMITED, "the room is busy; try again")
+        async with asyncio.timeout(ANSWER_DEADLINE_S):
+            return await answer
+
+    def request(self, sid: ParticipantSid, request: rtc.SignalRequest) -> None:
+        """A client's request that concerns the room."""
+        self._post(sid, lambda now: handle_request(self._state, sid, request, now))
+
+    def publish(self, sid: ParticipantSid, sections: Iterable[OfferedSection]) -> None:
+        """The m-lines of the publisher's answered offer."""
+        rows = tuple(sections)
+
+        def job(now: float) -> None:
+            participant = self._state.participants.get(sid)
+            if participant is not None and participant.moving_at is None:
+                tracks.set_sections(self._state, participant, rows, now)
+
+        self._post(sid, job)
+
+    def command(self, sid: ParticipantSid, commands: Iterable[node_pb2.Command]) -> None:
+        """Commands for the participant's own transports."""
+        batch = tuple(commands)
+
+        def job(_: float) -> None:
+            participant = self._state.participants.get(sid)
+            if participant is not None and participant.moving_at is None:
+                self._state.command(participant.node_id, batch)
+
+        self._post(sid, job)
+
+    def detach(self, sid: ParticipantSid) -> None:
+        """The client's WebSocket is gone: it may come back within the grace."""
+
+        def job(now: float) -> None:
+            participant = self._state.participants.get(sid)
+            if participant is not None and participant.detached_at is None:
+                participant.detached_at = now
+                self._state.quality.lost(sid, now)
+
+        self._post(sid, job)
+
+    async def resume(self, sid: ParticipantSid) -> int | None:
+        """The client is back. The last sequence of its reliable data, or None if it is not known here."""
+        answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        if not self._post(sid, lambda _: self._resume(sid, answer)):
+            return None
+        async with asyncio.timeout(ANSWER_DEADLINE_S):
+            return await answer
+
+    def tell_all(self, sid: ParticipantSid) -> None:
+        """Send the client the whole roster and who speaks: it may have missed updates."""
+        self._post(sid, lambda _: self._tell_all(sid))
+
+    def subscribed(self, sid: ParticipantSid, track_sids: Iterable[str]) -> None:
+        """The client has taken these tracks: their publishers are told of the first subscriber."""
+        taken = tuple(track_sids)
+        self._post(sid, lambda _: tracks.note_subscribed(self._state, taken))
+
+    def leave(self, sid: ParticipantSid, reason: int) -> None:
+        """The participant goes for good."""
+
+        def job(now: float) -> None:
+            roster.remove(self._state, sid, reason, now)
+            self._ports.pop(sid, None)
+
+        self._post(sid, job)
+
+    # -- called by the directory -----------------------------------------------------------------
+
+    def node_event(self, node_id: NodeId, event: node_pb2.Event) -> None:
+        """An event of one of the room's nodes. Levels are dropped first when the room is behind."""
+        behind = self._mailbox.qsize() > MAILBOX // 2
+        if behind and event.WhichOneof("event") in ("audio_levels", "quality", "data"):
+            self.dropped_events += 1
+            return
+        sender = transport_owner(event.data.transport_id) if event.HasField("data") else None
+        self._post(sender, lambda now: self._on_event(node_id, event, now))
+
+    def node_lost(self, node_id: NodeId, why: str) -> None:
+        """A node has died: its participants are sent to rejoin."""
+        self._post(None, lambda now: self._on_lost(node_id, why, now))
+
+    def end(self, reason: int, why: str) -> None:
+        """Close the room."""
+        self._post(None, lambda _: roster.end(self._state, reason, why))
+
+    def inform(self, change: Callable[[RoomState, float], None]) -> None:
+        """A change of policy, decided elsewhere, to be made between two messages."""
+        self._post(None, lambda now: change(self._state, now))
+
+    # -- the task --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until the room has ended. Whatever goes wrong in one message concerns its sender only."""
+        try:
+            while not self._state.ended:
+                await self._step()
+        finally:
+            self._refuse_rest()
+            farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
+            for port in self._ports.values():  # none left, unless the task itself was ended
+                port.end(farewell, "the room has ended")
+            for queue in self._queues.values():
+                queue.close()
+
+    async def _step(self) -> None:
+        wait = next_deadline(self._state, self._clock())
+        blame: ParticipantSid | None = None
+        job: Job = self._run_due
+        if wait > 0:  # a busy mailbox must not starve the timers
+            try:
+                async with asyncio.timeout(wait):
+                    blame, job = await self._mailbox.get()
+            except TimeoutError:
+                pass
+        self._guard(blame, job)
+        self._perform()
+
+    def _run_due(self, now: float) -> None:
+        run_due(self._state, now)
+
+    def _guard(self, blame: ParticipantSid | None, job: Job) -> None:
+        try:
+            job(self._clock())
+        except Exception:
+            self._log.exception("room.message_failed", participant=blame)
+            if blame is not None and blame in self._state.participants:
+                farewell = leave(models.DisconnectReason.UNKNOWN_REASON, rtc.LeaveRequest.DISCONNECT)
+                self._state.effects.append(
+                    effects.EndSession(blame, farewell, "its request could not be carried out")
+                )
+                roster.remove(self._state, blame, models.DisconnectReason.PARTICIPANT_REMOVED, self._clock())
+
+    def _post(self, blame: ParticipantSid | None, job: Job) -> bool:
+        if self._state.ended:
+            return False
+        try:
+            self._mailbox.put_nowait((blame, job))
+        except asyncio.QueueFull:
+            self.dropped_events += 1
+            self._log.warning("room.mailbox_full", participant=blame)
+            return False
+        return True
+
+    def _refuse_rest(self) -> None:
+        """Whoever still waits for an answer of an ended room gets a refusal."""
+        while not self._mailbox.empty():
+            _, job = self._mailbox.get_nowait()
+            self._guard(None, job)
+        self._state.take_effects()
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    def _join(self, request: JoinRequest, port: ClientPort, now: float) -> Joined:
+        state = self._state
+        check_join(state, request)
+        answer = place(
+            PlacementView(self._regions(), self._pool.views()),
+            PlacementRequest(
+                named_region=request.region or None,
+                allowed_regions=state.config.allowed_regions,
+                denied_regions=state.config.denied_regions,
+                room_nodes=frozenset(state.nodes),
+            ),
+        )
+        if isinstance(answer, Refusal):
+            self._log.warning("join.refused", identity=request.identity, reason=answer.reason)
+            raise JoinRefusal(Reason.NO_CAPACITY, answer.sentence)
+        facts = self._pool.facts(answer.node_id)
+        if facts is None:
+            raise JoinRefusal(Reason.NO_CAPACITY, "the chosen node has just gone; try again")
+        self._pool.promise(answer.node_id)
+        participant = roster.join(state, request, facts, now=now, unix_ms=self._unix_ms())
+        self._ports[participant.sid] = port
+        self._log.info(
+            "join.placed",
+            participant=participant.sid,
+            identity=request.identity,
+            node=answer.node_id,
+            region=answer.region,
+            reason=answer.reason,
+            sentence=answer.sentence,
+        )
+        response = rtc.JoinResponse(
+            room=state.info(),
+            participant=participant_info(participant),
+            other_participants=roster.others(state, participant.sid),
+            server_region=answer.region,
+        )
+        return Joined(participant.sid, facts, response)
+
+    def _resume(self, sid: ParticipantSid, answer: "asyncio.Future[int | None]") -> None:
+        participant = self._state.participants.get(sid)
+        if answer.cancelled():
+            return
+        if participant is None or participant.moving_at is not None:
+            answer.set_result(None)
+            return
+        participant.detached_at = None
+        answer.set_result(participant.data_sequence)
+
+    def _tell_all(self, sid: ParticipantSid) -> None:
+        state = self._state
+        participant = state.participants.get(sid)
+        if participant is None:
+            return
+        rows = [participant_info(participant), *roster.others(state, sid)]
+        state.tell(sid, rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=rows)))
+        speaking = state.speakers.active()
+        if speaking:
+            state.tell(sid, rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=speaking)))
+
+    def _on_event(self, node_id: NodeId, event: node_pb2.Event, now: float) -> None:
+        remark = events.handle_event(self._state, node_id, event, now)
+        if remark:
+            self._log.info("room.node_event", node=node_id, remark=remark)
+
+    def _on_lost(self, node_id: NodeId, why: str, now: float) -> None:
+        moved = roster.lose_node(self._state, node_id, why, now)
+        if moved:
+            self._log.warning("room.node_lost", node=node_id, reason=why, participants=moved)
+
+    def _on_refused(self, node_id: NodeId, command: node_pb2.Command, error: str) -> None:
+        kind = command.WhichOneof("command")
+        self._log.warning("node.command_refused", node=node_id, command=kind, error=error)
+        if kind == "open_relay":
+            link_id = links.LinkId(command.open_relay.link_id)
+            self.inform(lambda state, _: links.reopen_link(state, link_id))
+
+    # -- effects ---------------------------------------------------------------------------------
+
+    def _perform(self) -> None:
+        for effect in self._state.take_effects():
+            match effect:
+                case effects.ToClients(sids, message):
+                    encoded = message.SerializeToString()
+                    for sid in sids:
+                        if (port := self._ports.get(sid)) is not None:
+                            port.deliver(message, encoded)
+                case effects.ToNode(node_id, commands):
+                    queue = self._queue(node_id)
+                    if queue is not None:
+                        queue.send(commands)
+                case effects.SetWanted(sid, wanted):
+                    if (port := self._ports.get(sid)) is not None:
+                        port.set_wanted(wanted)
+                case effects.EndSession(sid, farewell, why):
+                    if (port := self._ports.pop(sid, None)) is not None:
+                        port.end(farewell, why)
+                case effects.ReleaseNode(node_id, dead):
+                    self._release(node_id, dead=dead)
+                case effects.RoomEnded(why):
+                    self._log.info("room.ended", reason=why)
+
+    def _queue(self, node_id: NodeId) -> CommandQueue | None:
+        queue = self._queues.get(node_id)
+        if queue is None:
+            try:
+                queue = self._pool.open_queue(
+                    node_id,
+                    self._state.room_id,
+                    self._epoch,
+                    on_failed=lambda why: self.node_lost(node_id, why),
+                    on_refused=lambda command, error: self._on_refused(node_id, command, error),
+                )
+            except KeyError:
+                self.node_lost(node_id, "its Pod is gone")
+                return None
+            self._queues[node_id] = queue
+        return queue
+
+    def _release(self, node_id: NodeId, *, dead: bool) -> None:
+        queue = self._queues.pop(node_id, None)
+        if queue is None:
+            return
+        if dead:
+            queue.abandon()
+        else:
+            queue.close()
+
+
+def check_join(state: RoomState, request: JoinRequest) -> None:
+    """The room's own policy. JoinRefusal names what stands against it."""
+    config = state.config
+    if state.ended:
+        raise JoinRefusal(Reason.ROOM_CLOSED, f"the room has ended: {state.ended}")
+    returning = state.of_identity(request.identity) is not None
+    if config.locked and not returning:
+        raise JoinRefusal(Reason.ROOM_LOCKED, "the room is locked")
+    limit = config.max_participants
+    if limit and not returning and len(state.visible()) >= limit and not request.permission.hidden:
+        raise JoinRefusal(Reason.ROOM_FULL, f"the room has its {limit} participants")

@@ -1,0 +1,70 @@
+"""Data packets: the room writes who sent them and decides who gets them."""
+
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from headwater_api.ids import NodeId, TransportId
+from headwater_api.nodev1 import node_pb2
+from livekit.protocol import models
+
+from headwater_gateway.room.model import Participant, subscriber_transport, transport_owner
+from headwater_gateway.room.state import RoomState
+
+LABELS: Final = ("_reliable", "_lossy")
+MAX_PACKET_BYTES: Final = 64_000
+
+
+def route_data(room: RoomState, event: node_pb2.DataEvent) -> str:
+    """Forward one packet. Returns why it was dropped, or an empty string."""
+    sender = room.participants.get(transport_owner(event.transport_id))
+    if sender is None or sender.moving_at is not None:
+        return "the sender is not in the room"
+    if event.label not in LABELS:
+        return "unknown label"
+    if not sender.permission.can_publish_data:
+        return "the sender may not publish data"
+    if len(event.payload) > MAX_PACKET_BYTES:
+        return f"larger than {MAX_PACKET_BYTES} bytes"
+    try:
+        packet = models.DataPacket.FromString(event.payload)
+    except DecodeError:
+        return "not a DataPacket"
+    targets = _targets(room, sender, packet)
+    _stamp(sender, packet, reliable=event.label == LABELS[0])
+    payload = packet.SerializeToString()
+    by_node: dict[NodeId, list[TransportId]] = {}
+    for target in targets:
+        by_node.setdefault(target.node_id, []).append(subscriber_transport(target.sid))
+    for node_id, transports in by_node.items():
+        command = node_pb2.SendData(transport_ids=transports, label=event.label, payload=payload, binary=True)
+        room.command(node_id, [node_pb2.Command(send_data=command)])
+    return ""
+
+
+def _targets(room: RoomState, sender: Participant, packet: models.DataPacket) -> list[Participant]:
+    identities = set(packet.destination_identities)
+    sids: set[str] = set()
+    if packet.WhichOneof("value") == "user":
+        identities |= set(packet.user.destination_identities)
+        sids = set(packet.user.destination_sids)
+    everyone = not identities and not sids
+    return [
+        p
+        for p in room.participants.values()
+        if p.sid != sender.sid
+        and p.moving_at is None
+        and (everyone or p.identity in identities or p.sid in sids)
+    ]
+
+
+def _stamp(sender: Participant, packet: models.DataPacket, *, reliable: bool) -> None:
+    """Names come from the session, whatever the client wrote. The sequence stays: receivers drop repeats by it."""
+    packet.participant_sid = "" if sender.is_hidden else sender.sid
+    packet.participant_identity = "" if sender.is_hidden else sender.identity
+    if packet.WhichOneof("value") == "user":
+        packet.user.participant_sid = packet.participant_sid
+        packet.user.participant_identity = packet.participant_identity
+    if packet.WhichOneof("value") == "speaker":
+        packet.ClearField("speaker")
+    if reliable and packet.sequence:
+        sender.data_sequence = max(sender.data_sequence, packet.sequence)

@@ -1,0 +1,197 @@
+"""All rooms of this gateway: made on join, found by name, told what nodes and Meetings do."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from headwater_api.ids import GatewayId, NodeId, RoomId
+from headwater_api.nodev1 import node_pb2
+from headwater_api.reasons import Reason
+from headwater_planner.place import RegionView
+from livekit.protocol import models
+
+from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.nodes.pool import NodePool
+from headwater_gateway.room.actor import RoomActor, check_join
+from headwater_gateway.room.ids import SystemIds
+from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
+from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
+from headwater_gateway.room.state import RoomState
+
+log = structlog.get_logger(__name__)
+
+MAX_ROOMS: Final = 20_000
+MAX_ROOM_NAME: Final = 256
+
+
+def no_regions() -> tuple[RegionView, ...]:
+    """Before any SFUCluster is known."""
+    return ()
+
+
+@dataclass(slots=True)
+class DirectoryOptions:
+    """What the gateway allows. `regions` gives the fleet's regions with their coordinates."""
+
+    auto_create: bool = True
+    defaults: RoomConfig = field(default_factory=RoomConfig)
+    regions: Callable[[], tuple[RegionView, ...]] = no_regions
+
+
+class RoomDirectory:
+    """Owner of every room actor. Also the listener of the node pool."""
+
+    def __init__(
+        self,
+        controller_id: GatewayId,
+        token: str,
+        options: DirectoryOptions,
+        *,
+        ids: IdSource | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        unix_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._options = options
+        self._ids = ids or SystemIds()
+        self._clock, self._unix_ms = clock, unix_ms
+        self._rooms: dict[RoomId, RoomActor] = {}
+        self._tasks: dict[RoomId, asyncio.Task[None]] = {}
+        self._meetings: dict[RoomId, RoomConfig] = {}
+        self.pool = NodePool(token, controller_id, self, clock=clock)
+
+    # -- joins -----------------------------------------------------------------------------------
+
+    def check(self, room_id: RoomId, request: JoinRequest) -> None:
+        """Whether that participant could join now. JoinRefusal; no side effect."""
+        actor = self._rooms.get(room_id)
+        if actor is not None and not actor.state.ended:
+            check_join(actor.state, request)
+            return
+        config = self._config_of(room_id)
+        if config.locked:
+            raise JoinRefusal(Reason.ROOM_LOCKED, "the room is locked")
+
+    async def join(self, room_id: RoomId, request: JoinRequest, port: ClientPort) -> tuple[RoomActor, Joined]:
+        """Join, making the room if need be. JoinRefusal, TimeoutError."""
+        actor = self._open(room_id)
+        try:
+            return actor, await actor.join(request, port)
+        except JoinRefusal as refusal:
+            # The room may have ended between look-up and join: a new one takes its place, once.
+            if refusal.reason is not Reason.ROOM_CLOSED or self._rooms.get(room_id) is actor:
+                raise
+        actor = self._open(room_id)
+        return actor, await actor.join(request, port)
+
+    def room(self, room_id: RoomId) -> RoomActor | None:
+        return self._rooms.get(room_id)
+
+    def rooms(self) -> tuple[RoomActor, ...]:
+        return tuple(self._rooms.values())
+
+    def _config_of(self, room_id: RoomId) -> RoomConfig:
+        config = self._meetings.get(room_id)
+        if config is not None:
+            return config
+        if not room_id or len(room_id) > MAX_ROOM_NAME:
+            raise JoinRefusal(
+                Reason.ROOM_NOT_FOUND, f"a room's name must have 1 to {MAX_ROOM_NAME} characters"
+            )
+        if not self._options.auto_create:
+            raise JoinRefusal(
+                Reason.ROOM_NOT_FOUND, f"no Meeting is called {room_id!r} and ad-hoc rooms are off"
+            )
+        return self._options.defaults
+
+    def _open(self, room_id: RoomId) -> RoomActor:
+        known = self._rooms.get(room_id)
+        if known is not None and not known.state.ended:
+            return known
+        config = self._config_of(room_id)
+        if len(self._rooms) >= MAX_ROOMS:
+            raise JoinRefusal(Reason.RATE_LIMITED, "this gateway has all the rooms that it can keep")
+        unix_ms = self._unix_ms()
+        state = RoomState(
+            room_id=room_id,
+            sid=self._ids.sid("RM_"),
+            config=config,
+            created_ms=unix_ms,
+            created_at=self._clock(),
+            ids=self._ids,
+        )
+        actor = RoomActor(
+            state,
+            self.pool,
+            # Later rooms of the same name, of this gateway or its successor, have a higher epoch.
+            epoch=unix_ms,
+            regions=self._options.regions,
+            clock=self._clock,
+            unix_ms=self._unix_ms,
+        )
+        self._rooms[room_id] = actor
+        task = asyncio.create_task(actor.run(), name=f"room {room_id}")
+        self._tasks[room_id] = task
+        task.add_done_callback(lambda done: self._on_ended(room_id, actor, done))
+        return actor
+
+    def _on_ended(self, room_id: RoomId, actor: RoomActor, task: asyncio.Task[None]) -> None:
+        if self._rooms.get(room_id) is actor:
+            del self._rooms[room_id]
+            self._tasks.pop(room_id, None)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("room.task_failed", room=room_id, exc_info=task.exception())
+
+    # -- Meetings --------------------------------------------------------------------------------
+
+    def meeting_seen(self, room_id: RoomId, config: RoomConfig) -> None:
+        """A Meeting is there or has changed: its policy holds from now on."""
+        self._meetings[room_id] = config
+        actor = self._rooms.get(room_id)
+        if actor is not None:
+            actor.inform(lambda state, now: _set_config(state, config))
+
+    def meeting_gone(self, room_id: RoomId) -> None:
+        """A Meeting was deleted: its room ends."""
+        if self._meetings.pop(room_id, None) is None:
+            return
+        actor = self._rooms.get(room_id)
+        if actor is not None:
+            actor.end(models.DisconnectReason.ROOM_DELETED, "the Meeting was deleted")
+
+    # -- nodes (NodeListener) --------------------------------------------------------------------
+
+    def on_node_up(self, facts: NodeFacts) -> None:
+        """Nothing to do: the next join may use it."""
+
+    def on_node_lost(self, node_id: NodeId, why: str) -> None:
+        for actor in self._rooms.values():
+            if node_id in actor.state.nodes:
+                actor.node_lost(node_id, why)
+
+    def on_node_event(self, node_id: NodeId, event: node_pb2.Event) -> None:
+        actor = self._rooms.get(RoomId(event.room_id))
+        if actor is not None:
+            actor.node_event(node_id, event)
+
+    # -- end -------------------------------------------------------------------------------------
+
+    async def aclose(self, deadline_s: float = 2.0) -> None:
+        """End every room, tell the nodes, end every task. Bounded by the deadline (seconds)."""
+        tasks = list(self._tasks.values())
+        for actor in self._rooms.values():
+            actor.end(models.DisconnectReason.SERVER_SHUTDOWN, "the gateway shuts down")
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=deadline_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self.pool.aclose(drain_s=deadline_s)
+
+
+def _set_config(state: RoomState, config: RoomConfig) -> None:
+    if state.config != config:
+        state.config = config
+        state.tell_all_room()

@@ -1,0 +1,97 @@
+"""What nodes report about the room's transports, tracks and links."""
+
+from headwater_api.ids import LinkId, NodeId, ParticipantSid, TrackSid
+from headwater_api.nodev1 import node_pb2
+from livekit.protocol import models, rtc
+
+from headwater_gateway.room import links, quality, roster, tracks
+from headwater_gateway.room.data import route_data
+from headwater_gateway.room.model import subscriber_transport, transport_owner
+from headwater_gateway.room.state import RoomState
+
+
+def handle_event(room: RoomState, node_id: NodeId, event: node_pb2.Event, now: float) -> str:
+    """Take in one event. Returns a remark for the log, or an empty string."""
+    if node_id not in room.nodes:
+        return ""  # a farewell of a node that the room has left
+    match event.WhichOneof("event"):
+        case "transport":
+            return _on_transport(room, event.transport, now)
+        case "track":
+            tracks.note_codec(room, event.track.track_id, event.track.codec)
+        case "audio_levels":
+            _on_levels(room, node_id, event.audio_levels, now)
+        case "data":
+            return route_data(room, event.data)
+        case "quality":
+            _on_quality(room, event.quality, now)
+        case "subscription":
+            _on_subscription(room, event.subscription)
+        case "relay":
+            return _on_relay(room, event.relay)
+        case "room_closed":
+            moved = roster.lose_node(
+                room, node_id, f"the node closed the room: {event.room_closed.reason}", now
+            )
+            return f"{node_id} closed the room ({event.room_closed.reason}); {moved} participants rejoin"
+        case _:
+            pass
+    return ""
+
+
+def _on_transport(room: RoomState, event: node_pb2.TransportEvent, now: float) -> str:
+    participant = room.participants.get(transport_owner(event.transport_id))
+    if participant is None:
+        return ""
+    connected = event.state == node_pb2.TRANSPORT_CONNECTED
+    primary = event.transport_id == subscriber_transport(participant.sid)
+    if connected and primary and participant.state == models.ParticipantInfo.JOINED:
+        participant.state = models.ParticipantInfo.ACTIVE
+        room.announce(participant, now)
+    if event.state == node_pb2.TRANSPORT_FAILED:
+        return f"{event.transport_id} failed: {event.reason}"
+    return ""
+
+
+def _on_levels(room: RoomState, node_id: NodeId, levels: node_pb2.AudioLevels, now: float) -> None:
+    for row in levels.levels:
+        track = room.tracks.get(TrackSid(row.track_id))
+        # The publisher's own node speaks for the track; others may see it over a link, later.
+        if track is None or room.node_of_track(track) != node_id:
+            continue
+        room.speakers.hear(track.publisher, track.sid, row.level, now)
+
+
+def _on_quality(room: RoomState, event: node_pb2.QualityEvent, now: float) -> None:
+    sid = ParticipantSid(event.participant_id)
+    if sid in room.participants:
+        verdict = quality.rate(event.uplink_loss, event.downlink_loss, event.rtt_ms)
+        room.quality.hear(sid, verdict, now)
+
+
+def _on_subscription(room: RoomState, event: node_pb2.SubscriptionEvent) -> None:
+    """A stream that stops although it is wanted and not paused was stopped by the network."""
+    participant = room.participants.get(transport_owner(event.transport_id))
+    track = room.tracks.get(TrackSid(event.track_id))
+    if participant is None or track is None or track.info.type != models.TrackType.VIDEO:
+        return
+    wanted = next((w for w in participant.wanted if w.track_sid == track.sid), None)
+    if wanted is None or wanted.paused:
+        return
+    paused = event.current_spatial < 0 and not track.info.muted
+    state = rtc.StreamStateInfo(
+        participant_sid=track.publisher,
+        track_sid=track.sid,
+        state=rtc.StreamState.PAUSED if paused else rtc.StreamState.ACTIVE,
+    )
+    update = rtc.StreamStateUpdate(stream_states=[state])
+    room.tell(participant.sid, rtc.SignalResponse(stream_state_update=update))
+
+
+def _on_relay(room: RoomState, event: node_pb2.RelayEvent) -> str:
+    link_id = LinkId(event.link_id)
+    known = next((k for k in room.cascade.open.values() if k.link_id == link_id), None)
+    if known is None:
+        return ""
+    links.mark_link(room, link_id, is_up=event.up)
+    return f"link {link_id} is {'up' if event.up else 'down: ' + event.reason}"

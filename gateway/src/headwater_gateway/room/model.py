@@ -1,0 +1,175 @@
+"""The nouns of a room."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RegionName, TrackSid, TransportId
+from headwater_api.nodev1 import node_pb2
+from livekit.protocol import models
+
+from headwater_gateway.sdp.types import OfferedSection
+
+HIGHEST_SPATIAL: Final = 2
+
+
+class IdSource(Protocol):
+    """Where ids and secrets come from; a seeded one makes a room reproducible."""
+
+    def sid(self, prefix: str) -> str:
+        """A new id: `PA_…`, `TR_…`, `RM_…`, `LK_…`."""
+
+    def secret(self, length: int) -> bytes:
+        """Unpredictable bytes."""
+
+    def number(self) -> int:
+        """1 … 2^32-1: an SSRC or a link token."""
+
+
+def publisher_transport(sid: ParticipantSid) -> TransportId:
+    """The transport on which the participant sends."""
+    return TransportId(f"{sid}/pub")
+
+
+def subscriber_transport(sid: ParticipantSid) -> TransportId:
+    """The transport on which the participant receives."""
+    return TransportId(f"{sid}/sub")
+
+
+def transport_owner(transport_id: str) -> ParticipantSid:
+    """The participant of a transport id."""
+    return ParticipantSid(transport_id.partition("/")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class RoomConfig:
+    """A room's policy: from its Meeting, or the gateway's defaults. Seconds; 0 participants means no limit."""
+
+    max_participants: int = 0
+    empty_timeout_s: int = 300  # nobody has ever joined
+    departure_timeout_s: int = 20  # everybody has left
+    locked: bool = False
+    metadata: str = ""
+    allowed_regions: frozenset[RegionName] = frozenset()
+    denied_regions: frozenset[RegionName] = frozenset()
+    max_spatial: int = HIGHEST_SPATIAL
+    resume_grace_s: float = 10.0  # media of a client that lost its WebSocket is kept that long
+    move_grace_s: float = 20.0  # so long the roster keeps a participant whose node died
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """A verified participant that wants in."""
+
+    identity: ParticipantIdentity
+    name: str = ""
+    metadata: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    permission: models.ParticipantPermission = field(default_factory=models.ParticipantPermission)
+    kind: int = models.ParticipantInfo.STANDARD
+    region: RegionName = RegionName("")
+    auto_subscribe: bool = True
+    protocol: int = 0
+    client_protocol: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrackSetting:
+    """What a subscriber asked of a track."""
+
+    disabled: bool = False
+    quality: int = models.VideoQuality.HIGH
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Whom a publisher lets subscribe. Ids of participants → their tracks; None stands for all tracks."""
+
+    everyone: bool = True
+    by_identity: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    by_sid: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+
+    def admits(self, sid: ParticipantSid, identity: ParticipantIdentity, track: TrackSid) -> bool:
+        """Whether that participant may have that track."""
+        if self.everyone:
+            return True
+        for table, key in ((self.by_identity, str(identity)), (self.by_sid, str(sid))):
+            if key in table:
+                tracks = table[key]
+                return tracks is None or track in tracks
+        return False
+
+
+@dataclass(slots=True)
+class PublishedTrack:
+    """A track from add_track on; `section` is there once an offer has brought its m-line."""
+
+    sid: TrackSid
+    publisher: ParticipantSid
+    cid: str
+    info: models.TrackInfo
+    section: OfferedSection | None = None
+    codec: node_pb2.CodecMap | None = None
+    was_subscribed: bool = False
+    dynacast: tuple[bool, ...] = ()  # the layers that the publisher was last told to send
+
+    @property
+    def is_live(self) -> bool:
+        return self.section is not None and self.codec is not None
+
+    @property
+    def kind(self) -> node_pb2.Kind:
+        audio = self.info.type == models.TrackType.AUDIO
+        return node_pb2.KIND_AUDIO if audio else node_pb2.KIND_VIDEO
+
+
+@dataclass(frozen=True, slots=True)
+class WantedTrack:
+    """One track that a subscriber is to get now, and how much of it."""
+
+    track_sid: TrackSid
+    publisher: ParticipantSid
+    stream_id: str
+    kind: node_pb2.Kind
+    codec: node_pb2.CodecMap
+    max_spatial: int = HIGHEST_SPATIAL
+    paused: bool = False
+
+
+@dataclass(slots=True)
+class Participant:
+    """A row of the roster."""
+
+    sid: ParticipantSid
+    identity: ParticipantIdentity
+    name: str
+    metadata: str
+    attributes: dict[str, str]
+    permission: models.ParticipantPermission
+    kind: int
+    region: RegionName
+    node_id: NodeId
+    joined_at_ms: int  # Unix
+    auto_subscribe: bool
+    protocol: int = 0
+    client_protocol: int = 0
+    state: int = models.ParticipantInfo.JOINED
+    version: int = 1
+    disconnect_reason: int = models.DisconnectReason.UNKNOWN_REASON
+    sections: tuple[OfferedSection, ...] = ()
+    tracks: dict[TrackSid, PublishedTrack] = field(default_factory=dict)
+    choices: dict[TrackSid, bool] = field(default_factory=dict)
+    settings: dict[TrackSid, TrackSetting] = field(default_factory=dict)
+    audience: Audience = field(default_factory=Audience)
+    wanted: tuple[WantedTrack, ...] = ()
+    data_sequence: int = 0
+    # The client's WebSocket is away since then (monotonic seconds); None while it is there.
+    detached_at: float | None = None
+    # The node died: sent away to rejoin. The row stays until it does, or until move_grace_s has passed.
+    moving_at: float | None = None
+
+    @property
+    def is_hidden(self) -> bool:
+        return self.permission.hidden

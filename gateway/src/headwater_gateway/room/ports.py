@@ -1,0 +1,42 @@
+"""What a room expects of its clients' sessions, and how it refuses a join."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from headwater_api.ids import ParticipantSid
+from headwater_api.reasons import Reason
+from livekit.protocol import rtc
+
+from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.room.model import WantedTrack
+
+
+class ClientPort(Protocol):
+    """A client's session as its room sees it. No call blocks or raises."""
+
+    def deliver(self, message: rtc.SignalResponse, encoded: bytes) -> None:
+        """A message for the client; dropped while its WebSocket is away (a resume tells the whole state)."""
+
+    def set_wanted(self, tracks: tuple[WantedTrack, ...]) -> None:
+        """The whole set of tracks that the subscriber transport is to carry."""
+
+    def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
+        """Say `leave` and close. The participant is, or will be, off the roster."""
+
+
+class JoinRefusal(Exception):
+    """A join that the room's policy or the fleet does not allow. The sentence is fit for the client."""
+
+    def __init__(self, reason: Reason, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.sentence = sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A participant that is in."""
+
+    sid: ParticipantSid
+    facts: NodeFacts
+    response: rtc.JoinResponse  # without what the session knows better: ping times, server, ICE servers

@@ -1,0 +1,156 @@
+"""Who is in the room: joining, leaving, coming back, losing a node."""
+
+from typing import Final
+
+from headwater_api.ids import NodeId, ParticipantSid
+from headwater_api.nodev1 import node_pb2
+from headwater_api.wellknown import ATTRIBUTE_NODE, ATTRIBUTE_REGION
+from livekit.protocol import models, rtc
+
+from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.room.effects import EndSession, RoomEnded
+from headwater_gateway.room.links import forget_node, sync_cascade
+from headwater_gateway.room.model import (
+    JoinRequest,
+    Participant,
+    publisher_transport,
+    subscriber_transport,
+)
+from headwater_gateway.room.state import RoomState
+from headwater_gateway.room.subscriptions import sync_wanted
+from headwater_gateway.room.tracks import forget_tracks
+from headwater_gateway.room.wire import leave, participant_info
+
+SERVER_PREFIX: Final = "headwater."
+
+
+def join(room: RoomState, request: JoinRequest, facts: NodeFacts, *, now: float, unix_ms: int) -> Participant:
+    """Put a participant on the roster and on its node. An older session of the identity goes first."""
+    older = room.of_identity(request.identity)
+    if older is not None:
+        reason = models.DisconnectReason.DUPLICATE_IDENTITY
+        if older.moving_at is None:
+            farewell = leave(reason, rtc.LeaveRequest.DISCONNECT)
+            room.effects.append(EndSession(older.sid, farewell, "the identity joined again"))
+        _take_off(room, older, reason, now)
+    participant = Participant(
+        sid=ParticipantSid(room.ids.sid("PA_")),
+        identity=request.identity,
+        name=request.name,
+        metadata=request.metadata,
+        attributes={
+            **{k: v for k, v in request.attributes.items() if not k.startswith(SERVER_PREFIX)},
+            ATTRIBUTE_REGION: facts.region,
+            ATTRIBUTE_NODE: facts.node_id,
+        },
+        permission=request.permission,
+        kind=request.kind,
+        region=facts.region,
+        node_id=facts.node_id,
+        joined_at_ms=unix_ms,
+        auto_subscribe=request.auto_subscribe,
+        protocol=request.protocol,
+        client_protocol=request.client_protocol,
+    )
+    room.nodes[facts.node_id] = facts
+    room.participants[participant.sid] = participant
+    room.by_identity[participant.identity] = participant.sid
+    room.was_joined, room.empty_since = True, None
+    sync_cascade(room)
+    room.updates.put(participant_info(participant), hidden=participant.is_hidden, now=now)
+    sync_wanted(room)
+    return participant
+
+
+def others(room: RoomState, sid: ParticipantSid) -> list[models.ParticipantInfo]:
+    """The rows that this participant may see, without its own."""
+    return [participant_info(p) for p in room.visible() if p.sid != sid]
+
+
+def remove(room: RoomState, sid: ParticipantSid, reason: int, now: float) -> None:
+    """The participant is gone: its transports, tracks and row with it."""
+    participant = room.participants.get(sid)
+    if participant is None:
+        return
+    _take_off(room, participant, reason, now)
+    sync_cascade(room)
+    sync_wanted(room)
+    if not room.participants:
+        room.empty_since = now
+
+
+def _take_off(room: RoomState, participant: Participant, reason: int, now: float) -> None:
+    del room.participants[participant.sid]
+    if room.by_identity.get(participant.identity) == participant.sid:
+        del room.by_identity[participant.identity]
+    for track in participant.tracks:
+        room.tracks.pop(track, None)
+    forget_tracks(room, participant.tracks)
+    participant.tracks.clear()
+    participant.state = models.ParticipantInfo.DISCONNECTED
+    participant.disconnect_reason = reason
+    room.speakers.forget(participant.sid)
+    room.quality.forget(participant.sid)
+    if participant.moving_at is None:
+        _close_transports(room, participant)
+    if not participant.is_hidden:
+        room.announce(participant, now)
+
+
+def _close_transports(room: RoomState, participant: Participant) -> None:
+    for transport in (publisher_transport(participant.sid), subscriber_transport(participant.sid)):
+        command = node_pb2.CloseTransport(transport_id=transport)
+        room.command(participant.node_id, [node_pb2.Command(close_transport=command)])
+
+
+def lose_node(room: RoomState, node_id: NodeId, why: str, now: float) -> int:
+    """The node is dead: only its participants are sent to rejoin, at once. Their number."""
+    if node_id not in room.nodes:
+        return 0
+    forget_node(room, node_id, dead=True)
+    moved = [p for p in room.participants.values() if p.node_id == node_id and p.moving_at is None]
+    for participant in moved:
+        participant.moving_at = now
+        participant.wanted = ()
+        farewell = leave(models.DisconnectReason.MIGRATION, rtc.LeaveRequest.RECONNECT)
+        room.effects.append(EndSession(participant.sid, farewell, why))
+    sync_cascade(room)
+    return len(moved)
+
+
+def expire(room: RoomState, now: float) -> None:
+    """Take off those who did not come back in time."""
+    for participant in list(room.participants.values()):
+        detached, moving = participant.detached_at, participant.moving_at
+        if moving is not None:
+            if now - moving >= room.config.move_grace_s:
+                remove(room, participant.sid, models.DisconnectReason.CONNECTION_TIMEOUT, now)
+        elif detached is not None and now - detached >= room.config.resume_grace_s:
+            room.effects.append(EndSession(participant.sid, None, "the client did not come back"))
+            remove(room, participant.sid, models.DisconnectReason.SIGNAL_CLOSE, now)
+
+
+def end(room: RoomState, reason: int, why: str) -> None:
+    """The room is over: everybody is sent home, every node is told."""
+    if room.ended:
+        return
+    room.ended = why
+    for participant in room.participants.values():
+        if participant.moving_at is None:
+            farewell = leave(reason, rtc.LeaveRequest.DISCONNECT)
+            room.effects.append(EndSession(participant.sid, farewell, why))
+    room.participants.clear()
+    room.by_identity.clear()
+    room.tracks.clear()
+    sync_cascade(room)
+    room.effects.append(RoomEnded(why))
+
+
+def end_if_empty(room: RoomState, now: float) -> None:
+    """Close a room that nobody came to, or that everybody left."""
+    if room.participants or room.ended:
+        return
+    since = room.empty_since if room.empty_since is not None else room.created_at
+    limit = room.config.departure_timeout_s if room.was_joined else room.config.empty_timeout_s
+    if now - since >= limit:
+        end(room, models.DisconnectReason.ROOM_CLOSED, f"empty for {limit} s")

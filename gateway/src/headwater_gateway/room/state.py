@@ -1,0 +1,105 @@
+"""A room's state and the few verbs that all its parts share. No I/O, no clock, no randomness of its own."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RoomId, TrackSid
+from headwater_api.nodev1 import node_pb2
+from livekit.protocol import models, rtc
+
+from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.room.effects import Effect, ToClients, ToNode
+from headwater_gateway.room.links import CascadeState
+from headwater_gateway.room.model import IdSource, Participant, PublishedTrack, RoomConfig
+from headwater_gateway.room.quality import QualityBoard
+from headwater_gateway.room.speakers import SpeakerBoard
+from headwater_gateway.room.updates import UpdateBatch
+from headwater_gateway.room.wire import participant_info, room_info
+
+
+@dataclass(slots=True)
+class RoomState:
+    """Everything that is true of one room. `effects` collects what the last decisions want done."""
+
+    room_id: RoomId
+    sid: str
+    config: RoomConfig
+    created_ms: int  # Unix
+    created_at: float  # monotonic seconds, as every `now`
+    ids: IdSource
+    participants: dict[ParticipantSid, Participant] = field(default_factory=dict)
+    by_identity: dict[ParticipantIdentity, ParticipantSid] = field(default_factory=dict)
+    tracks: dict[TrackSid, PublishedTrack] = field(default_factory=dict)
+    nodes: dict[NodeId, NodeFacts] = field(default_factory=dict)
+    cascade: CascadeState = field(default_factory=CascadeState)
+    updates: UpdateBatch = field(default_factory=UpdateBatch)
+    speakers: SpeakerBoard = field(default_factory=SpeakerBoard)
+    quality: QualityBoard = field(default_factory=QualityBoard)
+    effects: list[Effect] = field(default_factory=list)
+    housekeeping_due: float = 0.0
+    empty_since: float | None = None
+    was_joined: bool = False
+    ended: str = ""  # why, once it has ended
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def of_identity(self, identity: str) -> Participant | None:
+        sid = self.by_identity.get(ParticipantIdentity(identity))
+        return self.participants.get(sid) if sid is not None else None
+
+    def visible(self) -> list[Participant]:
+        return [p for p in self.participants.values() if not p.is_hidden]
+
+    def node_of_track(self, track: PublishedTrack) -> NodeId | None:
+        """Where the track enters; None once its publisher's node is gone."""
+        publisher = self.participants.get(track.publisher)
+        if publisher is None or publisher.moving_at is not None:
+            return None
+        return publisher.node_id
+
+    def info(self) -> models.Room:
+        shown = self.visible()
+        publishers = sum(1 for p in shown if p.tracks)
+        return room_info(self.sid, self.room_id, self.config, self.created_ms, len(shown), publishers)
+
+    # -- telling ---------------------------------------------------------------------------------
+
+    def tell(self, sid: ParticipantSid, message: rtc.SignalResponse) -> None:
+        self.effects.append(ToClients((sid,), message))
+
+    def tell_all(self, message: rtc.SignalResponse) -> None:
+        """To everybody that is here."""
+        sids = tuple(p.sid for p in self.participants.values() if p.moving_at is None)
+        if sids:
+            self.effects.append(ToClients(sids, message))
+
+    def tell_all_room(self) -> None:
+        """The room's own row has changed."""
+        self.tell_all(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=self.info())))
+
+    def command(self, node_id: NodeId, commands: Iterable[node_pb2.Command]) -> None:
+        """Commands for a node of the room; dropped if it is none."""
+        batch = tuple(commands)
+        if batch and node_id in self.nodes:
+            self.effects.append(ToNode(node_id, batch))
+
+    def announce(self, participant: Participant, now: float, *, at_once: bool = False) -> None:
+        """The participant's row has changed."""
+        participant.version += 1
+        self.updates.put(participant_info(participant), hidden=participant.is_hidden, now=now)
+        if at_once:
+            self.flush_updates()
+
+    def flush_updates(self) -> None:
+        """Send the rows collected so far, in order."""
+        visible, hidden = self.updates.take()
+        if visible:
+            self.tell_all(rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=visible)))
+        for row in hidden:
+            if row.sid in self.participants:
+                message = rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=[row]))
+                self.tell(ParticipantSid(row.sid), message)
+
+    def take_effects(self) -> list[Effect]:
+        taken, self.effects = self.effects, []
+        return taken

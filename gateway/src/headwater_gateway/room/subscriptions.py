@@ -1,0 +1,177 @@
+"""Which tracks a subscriber gets, at which layer."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from headwater_api.ids import ParticipantSid, TrackSid
+from livekit.protocol import models, rtc
+
+from headwater_gateway.room.effects import SetWanted
+from headwater_gateway.room.model import Audience, Participant, PublishedTrack, TrackSetting, WantedTrack
+from headwater_gateway.room.state import RoomState
+
+MAX_TRACKS_NAMED = 2000
+
+
+def sync_wanted(room: RoomState, only: ParticipantSid | None = None) -> None:
+    """Tell each subscriber's session its set of tracks where it has changed.
+
+    Participant updates go first: a client must know a track before its media arrives.
+    """
+    people = list(room.participants.values()) if only is None else [room.participants[only]]
+    for participant in people:
+        if participant.moving_at is not None:
+            continue
+        wanted = wanted_tracks(room, participant)
+        if wanted != participant.wanted:
+            participant.wanted = wanted
+            room.flush_updates()
+            room.effects.append(SetWanted(participant.sid, wanted))
+    sync_dynacast(room)
+
+
+def wanted_tracks(room: RoomState, subscriber: Participant) -> tuple[WantedTrack, ...]:
+    """The whole set, in the order of publication."""
+    found: list[WantedTrack] = []
+    if not subscriber.permission.can_subscribe:
+        return ()
+    for track in room.tracks.values():
+        if not is_subscribed(room, subscriber, track) or track.codec is None:
+            continue
+        setting = subscriber.settings.get(track.sid, TrackSetting())
+        found.append(
+            WantedTrack(
+                track.sid,
+                track.publisher,
+                track.info.stream,
+                track.kind,
+                track.codec,
+                min(wanted_spatial(track.info.layers, setting), room.config.max_spatial),
+                setting.disabled,
+            )
+        )
+    return tuple(found)
+
+
+def is_subscribed(room: RoomState, subscriber: Participant, track: PublishedTrack) -> bool:
+    """Chosen (or automatic), live, of somebody else, and permitted by its publisher."""
+    if not track.is_live or track.publisher == subscriber.sid:
+        return False
+    if not subscriber.choices.get(track.sid, subscriber.auto_subscribe):
+        return False
+    publisher = room.participants.get(track.publisher)
+    return publisher is not None and publisher.audience.admits(subscriber.sid, subscriber.identity, track.sid)
+
+
+def wanted_spatial(layers: Sequence[models.VideoLayer], setting: TrackSetting) -> int:
+    """The layer that a setting asks for: by picture size where given, else by quality.
+
+    By size it is the smallest layer at least as large as asked, whichever way the picture is turned.
+    """
+    ordered = sorted((layer for layer in layers if layer.width and layer.height), key=_area)
+    if setting.width and setting.height and ordered:
+        long_side, short_side = _sides(setting.width, setting.height)
+        for spatial, layer in enumerate(ordered):
+            have_long, have_short = _sides(layer.width, layer.height)
+            if have_long >= long_side and have_short >= short_side:
+                return spatial
+        return len(ordered) - 1
+    by_quality = {models.VideoQuality.LOW: 0, models.VideoQuality.MEDIUM: 1}
+    return by_quality.get(setting.quality, 2)
+
+
+def _area(layer: models.VideoLayer) -> int:
+    return int(layer.width * layer.height)
+
+
+def _sides(width: int, height: int) -> tuple[int, int]:
+    return max(width, height), min(width, height)
+
+
+def choose(room: RoomState, participant: Participant, request: rtc.UpdateSubscription) -> None:
+    """`subscription`: explicit yes or no for tracks, which need not exist yet."""
+    named = [*request.track_sids, *(t for group in request.participant_tracks for t in group.track_sids)]
+    for track in named[:MAX_TRACKS_NAMED]:
+        participant.choices[TrackSid(track)] = request.subscribe
+    _bound(participant.choices, room)
+    sync_wanted(room, participant.sid)
+
+
+def set_tracks(room: RoomState, participant: Participant, request: rtc.UpdateTrackSettings) -> None:
+    """`track_setting`: pause, quality or size of tracks."""
+    setting = TrackSetting(request.disabled, request.quality, request.width, request.height)
+    for track in request.track_sids[:MAX_TRACKS_NAMED]:
+        participant.settings[TrackSid(track)] = setting
+    _bound(participant.settings, room)
+    sync_wanted(room, participant.sid)
+
+
+def _bound(table: dict[TrackSid, Any], room: RoomState) -> None:
+    """A client that names tracks without end must not fill the memory."""
+    if len(table) > MAX_TRACKS_NAMED:
+        for track in [t for t in table if t not in room.tracks]:
+            del table[track]
+
+
+def set_audience(room: RoomState, participant: Participant, request: rtc.SubscriptionPermission) -> None:
+    """`subscription_permission`: whom the publisher lets subscribe. Losers and winners are told."""
+    before = {p.sid: _admitted(participant, p) for p in room.participants.values()}
+    participant.audience = _audience(request)
+    for other in room.participants.values():
+        after = _admitted(participant, other)
+        if other.sid == participant.sid or other.moving_at is not None:
+            continue
+        for track in sorted(before[other.sid] ^ after):
+            update = rtc.SubscriptionPermissionUpdate(
+                participant_sid=participant.sid, track_sid=track, allowed=track in after
+            )
+            room.tell(other.sid, rtc.SignalResponse(subscription_permission_update=update))
+    sync_wanted(room)
+
+
+def _admitted(publisher: Participant, subscriber: Participant) -> frozenset[TrackSid]:
+    admits = publisher.audience.admits
+    return frozenset(t for t in publisher.tracks if admits(subscriber.sid, subscriber.identity, t))
+
+
+def _audience(request: rtc.SubscriptionPermission) -> Audience:
+    by_identity: dict[str, frozenset[str] | None] = {}
+    by_sid: dict[str, frozenset[str] | None] = {}
+    for row in request.track_permissions:
+        tracks = None if row.all_tracks else frozenset(row.track_sids)
+        if row.participant_identity:
+            by_identity[row.participant_identity] = tracks
+        elif row.participant_sid:
+            by_sid[row.participant_sid] = tracks
+    return Audience(request.all_participants, by_identity, by_sid)
+
+
+def sync_dynacast(room: RoomState, tracks: Iterable[PublishedTrack] | None = None) -> None:
+    """Tell publishers which layers somebody wants, where that has changed."""
+    top: dict[TrackSid, int] = {}
+    for participant in room.participants.values():
+        for wanted in participant.wanted:
+            if not wanted.paused and participant.moving_at is None:
+                top[wanted.track_sid] = max(top.get(wanted.track_sid, -1), wanted.max_spatial)
+    for track in room.tracks.values() if tracks is None else tracks:
+        if track.info.type != models.TrackType.VIDEO or not track.is_live:
+            continue
+        highest = top.get(track.sid, -1)
+        layers = tuple(spatial <= highest for spatial in range(3))
+        if layers == track.dynacast:
+            continue
+        track.dynacast = layers
+        room.tell(track.publisher, _quality_update(track, layers))
+
+
+def _quality_update(track: PublishedTrack, layers: tuple[bool, ...]) -> rtc.SignalResponse:
+    qualities = [
+        rtc.SubscribedQuality(quality=quality, enabled=enabled) for quality, enabled in enumerate(layers)
+    ]
+    codec = track.info.mime_type.partition("/")[2].lower()
+    update = rtc.SubscribedQualityUpdate(
+        track_sid=track.sid,
+        subscribed_qualities=qualities,
+        subscribed_codecs=[rtc.SubscribedCodec(codec=codec, qualities=qualities)],
+    )
+    return rtc.SignalResponse(subscribed_quality_update=update)

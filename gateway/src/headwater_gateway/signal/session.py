@@ -1,0 +1,275 @@
+"""One participant's session: what its client says and hears, over one WebSocket after another."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId
+from livekit.protocol import models, rtc
+
+from headwater_gateway.room.actor import RoomActor
+from headwater_gateway.room.model import IdSource, WantedTrack
+from headwater_gateway.room.ports import Joined
+from headwater_gateway.room.tracks import codec_named
+from headwater_gateway.room.wire import PUBLISH_CODECS, leave
+from headwater_gateway.sdp import SdpError, StaleAnswer
+from headwater_gateway.signal.session_media import SessionMedia
+from headwater_gateway.signal.types import CLOSE_GOING_AWAY, CLOSE_NORMAL, SignalChannel
+
+log = structlog.get_logger(__name__)
+
+PING_INTERVAL_S: Final = 5  # 0 would stop some clients
+PING_TIMEOUT_S: Final = 15
+# Clients judge features by this: 1.8 and above, and not 0.15.1, which turns dynacast off in browsers.
+SERVER_VERSION: Final = "1.9.0"
+SERVER_PROTOCOL: Final = 15
+MAX_NOTICES: Final = 4096
+MAX_SDP_FAULTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    message: rtc.SignalResponse
+    encoded: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    tracks: tuple[WantedTrack, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    leave: rtc.LeaveRequest | None
+    why: str
+
+
+class Session:
+    """Between a client's channel and its room; the room's ClientPort.
+
+    The room's notices are queued and worked off by `run`, so that a room never waits for a client.
+    """
+
+    def __init__(
+        self,
+        room_id: RoomId,
+        identity: ParticipantIdentity,
+        ids: IdSource,
+        unix_ms: Callable[[], int],
+    ) -> None:
+        self.room_id, self.identity = room_id, identity
+        self.sid = ParticipantSid("")
+        self._ids, self._unix_ms = ids, unix_ms
+        self._notices: deque[_Message | _Wanted | _End] = deque()
+        self._wake = asyncio.Event()
+        self._channel: SignalChannel | None = None
+        self._room: RoomActor | None = None
+        self._media: SessionMedia | None = None
+        self._sdp_faults = 0
+        self._is_over = False
+        self._log = log.bind(room=room_id, identity=identity)
+
+    @property
+    def is_over(self) -> bool:
+        """The participant is gone: nothing to resume."""
+        return self._is_over
+
+    # -- ClientPort ------------------------------------------------------------------------------
+
+    def deliver(self, message: rtc.SignalResponse, encoded: bytes) -> None:
+        self._notify(_Message(message, encoded))
+
+    def set_wanted(self, tracks: tuple[WantedTrack, ...]) -> None:
+        self._notify(_Wanted(tracks))
+
+    def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
+        self._notices.append(_End(leave, why))
+        self._wake.set()
+
+    def _notify(self, notice: _Message | _Wanted) -> None:
+        if len(self._notices) >= MAX_NOTICES:
+            # Only a stuck task gets here: slow clients are the channel's business.
+            self._notices.clear()
+            farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
+            self._notices.append(_End(farewell, "too many notices are waiting"))
+        else:
+            self._notices.append(notice)
+        self._wake.set()
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self, room: RoomActor, joined: Joined, channel: SignalChannel) -> None:
+        """The client is in: say so first, then open its transports."""
+        self.sid, self._room, self._channel = joined.sid, room, channel
+        self._log = self._log.bind(participant=joined.sid, node=joined.facts.node_id)
+        self._media = SessionMedia(joined.sid, joined.facts, self._ids)
+        response = rtc.JoinResponse()
+        response.CopyFrom(joined.response)
+        response.server_version = SERVER_VERSION
+        response.server_info.CopyFrom(self._server_info(joined))
+        response.ping_interval, response.ping_timeout = PING_INTERVAL_S, PING_TIMEOUT_S
+        response.subscriber_primary = True
+        response.enabled_publish_codecs.extend(models.Codec(mime=mime) for mime in PUBLISH_CODECS)
+        await channel.send(rtc.SignalResponse(join=response))
+        room.command(self.sid, self._media.create())
+        # Clients wait for the subscriber connection: offer it even before there is a track.
+        await self._offer_if_due()
+
+    def _server_info(self, joined: Joined) -> models.ServerInfo:
+        return models.ServerInfo(
+            edition=models.ServerInfo.Standard,
+            version=SERVER_VERSION,
+            protocol=SERVER_PROTOCOL,
+            region=joined.facts.region,
+            node_id=joined.facts.node_id,
+        )
+
+    async def resume(self, channel: SignalChannel, joined: Joined, last_sequence: int) -> None:
+        """The client is back on a new WebSocket: ICE restarts on both transports, the roster is told anew."""
+        assert self._room is not None and self._media is not None
+        older, self._channel = self._channel, channel
+        if older is not None:
+            await older.close(CLOSE_GOING_AWAY, "resumed elsewhere")
+        response = rtc.ReconnectResponse(
+            server_info=self._server_info(joined), last_message_seq=last_sequence
+        )
+        await channel.send(rtc.SignalResponse(reconnect=response))
+        self._room.tell_all(self.sid)
+        self._room.command(self.sid, self._media.restart_subscriber())
+        await self._offer()
+
+    async def serve(self, channel: SignalChannel) -> None:
+        """Work off the client's messages until its channel ends."""
+        assert self._room is not None
+        while (request := await channel.recv()) is not None:
+            if self._is_over or self._channel is not channel:
+                return
+            try:
+                await self._handle(self._room, request)
+            except SdpError as error:
+                await self._on_sdp_error(request, error)
+            except Exception:
+                # A fault of ours that one client's message brings out ends that client's session, no other.
+                self._log.exception("session.request_failed", kind=request.WhichOneof("message"))
+                self.end(leave(models.DisconnectReason.UNKNOWN_REASON, rtc.LeaveRequest.DISCONNECT), "fault")
+                self._room.leave(self.sid, models.DisconnectReason.UNKNOWN_REASON)
+                return
+        if self._channel is channel and not self._is_over:
+            self._channel = None
+            self._room.detach(self.sid)
+
+    async def run(self) -> None:
+        """Work off the room's notices until the end of the session."""
+        while not self._is_over:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._notices and not self._is_over:
+                await self._perform(self._notices.popleft())
+
+    async def _perform(self, notice: _Message | _Wanted | _End) -> None:
+        match notice:
+            case _Message(message, encoded):
+                if self._channel is not None:
+                    await self._channel.send_encoded(encoded, message)
+            case _Wanted(tracks):
+                await self._want(tracks)
+            case _End(farewell, why):
+                await self._finish(farewell, why)
+
+    async def _finish(self, farewell: rtc.LeaveRequest | None, why: str) -> None:
+        self._is_over = True
+        channel, self._channel = self._channel, None
+        self._log.info("session.ended", reason=why)
+        if channel is not None:
+            if farewell is not None:
+                await channel.send(rtc.SignalResponse(leave=farewell))
+            await channel.close(CLOSE_NORMAL)
+
+    async def _send(self, response: rtc.SignalResponse) -> None:
+        if self._channel is not None:
+            await self._channel.send(response)
+
+    # -- the client's messages -------------------------------------------------------------------
+
+    async def _handle(self, room: RoomActor, request: rtc.SignalRequest) -> None:
+        assert self._media is not None
+        match request.WhichOneof("message"):
+            case "offer":
+                await self._on_offer(room, request.offer)
+            case "answer":
+                await self._on_answer(room, request.answer)
+            case "trickle":
+                pass  # the node is ICE-lite: it learns the client's address from its checks
+            case "ping":
+                await self._send(rtc.SignalResponse(pong=self._unix_ms()))
+            case "ping_req":
+                pong = rtc.Pong(last_ping_timestamp=request.ping_req.timestamp, timestamp=self._unix_ms())
+                await self._send(rtc.SignalResponse(pong_resp=pong))
+                await self._send(rtc.SignalResponse(pong=pong.timestamp))
+            case "leave":
+                room.leave(self.sid, models.DisconnectReason.CLIENT_INITIATED)
+                self.end(None, "the client left")
+            case "add_track":
+                self._media.prefer(request.add_track.cid, codec_named(request.add_track))
+                room.request(self.sid, request)
+            case _:
+                room.request(self.sid, request)
+
+    async def _on_offer(self, room: RoomActor, offer: rtc.SessionDescription) -> None:
+        assert self._media is not None
+        answered = self._media.answer(offer.sdp)
+        room.command(self.sid, answered.commands)
+        room.publish(self.sid, answered.sections)
+        answer = rtc.SessionDescription(type="answer", sdp=answered.sdp, id=offer.id)
+        await self._send(rtc.SignalResponse(answer=answer))
+
+    async def _on_answer(self, room: RoomActor, answer: rtc.SessionDescription) -> None:
+        assert self._media is not None
+        try:
+            taken = self._media.apply_answer(answer.sdp, answer.id)
+        except StaleAnswer as stale:
+            self._log.debug("session.stale_answer", detail=str(stale))
+            return
+        room.command(self.sid, taken.commands)
+        room.subscribed(self.sid, taken.track_sids)
+        await self._offer_if_due()
+
+    async def _on_sdp_error(self, request: rtc.SignalRequest, error: SdpError) -> None:
+        self._sdp_faults += 1
+        self._log.warning("session.sdp_refused", kind=request.WhichOneof("message"), detail=str(error)[:300])
+        response = rtc.RequestResponse(
+            reason=rtc.RequestResponse.INVALID_REQUEST, message=f"session description refused: {error}"[:500]
+        )
+        await self._send(rtc.SignalResponse(request_response=response))
+        if self._sdp_faults >= MAX_SDP_FAULTS and self._room is not None:
+            farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.DISCONNECT)
+            self.end(farewell, "its session descriptions cannot be used")
+            self._room.leave(self.sid, models.DisconnectReason.STATE_MISMATCH)
+
+    # -- the subscriber transport ----------------------------------------------------------------
+
+    async def _want(self, tracks: tuple[WantedTrack, ...]) -> None:
+        assert self._media is not None and self._room is not None
+        self._room.command(self.sid, self._media.want(tracks))
+        await self._offer_if_due()
+
+    async def _offer_if_due(self) -> None:
+        """One offer at a time, and only while there is a client to answer; changes meanwhile are collected."""
+        assert self._media is not None
+        if self._channel is not None and self._media.offer_due():
+            await self._offer()
+
+    async def _offer(self) -> None:
+        assert self._media is not None
+        try:
+            offer_id, sdp = self._media.offer()
+        except SdpError as error:
+            self._log.warning("session.offer_impossible", detail=str(error))
+            farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
+            self.end(farewell, "its subscriber connection is used up")
+            return
+        offer = rtc.SessionDescription(type="offer", sdp=sdp, id=offer_id)
+        await self._send(rtc.SignalResponse(offer=offer))

@@ -1,0 +1,188 @@
+"""The two transports of one session: negotiation in, node commands and descriptions out. No I/O."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from headwater_api.ids import ParticipantSid, TrackSid
+from headwater_api.nodev1 import node_pb2
+
+from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.room.model import IdSource, WantedTrack, publisher_transport, subscriber_transport
+from headwater_gateway.sdp import (
+    Candidate,
+    LocalTransport,
+    OfferedSection,
+    PublisherNegotiation,
+    SendTrack,
+    SubscriberNegotiation,
+)
+from headwater_gateway.sdp.render import MAX_MESSAGE_SIZE
+
+UFRAG_BYTES: Final = 6
+PWD_BYTES: Final = 18
+# RFC 8832: the node opens these on the subscriber transport once SCTP is up.
+DATA_CHANNELS: Final = (
+    node_pb2.DataChannel(label="_reliable", ordered=True, max_retransmits=-1),
+    node_pb2.DataChannel(label="_lossy", ordered=False, max_retransmits=0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An offer's answer and what goes with it."""
+
+    sdp: str
+    sections: tuple[OfferedSection, ...]
+    commands: tuple[node_pb2.Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a client's answer leads to."""
+
+    commands: tuple[node_pb2.Command, ...]
+    track_sids: tuple[str, ...]  # carried from now on
+
+
+class SessionMedia:
+    """Both peer connections of a participant on one node."""
+
+    def __init__(self, sid: ParticipantSid, facts: NodeFacts, ids: IdSource) -> None:
+        self._sid, self._facts, self._ids = sid, facts, ids
+        self._candidates = tuple(Candidate.parse(a) for a in facts.media_addresses)
+        self._publisher = PublisherNegotiation()
+        self._subscriber = SubscriberNegotiation()
+        self._local = {t: self._credentials() for t in self._transports()}
+        self._remote: dict[str, tuple[str, str]] = {}
+        self._preferred: dict[str, int] = {}
+        self._wanted: dict[TrackSid, WantedTrack] = {}
+        self._ssrcs: dict[TrackSid, tuple[int, int]] = {}
+
+    def _transports(self) -> tuple[str, str]:
+        return publisher_transport(self._sid), subscriber_transport(self._sid)
+
+    def _credentials(self) -> LocalTransport:
+        return LocalTransport(
+            ufrag=self._ids.secret(UFRAG_BYTES).hex(),
+            pwd=self._ids.secret(PWD_BYTES).hex(),
+            fingerprint=self._facts.dtls_fingerprint,
+            candidates=self._candidates,
+        )
+
+    def create(self) -> tuple[node_pb2.Command, ...]:
+        """The commands that make both transports."""
+        publisher, subscriber = self._transports()
+        return (self._create(publisher, ()), self._create(subscriber, DATA_CHANNELS))
+
+    def _create(self, transport: str, channels: tuple[node_pb2.DataChannel, ...]) -> node_pb2.Command:
+        local = self._local[transport]
+        command = node_pb2.CreateTransport(
+            transport_id=transport,
+            participant_id=self._sid,
+            local_ufrag=local.ufrag,
+            local_pwd=local.pwd,
+            data_channels=channels,
+            max_message_size=MAX_MESSAGE_SIZE,
+        )
+        return node_pb2.Command(create_transport=command)
+
+    # -- publisher -------------------------------------------------------------------------------
+
+    def prefer(self, cid: str, codec: int) -> None:
+        """add_track named a codec for this cid."""
+        if codec and len(self._preferred) < 1000:
+            self._preferred[cid] = codec
+
+    def answer(self, offer_sdp: str) -> Answered:
+        """Answer a publisher's offer. SdpError if it is refused."""
+        transport = publisher_transport(self._sid)
+        commands: list[node_pb2.Command] = []
+        if self._publisher.is_ice_restart(offer_sdp):
+            commands.append(self._restart(transport))
+        answer = self._publisher.answer(offer_sdp, self._local[transport], self._preferred)
+        commands += self._set_remote(transport, answer.remote_fingerprint, answer.remote_ufrag)
+        return Answered(answer.sdp, answer.sections, tuple(commands))
+
+    def _restart(self, transport: str) -> node_pb2.Command:
+        local = self._local[transport] = self._credentials()
+        command = node_pb2.RestartIce(transport_id=transport, local_ufrag=local.ufrag, local_pwd=local.pwd)
+        return node_pb2.Command(restart_ice=command)
+
+    def _set_remote(self, transport: str, fingerprint: str, ufrag: str) -> list[node_pb2.Command]:
+        if self._remote.get(transport) == (fingerprint, ufrag):
+            return []
+        self._remote[transport] = (fingerprint, ufrag)
+        command = node_pb2.SetRemote(
+            transport_id=transport, remote_fingerprint=fingerprint, remote_ufrag=ufrag
+        )
+        return [node_pb2.Command(set_remote=command)]
+
+    # -- subscriber ------------------------------------------------------------------------------
+
+    def want(self, tracks: tuple[WantedTrack, ...]) -> tuple[node_pb2.Command, ...]:
+        """The whole set of tracks to carry. Layer changes of known tracks need no new offer."""
+        wanted = {t.track_sid: t for t in tracks}
+        before, self._wanted = self._wanted, wanted
+        commands: list[node_pb2.Command] = []
+        for sid, track in wanted.items():
+            old = before.get(sid)
+            if old is None or old.codec != track.codec:
+                self._subscriber.add_track(self._send_track(track))
+            elif (old.max_spatial, old.paused) != (track.max_spatial, track.paused):
+                commands.append(self._update(sid, track.max_spatial, track.paused))
+        for sid in before.keys() - wanted.keys():
+            self._subscriber.remove_track(sid)
+            self._ssrcs.pop(sid, None)
+            commands.append(self._update(sid, 0, paused=True))  # until the next offer takes the m-line
+        return tuple(commands)
+
+    def _send_track(self, track: WantedTrack) -> SendTrack:
+        if track.track_sid not in self._ssrcs:
+            video = track.kind == node_pb2.KIND_VIDEO
+            self._ssrcs[track.track_sid] = (self._ids.number(), self._ids.number() if video else 0)
+        ssrc, rtx_ssrc = self._ssrcs[track.track_sid]
+        return SendTrack(
+            track_sid=track.track_sid,
+            participant_sid=track.publisher,
+            kind=track.kind,
+            codec=track.codec,
+            ssrc=ssrc,
+            rtx_ssrc=rtx_ssrc,
+        )
+
+    def _update(self, track_sid: str, max_spatial: int, paused: bool) -> node_pb2.Command:
+        command = node_pb2.UpdateSubscription(
+            transport_id=subscriber_transport(self._sid),
+            track_id=track_sid,
+            max_spatial=max_spatial,
+            paused=paused,
+        )
+        return node_pb2.Command(update_subscription=command)
+
+    def offer_due(self) -> bool:
+        """Something changed and no offer waits for its answer."""
+        return self._subscriber.dirty and not self._subscriber.pending
+
+    def offer(self) -> tuple[int, str]:
+        """The next offer. SdpError: the connection is used up, the client must reconnect."""
+        return self._subscriber.offer(self._local[subscriber_transport(self._sid)])
+
+    def restart_subscriber(self) -> tuple[node_pb2.Command, ...]:
+        """New ICE credentials for the next offer, whatever offer was lost with the old WebSocket."""
+        return (self._restart(subscriber_transport(self._sid)),)
+
+    def apply_answer(self, sdp: str, offer_id: int) -> Taken:
+        """Take the answer to the current offer. SdpError, StaleAnswer."""
+        transport = subscriber_transport(self._sid)
+        answer = self._subscriber.apply_answer(sdp, offer_id)
+        commands = self._set_remote(transport, answer.remote_fingerprint, answer.remote_ufrag)
+        sections: list[node_pb2.SendSection] = []
+        for section in answer.sections:
+            wanted = self._wanted.get(TrackSid(section.track_id))
+            if wanted is None:
+                continue  # taken back meanwhile; the next offer frees its m-line
+            section.max_spatial, section.paused = wanted.max_spatial, wanted.paused
+            sections.append(section)
+        configure = node_pb2.ConfigureSend(transport_id=transport, sections=sections)
+        commands.append(node_pb2.Command(configure_send=configure))
+        return Taken(tuple(commands), tuple(s.track_id for s in sections))

@@ -1,0 +1,158 @@
+"""All sessions of this gateway: joins, resumes, and the HTTP edge's questions before a join."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from headwater_api.ids import ParticipantSid
+from headwater_api.reasons import Reason
+from livekit.protocol import models, rtc
+
+from headwater_gateway.room.directory import RoomDirectory
+from headwater_gateway.room.model import IdSource, JoinRequest
+from headwater_gateway.room.ports import Joined, JoinRefusal
+from headwater_gateway.room.requests import permission_of_kind
+from headwater_gateway.room.wire import leave
+from headwater_gateway.signal.session import Session
+from headwater_gateway.signal.types import (
+    CLOSE_NORMAL,
+    CLOSE_TRY_AGAIN,
+    ClientHello,
+    JoinRefused,
+    SignalChannel,
+    VideoGrant,
+)
+
+log = structlog.get_logger(__name__)
+
+STATUS_OF: Final = {
+    Reason.ROOM_NOT_FOUND: 404,
+    Reason.ROOM_LOCKED: 403,
+    Reason.ROOM_FULL: 503,
+    Reason.ROOM_CLOSED: 404,
+    Reason.NO_CAPACITY: 503,
+    Reason.RATE_LIMITED: 503,
+}
+
+
+def join_request(hello: ClientHello) -> JoinRequest:
+    """The room's view of a verified client."""
+    return JoinRequest(
+        identity=hello.identity,
+        name=hello.name,
+        metadata=hello.metadata,
+        attributes=dict(hello.attributes),
+        permission=permission(hello.grants),
+        kind=permission_of_kind(hello.claims.kind),
+        region=hello.region,
+        auto_subscribe=hello.auto_subscribe,
+        protocol=hello.protocol,
+        client_protocol=hello.client_protocol,
+    )
+
+
+def permission(grant: VideoGrant) -> models.ParticipantPermission:
+    """The grants as the protocol's permission."""
+    names = models.TrackSource.keys()
+    return models.ParticipantPermission(
+        can_subscribe=grant.may_subscribe,
+        can_publish=grant.may_publish,
+        can_publish_data=grant.may_publish_data,
+        can_publish_sources=[
+            models.TrackSource.Value(source.upper())
+            for source in grant.can_publish_sources
+            if source.upper() in names
+        ],
+        hidden=grant.hidden,
+        recorder=grant.recorder,
+        can_update_metadata=grant.may_update_own_metadata,
+        agent=grant.agent,
+    )
+
+
+class SessionRunner:
+    """Runs sessions; keeps those whose client may come back."""
+
+    def __init__(self, directory: RoomDirectory, ids: IdSource, unix_ms: Callable[[], int]) -> None:
+        self._directory = directory
+        self._ids, self._unix_ms = ids, unix_ms
+        self._sessions: dict[ParticipantSid, tuple[Session, Joined]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def admit(self, hello: ClientHello) -> None:
+        """RoomPolicy: the room's verdict before the upgrade. A resume is judged by its own session."""
+        if hello.reconnect:
+            return
+        try:
+            self._directory.check(hello.room, join_request(hello))
+        except JoinRefusal as refusal:
+            status = STATUS_OF.get(refusal.reason, 503)
+            raise JoinRefused(status, refusal.reason, refusal.sentence) from None
+
+    async def __call__(self, hello: ClientHello, channel: SignalChannel) -> None:
+        """One WebSocket, from the first frame to its end."""
+        if hello.reconnect:
+            await self._resume(hello, channel)
+        else:
+            await self._join(hello, channel)
+
+    async def _join(self, hello: ClientHello, channel: SignalChannel) -> None:
+        session = Session(hello.room, hello.identity, self._ids, self._unix_ms)
+        try:
+            room, joined = await self._directory.join(hello.room, join_request(hello), session)
+        except (JoinRefusal, TimeoutError) as error:
+            reason = error.reason if isinstance(error, JoinRefusal) else Reason.JOIN_TIMEOUT
+            log.warning("join.refused", room=hello.room, identity=hello.identity, reason=reason)
+            farewell = leave(models.DisconnectReason.JOIN_FAILURE, rtc.LeaveRequest.DISCONNECT)
+            await channel.send(rtc.SignalResponse(leave=farewell))
+            await channel.close(CLOSE_TRY_AGAIN, f"{reason}: {error}")
+            return
+        self._sessions[joined.sid] = (session, joined)
+        await session.start(room, joined, channel)
+        task = asyncio.create_task(session.run(), name=f"session {joined.sid}")
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._on_over(joined.sid, done))
+        await session.serve(channel)
+
+    def _on_over(self, sid: ParticipantSid, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        _, joined = self._sessions.pop(sid, (None, None))
+        if task.cancelled() or task.exception() is None:
+            return
+        log.error("session.task_failed", participant=sid, exc_info=task.exception())
+        for room in self._directory.rooms():
+            if joined is not None and sid in room.state.participants:
+                room.leave(sid, models.DisconnectReason.UNKNOWN_REASON)
+
+    async def _resume(self, hello: ClientHello, channel: SignalChannel) -> None:
+        session, joined = self._sessions.get(hello.reconnect_sid, (None, None))
+        room = self._directory.room(hello.room)
+        known = (
+            session is not None
+            and not session.is_over
+            and (session.room_id, session.identity) == (hello.room, hello.identity)
+        )
+        last_sequence: int | None = None
+        if known and room is not None:
+            last_sequence = await room.resume(hello.reconnect_sid)
+        if session is None or joined is None or last_sequence is None:
+            log.info("resume.unknown", room=hello.room, participant=hello.reconnect_sid)
+            farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
+            await channel.send(rtc.SignalResponse(leave=farewell))
+            await channel.close(CLOSE_NORMAL)
+            return
+        log.info("resume.taken", room=hello.room, participant=hello.reconnect_sid)
+        await session.resume(channel, joined, last_sequence)
+        await session.serve(channel)
+
+    async def aclose(self, deadline_s: float) -> None:
+        """Wait for the farewells of ended rooms, then end what is left."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=deadline_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
