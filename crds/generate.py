@@ -1,9 +1,13 @@
-"""Generates headwater_api.nodev1 from the node's proto. `--check` fails when committed stubs are stale."""
+"""Generates what is derived from the contract. `--check` writes nothing and fails when something is stale.
+
+headwater_api.nodev1 from the node's proto; the CRDs in the chart headwater-crds from the YAML beside this file.
+"""
 
 from __future__ import annotations
 
 import argparse
 import filecmp
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 PROTO = HERE / "proto" / "headwater" / "node" / "v1"
 PACKAGE = "headwater_api/nodev1"
 FILES = ("node_pb2.py", "node_pb2.pyi", "node_pb2_grpc.py", "node_pb2_grpc.pyi")
+CHART_CRDS = HERE.parent / "charts" / "headwater-crds" / "files"
 
 
 def generate(out: Path) -> None:
@@ -33,22 +38,33 @@ def generate(out: Path) -> None:
         raise RuntimeError(f"protoc ended with {code}")
 
 
+def copy_crds(out: Path) -> None:
+    """Puts the CRDs where the chart can read them: Helm sees no file outside its chart."""
+    for crd in sorted(HERE.glob("*.yaml")):
+        shutil.copyfile(crd, out / crd.name)
+
+
+def stale() -> list[str]:
+    """The derived files that differ from what would be written now, or are missing, or have no source."""
+    with tempfile.TemporaryDirectory() as tmp:
+        generate(Path(tmp))
+        _, wrong, missing = filecmp.cmpfiles(Path(tmp) / PACKAGE, HERE / "src" / PACKAGE, FILES, shallow=False)
+    names = sorted({path.name for path in (*HERE.glob("*.yaml"), *CHART_CRDS.glob("*.yaml"))})
+    _, other, lost = filecmp.cmpfiles(HERE, CHART_CRDS, names, shallow=False)
+    return [*wrong, *missing, *(f"charts/headwater-crds/files/{name}" for name in (*other, *lost))]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare only, write nothing")
-    args = parser.parse_args()
-    if not args.check:
+    if not parser.parse_args().check:
         generate(HERE / "src")
+        copy_crds(CHART_CRDS)
         return 0
-    with tempfile.TemporaryDirectory() as tmp:
-        generate(Path(tmp))
-        _, wrong, missing = filecmp.cmpfiles(
-            Path(tmp) / PACKAGE, HERE / "src" / PACKAGE, FILES, shallow=False
-        )
-    if wrong or missing:
-        sys.stderr.write(f"stale stubs: {', '.join([*wrong, *missing])}; run `make generate`\n")
-        return 1
-    return 0
+    found = stale()
+    if found:
+        sys.stderr.write(f"stale: {', '.join(found)}; run `make generate`\n")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
