@@ -82,6 +82,12 @@ class Fleet:
         """Every (subscriber, publisher) pair that has been seen."""
         return {(who, pub): pair for who, bot in self.bots.items() for pub, pair in bot.pairs.items()}
 
+    def fps(self, subscriber: str, publisher: str) -> float:
+        """Decoded frames a second as last reported; 0 for a pair that was never seen."""
+        bot = self.bots.get(subscriber)
+        pair = bot.pairs.get(publisher) if bot else None
+        return pair.fps if pair else 0.0
+
     def dead(self) -> list[str]:
         """One line for each bot process that has ended, with the end of its stderr."""
         lines = []

@@ -1,0 +1,130 @@
+"""Chromium with livekit-client, through the page that the gateway serves."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from playwright.async_api import Page, async_playwright
+from support.clients import bot_spec, bots
+from support.cluster import Cluster
+from support.deadline import until
+from support.protocol_client import ProtocolClient
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+ARTIFACTS = Path(__file__).parents[2] / "artifacts"
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    # Without it a machine with nothing but `lo` gives Chromium no candidate at all.
+    "--allow-loopback-in-peer-connection",
+    "--autoplay-policy=no-user-gesture-required",
+]
+LAYERS = """async () => {
+  const publication = [...headwaterRoom.localParticipant.videoTrackPublications.values()][0];
+  const stats = await publication.track.sender.getStats();
+  return [...stats.values()].filter((s) => s.type === "outbound-rtp" && s.framesEncoded > 5)
+    .map((s) => s.rid).sort();
+}"""
+FRAMES = "(el) => el.querySelector('video').getVideoPlaybackQuality().totalVideoFrames"
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", headless=True, args=SWITCHES
+        )
+        try:
+            page = await browser.new_page(viewport={"width": 1280, "height": 800})
+            yield page
+        finally:
+            await browser.close()
+
+
+async def test_it_joins_publishes_three_layers_and_shows_a_remote_bot(cluster: Cluster, page: Page) -> None:
+    room = "browser"
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    fragment = urlencode({"token": cluster.token(room, "chromium"), "region": "eu"})
+    async with bots([bot_spec(cluster, room, "bot-us", 1, "us")]) as fleet:
+        await page.goto(f"{cluster.page}/#{fragment}")
+        await page.get_by_role("button", name="Join").click()
+        await page.wait_for_selector("body[data-state=connected]", timeout=15_000)
+
+        await until(
+            lambda: (
+                fleet.pairs().get(("bot-us", "chromium")) and fleet.pairs()["bot-us", "chromium"].fps >= 10
+            ),
+            30,
+            f"the bot decodes Chromium's video ({problems})",
+        )
+
+        async def three_layers() -> bool:
+            layers: list[str] = await page.evaluate(LAYERS)
+            return layers == ["f", "h", "q"]
+
+        await until(three_layers, 20, "Chromium encodes three layers")
+
+        tile = page.locator(".tile[data-identity=bot-us]")
+        before = await tile.evaluate(FRAMES)
+        await until(_more(tile, before + 30), 20, "Chromium decodes the bot's video")
+        path = await tile.locator(".path").text_content()
+        assert path and "→" in path
+        ARTIFACTS.mkdir(exist_ok=True)
+        await page.screenshot(path=ARTIFACTS / "browser.png")
+
+        await _each_layer_is_live(cluster, room)
+
+        await page.get_by_role("button", name="Leave").click()
+        await page.wait_for_selector("#join:not([hidden])", timeout=5_000)
+    assert problems == []
+
+
+def _more(tile: object, count: int) -> object:
+    async def enough() -> bool:
+        return int(await tile.evaluate(FRAMES)) >= count  # type: ignore[attr-defined]
+
+    return enough
+
+
+async def _each_layer_is_live(cluster: Cluster, room: str) -> None:
+    """The node forwards whichever of the three layers a subscriber asks for."""
+    from livekit.protocol import models, rtc
+
+    async with ProtocolClient(cluster.gateway, cluster.token(room, "asker"), region="ap") as client:
+        chromium = await until(lambda: client.participants.get("chromium"), 10, "Chromium is in the roster")
+        sid = next(t.sid for t in chromium.tracks if t.type == models.TrackType.VIDEO)
+        seen = await until(
+            lambda: next((s for track, s in client.seen.items() if sid in track and s.frames), None),
+            20,
+            "the first frame",
+        )
+        for quality, size in (("LOW", (320, 180)), ("HIGH", (1280, 720)), ("MEDIUM", (640, 360))):
+            setting = rtc.UpdateTrackSettings(
+                track_sids=[sid], quality=models.VideoQuality.Value(quality), width=size[0], height=size[1]
+            )
+            await client.send(track_setting=setting)
+            await until(
+                lambda wanted=size: seen.sizes and seen.sizes[-1] == wanted,  # type: ignore[misc]
+                20,
+                f"the {quality} layer arrives at {size} (got {seen.sizes})",
+            )
+
+
+async def test_a_bad_token_is_told_plainly(cluster: Cluster, page: Page) -> None:
+    await page.goto(f"{cluster.page}/#{urlencode({'token': 'nonsense'})}")
+    await page.get_by_role("button", name="Join").click()
+    error = page.locator("#error")
+    await error.wait_for(state="visible", timeout=15_000)
+    text = await error.text_content()
+    assert text and "token" in text

@@ -1,0 +1,193 @@
+"""A LiveKit-protocol client made of aiohttp and aiortc: small, and free to misbehave."""
+
+import asyncio
+import fractions
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import av
+import numpy as np
+from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from headwater_sandbox.demo.spec import now_ms
+from headwater_sandbox.demo.watermark import Mark, Painter, read_mark
+from livekit.protocol import models, rtc
+from support.deadline import until
+
+CLOCK_HZ = 90_000
+
+
+class MarkedTrack(VideoStreamTrack):
+    """A watermarked picture at 15 frames a second."""
+
+    def __init__(self, source: int, width: int = 320, height: int = 180) -> None:
+        super().__init__()
+        self._source = source
+        self._painter = Painter(width, height)
+        self._counter = 0
+        self._start = time.monotonic()
+
+    async def recv(self) -> av.VideoFrame:
+        due = self._start + self._counter / 15
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        painter = self._painter
+        data = painter.paint(Mark(self._source, self._counter, now_ms()), 60)
+        planes = np.frombuffer(data, dtype=np.uint8).reshape(painter.height * 3 // 2, painter.width)
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.pts, frame.time_base = self._counter * CLOCK_HZ // 15, fractions.Fraction(1, CLOCK_HZ)
+        self._counter += 1
+        return frame
+
+
+@dataclass
+class Seen:
+    """What was decoded of one remote track."""
+
+    kind: str
+    frames: int = 0
+    marks: list[Mark] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+
+
+def socket_url(gateway: str, **query: str) -> str:
+    """The signalling URL of the dual-peer-connection protocol."""
+    parts = urlsplit(gateway)
+    defaults = {"protocol": "15", "sdk": "python", "version": "1.0.0", "auto_subscribe": "1"}
+    pairs = "&".join(f"{k}={v}" for k, v in (defaults | query).items())
+    return urlunsplit((parts.scheme, parts.netloc, "/rtc", pairs, ""))
+
+
+class ProtocolClient:
+    """Joins, publishes marked video, decodes what it is offered. Use as `async with`."""
+
+    def __init__(self, gateway: str, token: str, **query: str) -> None:
+        self._url = socket_url(gateway, **query)
+        self._token = token
+        self._http = aiohttp.ClientSession()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._publisher: RTCPeerConnection | None = None
+        self._subscriber = RTCPeerConnection()
+        self.socket: aiohttp.ClientWebSocketResponse | None = None
+        self.join: rtc.JoinResponse | None = None
+        self.answer: rtc.SessionDescription | None = None
+        self.messages: list[rtc.SignalResponse] = []
+        self.participants: dict[str, models.ParticipantInfo] = {}
+        self.seen: dict[str, Seen] = {}
+        self.closed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Connects. Raises aiohttp.WSServerHandshakeError with the gateway's status."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        try:
+            self.socket = await self._http.ws_connect(self._url, headers=headers, max_msg_size=2**22)
+        except BaseException:
+            await self._http.close()
+            raise
+        self._tasks.append(asyncio.create_task(self._read()))
+        await until(lambda: self.join, 10, "the join response arrives")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.socket is not None:
+            await self.socket.close()
+        if self._publisher is not None:
+            await self._publisher.close()
+        await self._subscriber.close()
+        await self._http.close()
+
+    async def send(self, **fields: Any) -> None:
+        """One SignalRequest with the given field."""
+        assert self.socket is not None
+        await self.socket.send_bytes(rtc.SignalRequest(**fields).SerializeToString())
+
+    async def wait_for(
+        self, kind: str, within_s: float = 10, match: Callable[[Any], bool] = lambda _: True
+    ) -> Any:
+        """The first message of a kind, received so far or within the time."""
+
+        def find() -> Any:
+            for message in self.messages:
+                if message.WhichOneof("message") == kind and match(getattr(message, kind)):
+                    return getattr(message, kind)
+            return None
+
+        return await until(find, within_s, f"a {kind} message arrives")
+
+    async def publish(self, source: int, width: int = 320, height: int = 180) -> str:
+        """Publishes marked video; returns the track's sid."""
+        track = MarkedTrack(source, width, height)
+        self._publisher = RTCPeerConnection()
+        self._publisher.addTrack(track)
+        request = rtc.AddTrackRequest(
+            cid=track.id,
+            name=f"mark-{source}",
+            type=models.TrackType.VIDEO,
+            source=models.TrackSource.CAMERA,
+            width=width,
+            height=height,
+            layers=[models.VideoLayer(quality=models.VideoQuality.HIGH, width=width, height=height)],
+        )
+        await self.send(add_track=request)
+        published = await self.wait_for("track_published", match=lambda p: p.cid == track.id)
+        await self._publisher.setLocalDescription(await self._publisher.createOffer())
+        local = self._publisher.localDescription
+        await self.send(offer=rtc.SessionDescription(type="offer", sdp=local.sdp))
+        answer = await self.wait_for("answer")
+        await self._publisher.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
+        return str(published.track.sid)
+
+    async def _read(self) -> None:
+        assert self.socket is not None
+        async for frame in self.socket:
+            if frame.type is not aiohttp.WSMsgType.BINARY:
+                continue
+            message = rtc.SignalResponse.FromString(frame.data)
+            self.messages.append(message)
+            kind = message.WhichOneof("message")
+            if kind == "join":
+                self.join = message.join
+                self._note([message.join.participant, *message.join.other_participants])
+            elif kind == "update":
+                self._note(message.update.participants)
+            elif kind == "offer":
+                await self._answer(message.offer)
+        self.closed.set()
+
+    def _note(self, participants: Any) -> None:
+        for participant in participants:
+            self.participants[participant.identity] = participant
+
+    async def _answer(self, offer: rtc.SessionDescription) -> None:
+        pc = self._subscriber
+        await pc.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+        for transceiver in pc.getTransceivers():
+            track = transceiver.receiver.track
+            if track is not None and track.id not in self.seen:
+                self.seen[track.id] = Seen(track.kind)
+                self._tasks.append(asyncio.create_task(self._decode(track)))
+        await pc.setLocalDescription(await pc.createAnswer())
+        local = pc.localDescription
+        await self.send(answer=rtc.SessionDescription(type="answer", sdp=local.sdp, id=offer.id))
+
+    async def _decode(self, track: Any) -> None:
+        seen = self.seen[track.id]
+        while True:
+            frame = await track.recv()
+            seen.frames += 1
+            if track.kind == "video":
+                size = (frame.width, frame.height)
+                if not seen.sizes or seen.sizes[-1] != size:
+                    seen.sizes.append(size)
+                luma = frame.to_ndarray(format="yuv420p")[: frame.height, : frame.width]
+                mark = read_mark(np.ascontiguousarray(luma))
+                if mark is not None:
+                    seen.marks.append(mark)
