@@ -98,7 +98,8 @@ def test_the_models_refuse_wrong_values_too() -> None:
     with_rules_only = {
         "meeting-allow-and-deny", "meeting-by-region", "meeting-lead-time", "meeting-no-duration",
         "meeting-pin-and-deny", "meeting-too-many-expected", "sfucluster-allowed-region",
-        "sfucluster-duplicate-region", "sfucluster-egress-cost", "sfucluster-long-name", "sfucluster-min-over-max",
+        "sfucluster-duplicate-region", "sfucluster-egress-cost", "sfucluster-long-name",
+        "sfucluster-min-over-max",
         "sfucluster-no-coordinates", "sfucluster-own-label", "sfucluster-replicas", "sfucluster-toleration",
         "sfucluster-turn", "sfucluster-unknown-field",
     }  # fmt: skip

@@ -4,7 +4,6 @@
 stopped by its process id. `namespace` gives each test an empty namespace of its own.
 """
 
-import ctypes
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,12 +23,11 @@ from typing import Any, Final, TypeVar
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-BINARY: Final = Path(os.environ.get("HEADWATER_KUBE_SANDBOX", ROOT / "sandbox" / ".build" / "kube-sandbox"))
+BINARY: Final = ROOT / "sandbox" / ".build" / "kube-sandbox"
 KUBECTL: Final = Path(sys.executable).parent / "kubectl"
 CRDS: Final = (ROOT / "crds" / "sfuclusters.yaml", ROOT / "crds" / "meetings.yaml")
 START_SECONDS: Final = 50
 STOP_SECONDS: Final = 30
-_PR_SET_PDEATHSIG: Final = 1
 T = TypeVar("T")
 
 
@@ -90,19 +88,16 @@ def bare_api_server(binary: Path = BINARY) -> Iterator[ApiServer]:
     if not binary.is_file():
         pytest.fail(f"{binary} is missing: run `make setup`", pytrace=False)
     home = Path(tempfile.mkdtemp(prefix="hwk-", dir="/tmp"))  # short: unix socket paths lie below it
-    log = home / "up.log"
+    log, data = home / "up.log", home / "d"
+    command = [str(binary), "up", "--data-dir", str(data), "--components=", "--die-with", str(os.getpid())]
     try:
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [str(binary), "up", "--data-dir", str(home / "d"), "--components="],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 (a single prctl)
+                command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
             )
         try:
-            poll("the API server is ready", START_SECONDS, lambda: _ready(process, log))
-            yield ApiServer(home / "d" / "admin.kubeconfig")
+            poll("the API server is ready", START_SECONDS, partial(_ready, process, data / "state.json", log))
+            yield ApiServer(data / "admin.kubeconfig")
         finally:
             _stop(process)
     finally:
@@ -126,14 +121,13 @@ def namespace(api_server: ApiServer, request: pytest.FixtureRequest) -> Iterator
     api_server.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _ready(process: subprocess.Popen[bytes], log: Path) -> bool:
-    text = log.read_text(errors="replace")
-    assert process.poll() is None, f"the API server ended with {process.returncode}: {text[-2000:]}"
-    return "READY" in text
+def _ready(process: subprocess.Popen[bytes], state: Path, log: Path) -> bool:
+    assert process.poll() is None, f"it ended with {process.returncode}: {log.read_text()[-2000:]}"
+    with suppress(FileNotFoundError, json.JSONDecodeError):  # not there yet, or half written
+        found = json.loads(state.read_text())
+        assert found["phase"] != "failed", f"it failed: {found.get('error')}"
+        return bool(found["phase"] == "ready")
+    return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
