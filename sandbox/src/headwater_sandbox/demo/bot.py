@@ -102,6 +102,8 @@ class Bot:
                 await asyncio.wait_for(room.disconnect(), CLOSE_DEADLINE_S)
 
     def _listen(self, room: rtc.Room) -> None:
+        watching: dict[str, asyncio.Task[None]] = {}
+
         @room.on("disconnected")
         def _(*_: Any) -> None:
             self._gone.set()
@@ -118,15 +120,20 @@ class Bot:
         @room.on("track_subscribed")
         def _(track: Any, publication: Any, participant: Any) -> None:
             pair = self._pairs.setdefault(participant.identity, PairRecorder(participant.identity))
-            if isinstance(track, rtc.RemoteVideoTrack):
-                self._spawn(_watch(track, publication.name, pair))
-            else:
-                self._spawn(_listen_to(track, publication.name, pair))
+            work = _watch if isinstance(track, rtc.RemoteVideoTrack) else _listen_to
+            watching[track.sid] = self._spawn(work(track, publication.name, pair))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        @room.on("track_unsubscribed")
+        def _(track: Any, *_: Any) -> None:
+            # The SDK's video stream does not end with its track: end its reader ourselves.
+            if task := watching.pop(track.sid, None):
+                task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
