@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
-from headwater_api.ids import NodeId, ParticipantSid
+from headwater_api.ids import LinkId, NodeId, ParticipantSid
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from headwater_planner.place import PlacementRequest, PlacementView, Refusal, RegionView, place
@@ -132,7 +132,7 @@ class RoomActor:
         taken = tuple(track_sids)
         self._post(sid, lambda _: tracks.note_subscribed(self._state, taken))
 
-    def leave(self, sid: ParticipantSid, reason: int) -> None:
+    def leave(self, sid: ParticipantSid, reason: models.DisconnectReason) -> None:
         """The participant goes for good."""
 
         def job(now: float) -> None:
@@ -156,7 +156,7 @@ class RoomActor:
         """A node has died: its participants are sent to rejoin."""
         self._post(None, lambda now: self._on_lost(node_id, why, now))
 
-    def end(self, reason: int, why: str) -> None:
+    def end(self, reason: models.DisconnectReason, why: str) -> None:
         """Close the room."""
         self._post(None, lambda _: roster.end(self._state, reason, why))
 
@@ -300,7 +300,7 @@ class RoomActor:
         kind = command.WhichOneof("command")
         self._log.warning("node.command_refused", node=node_id, command=kind, error=error)
         if kind == "open_relay":
-            link_id = links.LinkId(command.open_relay.link_id)
+            link_id = LinkId(command.open_relay.link_id)
             self.inform(lambda state, _: links.reopen_link(state, link_id))
 
     # -- effects ---------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def _targets(room: RoomState, sender: Participant, packet: models.DataPacket) ->
 
 
 def _stamp(sender: Participant, packet: models.DataPacket, *, reliable: bool) -> None:
-    """Names come from the session, whatever the client wrote. The sequence stays: receivers drop repeats by it."""
+    """Names come from the session, whatever was written. The sequence stays: by it repeats are dropped."""
     packet.participant_sid = "" if sender.is_hidden else sender.sid
     packet.participant_identity = "" if sender.is_hidden else sender.identity
     if packet.WhichOneof("value") == "user":

@@ -11,6 +11,7 @@ from livekit.protocol import models
 from headwater_gateway.sdp.types import OfferedSection
 
 HIGHEST_SPATIAL: Final = 2
+NOWHERE: Final = RegionName("")
 
 
 class IdSource(Protocol):
@@ -43,7 +44,7 @@ def transport_owner(transport_id: str) -> ParticipantSid:
 
 @dataclass(frozen=True, slots=True)
 class RoomConfig:
-    """A room's policy: from its Meeting, or the gateway's defaults. Seconds; 0 participants means no limit."""
+    """A room's policy: from its Meeting, or the gateway's defaults. Seconds; 0 participants: no limit."""
 
     max_participants: int = 0
     empty_timeout_s: int = 300  # nobody has ever joined
@@ -66,8 +67,8 @@ class JoinRequest:
     metadata: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
     permission: models.ParticipantPermission = field(default_factory=models.ParticipantPermission)
-    kind: int = models.ParticipantInfo.STANDARD
-    region: RegionName = RegionName("")
+    kind: models.ParticipantInfo.Kind = models.ParticipantInfo.STANDARD
+    region: RegionName = NOWHERE
     auto_subscribe: bool = True
     protocol: int = 0
     client_protocol: int = 0
@@ -78,7 +79,7 @@ class TrackSetting:
     """What a subscriber asked of a track."""
 
     disabled: bool = False
-    quality: int = models.VideoQuality.HIGH
+    quality: models.VideoQuality = models.VideoQuality.HIGH
     width: int = 0
     height: int = 0
 
@@ -120,7 +121,7 @@ class PublishedTrack:
         return self.section is not None and self.codec is not None
 
     @property
-    def kind(self) -> node_pb2.Kind:
+    def kind(self) -> node_pb2.Kind.ValueType:
         audio = self.info.type == models.TrackType.AUDIO
         return node_pb2.KIND_AUDIO if audio else node_pb2.KIND_VIDEO
 
@@ -132,7 +133,7 @@ class WantedTrack:
     track_sid: TrackSid
     publisher: ParticipantSid
     stream_id: str
-    kind: node_pb2.Kind
+    kind: node_pb2.Kind.ValueType
     codec: node_pb2.CodecMap
     max_spatial: int = HIGHEST_SPATIAL
     paused: bool = False
@@ -148,16 +149,16 @@ class Participant:
     metadata: str
     attributes: dict[str, str]
     permission: models.ParticipantPermission
-    kind: int
+    kind: models.ParticipantInfo.Kind
     region: RegionName
     node_id: NodeId
     joined_at_ms: int  # Unix
     auto_subscribe: bool
     protocol: int = 0
     client_protocol: int = 0
-    state: int = models.ParticipantInfo.JOINED
+    state: models.ParticipantInfo.State = models.ParticipantInfo.JOINED
     version: int = 1
-    disconnect_reason: int = models.DisconnectReason.UNKNOWN_REASON
+    disconnect_reason: models.DisconnectReason = models.DisconnectReason.UNKNOWN_REASON
     sections: tuple[OfferedSection, ...] = ()
     tracks: dict[TrackSid, PublishedTrack] = field(default_factory=dict)
     choices: dict[TrackSid, bool] = field(default_factory=dict)

@@ -10,10 +10,10 @@ INTERVAL_S: Final = 5.0
 STALE_S: Final = 12.0
 
 
-def rate(uplink_loss: float, downlink_loss: float, rtt_ms: float) -> tuple[int, float]:
+def rate(uplink_loss: float, downlink_loss: float, rtt_ms: float) -> tuple[models.ConnectionQuality, float]:
     """(ConnectionQuality, score 1…4.5) from loss ratios 0…1 and milliseconds.
 
-    A simplified E-model (ITU-T G.107): delay costs little below 160 ms one way, loss costs from the first per cent.
+    A simplified E-model (ITU-T G.107): delay costs little below 160 ms one way, loss from the first per cent.
     """
     loss = 100.0 * max(0.0, min(1.0, max(uplink_loss, downlink_loss)))
     delay = max(0.0, rtt_ms) / 2
@@ -31,10 +31,12 @@ def rate(uplink_loss: float, downlink_loss: float, rtt_ms: float) -> tuple[int, 
 class QualityBoard:
     """The last verdict for each participant."""
 
-    _verdicts: dict[ParticipantSid, tuple[int, float, float]] = field(default_factory=dict)
+    _verdicts: dict[ParticipantSid, tuple[models.ConnectionQuality, float, float]] = field(
+        default_factory=dict
+    )
     due: float | None = None  # monotonic seconds
 
-    def hear(self, sid: ParticipantSid, verdict: tuple[int, float], now: float) -> None:
+    def hear(self, sid: ParticipantSid, verdict: tuple[models.ConnectionQuality, float], now: float) -> None:
         self._verdicts[sid] = (*verdict, now)
         if self.due is None:
             self.due = now + 1.0

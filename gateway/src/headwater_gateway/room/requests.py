@@ -66,7 +66,7 @@ def update_metadata(
 
 def _metadata_refusal(
     participant: Participant, request: rtc.UpdateParticipantMetadata
-) -> tuple[int, str] | None:
+) -> "tuple[rtc.RequestResponse.Reason, str] | None":
     reasons = rtc.RequestResponse
     if not participant.permission.can_update_metadata:
         return reasons.NOT_ALLOWED, "the token lacks the grant canUpdateOwnMetadata"
@@ -116,7 +116,8 @@ def _sync_state(room: RoomState, participant: Participant, request: rtc.SyncStat
     subscriptions.sync_wanted(room, participant.sid)
 
 
-def permission_of_kind(kind: str) -> int:
+def kind_of(kind: str) -> models.ParticipantInfo.Kind:
     """The protocol's participant kind of a token's `kind` claim."""
-    names = models.ParticipantInfo.Kind.keys()
-    return models.ParticipantInfo.Kind.Value(kind.upper()) if kind.upper() in names else 0
+    kinds = models.ParticipantInfo
+    names = {"ingress": kinds.INGRESS, "egress": kinds.EGRESS, "sip": kinds.SIP, "agent": kinds.AGENT}
+    return names.get(kind.lower(), kinds.STANDARD)

@@ -67,7 +67,7 @@ def others(room: RoomState, sid: ParticipantSid) -> list[models.ParticipantInfo]
     return [participant_info(p) for p in room.visible() if p.sid != sid]
 
 
-def remove(room: RoomState, sid: ParticipantSid, reason: int, now: float) -> None:
+def remove(room: RoomState, sid: ParticipantSid, reason: models.DisconnectReason, now: float) -> None:
     """The participant is gone: its transports, tracks and row with it."""
     participant = room.participants.get(sid)
     if participant is None:
@@ -79,7 +79,7 @@ def remove(room: RoomState, sid: ParticipantSid, reason: int, now: float) -> Non
         room.empty_since = now
 
 
-def _take_off(room: RoomState, participant: Participant, reason: int, now: float) -> None:
+def _take_off(room: RoomState, participant: Participant, reason: models.DisconnectReason, now: float) -> None:
     del room.participants[participant.sid]
     if room.by_identity.get(participant.identity) == participant.sid:
         del room.by_identity[participant.identity]
@@ -130,7 +130,7 @@ def expire(room: RoomState, now: float) -> None:
             remove(room, participant.sid, models.DisconnectReason.SIGNAL_CLOSE, now)
 
 
-def end(room: RoomState, reason: int, why: str) -> None:
+def end(room: RoomState, reason: models.DisconnectReason, why: str) -> None:
     """The room is over: everybody is sent home, every node is told."""
     if room.ended:
         return

@@ -17,7 +17,7 @@ def linear_level(dbov: int) -> float:
     """-dBov 0 (loud) … 127 (silent) as 0…1, in steps."""
     if dbov >= ACTIVE_BELOW_DBOV:
         return 0.0
-    amplitude = 10 ** (-dbov / 20)
+    amplitude = 10.0 ** (-dbov / 20)
     # Speech sits around -30 dBov: the square root spreads it over the scale.
     return max(1, round(amplitude**0.5 * STEPS)) / STEPS
 

@@ -60,7 +60,14 @@ class RoomState:
     def info(self) -> models.Room:
         shown = self.visible()
         publishers = sum(1 for p in shown if p.tracks)
-        return room_info(self.sid, self.room_id, self.config, self.created_ms, len(shown), publishers)
+        return room_info(
+            self.sid,
+            self.room_id,
+            self.config,
+            self.created_ms,
+            participants=len(shown),
+            publishers=publishers,
+        )
 
     # -- telling ---------------------------------------------------------------------------------
 

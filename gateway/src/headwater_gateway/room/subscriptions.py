@@ -7,7 +7,14 @@ from headwater_api.ids import ParticipantSid, TrackSid
 from livekit.protocol import models, rtc
 
 from headwater_gateway.room.effects import SetWanted
-from headwater_gateway.room.model import Audience, Participant, PublishedTrack, TrackSetting, WantedTrack
+from headwater_gateway.room.model import (
+    HIGHEST_SPATIAL,
+    Audience,
+    Participant,
+    PublishedTrack,
+    TrackSetting,
+    WantedTrack,
+)
 from headwater_gateway.room.state import RoomState
 
 MAX_TRACKS_NAMED = 2000
@@ -76,8 +83,9 @@ def wanted_spatial(layers: Sequence[models.VideoLayer], setting: TrackSetting) -
             if have_long >= long_side and have_short >= short_side:
                 return spatial
         return len(ordered) - 1
-    by_quality = {models.VideoQuality.LOW: 0, models.VideoQuality.MEDIUM: 1}
-    return by_quality.get(setting.quality, 2)
+    if setting.quality == models.VideoQuality.LOW:
+        return 0
+    return 1 if setting.quality == models.VideoQuality.MEDIUM else HIGHEST_SPATIAL
 
 
 def _area(layer: models.VideoLayer) -> int:
@@ -165,8 +173,10 @@ def sync_dynacast(room: RoomState, tracks: Iterable[PublishedTrack] | None = Non
 
 
 def _quality_update(track: PublishedTrack, layers: tuple[bool, ...]) -> rtc.SignalResponse:
+    names = (models.VideoQuality.LOW, models.VideoQuality.MEDIUM, models.VideoQuality.HIGH)
     qualities = [
-        rtc.SubscribedQuality(quality=quality, enabled=enabled) for quality, enabled in enumerate(layers)
+        rtc.SubscribedQuality(quality=quality, enabled=enabled)
+        for quality, enabled in zip(names, layers, strict=True)
     ]
     codec = track.info.mime_type.partition("/")[2].lower()
     update = rtc.SubscribedQualityUpdate(

@@ -39,12 +39,12 @@ MIME_OF_CODEC: Final = {
 }
 
 
-def codec_named(request: rtc.AddTrackRequest) -> int:
+def codec_named(request: rtc.AddTrackRequest) -> node_pb2.Codec.ValueType:
     """The codec that add_track asks for, as the node's enum; 0: none named, or none that we know."""
     if not request.simulcast_codecs:
-        return int(node_pb2.CODEC_UNSPECIFIED)
+        return node_pb2.CODEC_UNSPECIFIED
     name = request.simulcast_codecs[0].codec.rpartition("/")[2].lower()
-    return int(CODEC_OF_MIME.get(name, node_pb2.CODEC_UNSPECIFIED))
+    return CODEC_OF_MIME.get(name, node_pb2.CODEC_UNSPECIFIED)
 
 
 def add_track(room: RoomState, participant: Participant, request: rtc.AddTrackRequest, now: float) -> None:
@@ -67,16 +67,16 @@ def add_track(room: RoomState, participant: Participant, request: rtc.AddTrackRe
     bind(room, participant, now)
 
 
-def _refusal(participant: Participant, request: rtc.AddTrackRequest) -> tuple[int, str] | None:
+def _refusal(
+    participant: Participant, request: rtc.AddTrackRequest
+) -> "tuple[rtc.RequestResponse.Reason, str] | None":
     reasons = rtc.RequestResponse
     permission = participant.permission
     allowed = permission.can_publish_sources
     if not permission.can_publish or (allowed and request.source not in allowed):
         return reasons.NOT_ALLOWED, "the token's grants do not allow this source to be published"
-    if request.sid:
-        return reasons.UNSUPPORTED_TYPE, "a second codec for a published track is not supported"
-    if request.type not in (models.TrackType.AUDIO, models.TrackType.VIDEO):
-        return reasons.UNSUPPORTED_TYPE, "add_track.type must be AUDIO or VIDEO"
+    if request.sid or request.type not in (models.TrackType.AUDIO, models.TrackType.VIDEO):
+        return reasons.UNSUPPORTED_TYPE, "add_track takes AUDIO and VIDEO, and one codec for each track"
     if not request.cid or len(request.cid) > MAX_NAME or len(request.name) > MAX_NAME:
         return reasons.LIMIT_EXCEEDED, f"add_track.cid and name must have 1 to {MAX_NAME} characters"
     if len(request.layers) > MAX_LAYERS or len(request.simulcast_codecs) > MAX_LAYERS:
@@ -191,7 +191,7 @@ def _configure(room: RoomState, participant: Participant) -> None:
 
 
 def mute(room: RoomState, participant: Participant, request: rtc.MuteTrackRequest, now: float) -> None:
-    """`mute` by the owner. Media may go on arriving: dropping it at the node could cost the first key frame."""
+    """`mute` by the owner. Dropping its media at the node could cost the first key frame afterwards."""
     track = participant.tracks.get(TrackSid(request.sid))
     if track is not None and track.info.muted != request.muted:
         track.info.muted = request.muted
@@ -226,7 +226,7 @@ def forget_tracks(room: RoomState, gone: Iterable[TrackSid]) -> None:
             participant.settings.pop(track, None)
 
 
-def note_codec(room: RoomState, track_id: str, codec: int) -> None:
+def note_codec(room: RoomState, track_id: str, codec: node_pb2.Codec.ValueType) -> None:
     """The node saw which codec the publisher really sends: subscribers must get that one."""
     track = room.tracks.get(TrackSid(track_id))
     if track is None or track.section is None or codec in (0, node_pb2.CODEC_RTX):

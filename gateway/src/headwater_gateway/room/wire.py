@@ -28,7 +28,7 @@ def participant_info(participant: Participant) -> models.ParticipantInfo:
 
 
 def room_info(
-    sid: str, name: str, config: RoomConfig, created_ms: int, participants: int, publishers: int
+    sid: str, name: str, config: RoomConfig, created_ms: int, *, participants: int, publishers: int
 ) -> models.Room:
     """The room's own row. `created_ms` is Unix time."""
     return models.Room(
@@ -49,17 +49,10 @@ def room_info(
 PUBLISH_CODECS = ("audio/opus", "audio/red", "video/VP8", "video/H264", "video/VP9", "video/AV1")
 
 
-def leave(reason: int, action: int) -> rtc.LeaveRequest:
+def leave(reason: models.DisconnectReason, action: rtc.LeaveRequest.Action) -> rtc.LeaveRequest:
     """`leave` for clients old (can_reconnect) and new (action)."""
     return rtc.LeaveRequest(
         reason=reason,
         action=action,
         can_reconnect=action != rtc.LeaveRequest.DISCONNECT,
-    )
-
-
-def refused(request_id: int, reason: int, message: str) -> rtc.SignalResponse:
-    """The answer to a request that is not carried out. The caller adds the request itself if it must be echoed."""
-    return rtc.SignalResponse(
-        request_response=rtc.RequestResponse(request_id=request_id, reason=reason, message=message)
     )

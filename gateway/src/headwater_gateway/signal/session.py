@@ -72,10 +72,9 @@ class Session:
         self._is_over = False
         self._log = log.bind(room=room_id, identity=identity)
 
-    @property
-    def is_over(self) -> bool:
-        """The participant is gone: nothing to resume."""
-        return self._is_over
+    def belongs_to(self, room_id: RoomId, identity: ParticipantIdentity) -> bool:
+        """Whether that participant of that room may resume it."""
+        return not self._is_over and (self.room_id, self.identity) == (room_id, identity)
 
     # -- ClientPort ------------------------------------------------------------------------------
 
@@ -257,7 +256,7 @@ class Session:
         await self._offer_if_due()
 
     async def _offer_if_due(self) -> None:
-        """One offer at a time, and only while there is a client to answer; changes meanwhile are collected."""
+        """One offer at a time, and only with a client to answer; changes meanwhile are collected."""
         assert self._media is not None
         if self._channel is not None and self._media.offer_due():
             await self._offer()

@@ -54,7 +54,7 @@ class SessionMedia:
         self._subscriber = SubscriberNegotiation()
         self._local = {t: self._credentials() for t in self._transports()}
         self._remote: dict[str, tuple[str, str]] = {}
-        self._preferred: dict[str, int] = {}
+        self._preferred: dict[str, node_pb2.Codec.ValueType] = {}
         self._wanted: dict[TrackSid, WantedTrack] = {}
         self._ssrcs: dict[TrackSid, tuple[int, int]] = {}
 
@@ -88,7 +88,7 @@ class SessionMedia:
 
     # -- publisher -------------------------------------------------------------------------------
 
-    def prefer(self, cid: str, codec: int) -> None:
+    def prefer(self, cid: str, codec: node_pb2.Codec.ValueType) -> None:
         """add_track named a codec for this cid."""
         if codec and len(self._preferred) < 1000:
             self._preferred[cid] = codec
@@ -148,6 +148,7 @@ class SessionMedia:
             codec=track.codec,
             ssrc=ssrc,
             rtx_ssrc=rtx_ssrc,
+            stream_id=track.stream_id,
         )
 
     def _update(self, track_sid: str, max_spatial: int, paused: bool) -> node_pb2.Command:

@@ -12,7 +12,7 @@ from livekit.protocol import models, rtc
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.model import IdSource, JoinRequest
 from headwater_gateway.room.ports import Joined, JoinRefusal
-from headwater_gateway.room.requests import permission_of_kind
+from headwater_gateway.room.requests import kind_of
 from headwater_gateway.room.wire import leave
 from headwater_gateway.signal.session import Session
 from headwater_gateway.signal.types import (
@@ -26,6 +26,12 @@ from headwater_gateway.signal.types import (
 
 log = structlog.get_logger(__name__)
 
+SOURCES: Final = {
+    "camera": models.TrackSource.CAMERA,
+    "microphone": models.TrackSource.MICROPHONE,
+    "screen_share": models.TrackSource.SCREEN_SHARE,
+    "screen_share_audio": models.TrackSource.SCREEN_SHARE_AUDIO,
+}
 STATUS_OF: Final = {
     Reason.ROOM_NOT_FOUND: 404,
     Reason.ROOM_LOCKED: 403,
@@ -44,7 +50,7 @@ def join_request(hello: ClientHello) -> JoinRequest:
         metadata=hello.metadata,
         attributes=dict(hello.attributes),
         permission=permission(hello.grants),
-        kind=permission_of_kind(hello.claims.kind),
+        kind=kind_of(hello.claims.kind),
         region=hello.region,
         auto_subscribe=hello.auto_subscribe,
         protocol=hello.protocol,
@@ -54,15 +60,12 @@ def join_request(hello: ClientHello) -> JoinRequest:
 
 def permission(grant: VideoGrant) -> models.ParticipantPermission:
     """The grants as the protocol's permission."""
-    names = models.TrackSource.keys()
     return models.ParticipantPermission(
         can_subscribe=grant.may_subscribe,
         can_publish=grant.may_publish,
         can_publish_data=grant.may_publish_data,
         can_publish_sources=[
-            models.TrackSource.Value(source.upper())
-            for source in grant.can_publish_sources
-            if source.upper() in names
+            SOURCES[name] for name in map(str.lower, grant.can_publish_sources) if name in SOURCES
         ],
         hidden=grant.hidden,
         recorder=grant.recorder,
@@ -120,31 +123,27 @@ class SessionRunner:
 
     def _on_over(self, sid: ParticipantSid, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        _, joined = self._sessions.pop(sid, (None, None))
+        self._sessions.pop(sid, None)
         if task.cancelled() or task.exception() is None:
             return
         log.error("session.task_failed", participant=sid, exc_info=task.exception())
         for room in self._directory.rooms():
-            if joined is not None and sid in room.state.participants:
+            if sid in room.state.participants:
                 room.leave(sid, models.DisconnectReason.UNKNOWN_REASON)
 
     async def _resume(self, hello: ClientHello, channel: SignalChannel) -> None:
-        session, joined = self._sessions.get(hello.reconnect_sid, (None, None))
+        entry = self._sessions.get(hello.reconnect_sid) if hello.reconnect_sid else None
         room = self._directory.room(hello.room)
-        known = (
-            session is not None
-            and not session.is_over
-            and (session.room_id, session.identity) == (hello.room, hello.identity)
-        )
         last_sequence: int | None = None
-        if known and room is not None:
-            last_sequence = await room.resume(hello.reconnect_sid)
-        if session is None or joined is None or last_sequence is None:
+        if entry is not None and room is not None and entry[0].belongs_to(hello.room, hello.identity):
+            last_sequence = await room.resume(entry[1].sid)
+        if entry is None or last_sequence is None:
             log.info("resume.unknown", room=hello.room, participant=hello.reconnect_sid)
             farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
             await channel.send(rtc.SignalResponse(leave=farewell))
             await channel.close(CLOSE_NORMAL)
             return
+        session, joined = entry
         log.info("resume.taken", room=hello.room, participant=hello.reconnect_sid)
         await session.resume(channel, joined, last_sequence)
         await session.serve(channel)
