@@ -1,11 +1,11 @@
 """Chromium with livekit-client, through the page that the gateway serves."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Locator, Page, async_playwright
 from support.clients import bot_spec, bots
 from support.cluster import Cluster
 from support.deadline import until
@@ -91,9 +91,9 @@ async def test_it_joins_publishes_three_layers_and_shows_a_remote_bot(cluster: C
     assert problems == []
 
 
-def _more(tile: object, count: int) -> object:
+def _more(tile: Locator, count: int) -> Callable[[], Awaitable[bool]]:
     async def enough() -> bool:
-        return int(await tile.evaluate(FRAMES)) >= count  # type: ignore[attr-defined]
+        return int(await tile.evaluate(FRAMES)) >= count
 
     return enough
 
@@ -112,7 +112,7 @@ async def _each_layer_is_live(cluster: Cluster, room: str) -> None:
         )
         for quality, size in (("LOW", (320, 180)), ("HIGH", (1280, 720)), ("MEDIUM", (640, 360))):
             setting = rtc.UpdateTrackSettings(
-                track_sids=[sid], quality=models.VideoQuality.Value(quality), width=size[0], height=size[1]
+                track_sids=[sid], quality=quality, width=size[0], height=size[1]
             )
             await client.send(track_setting=setting)
             await until(

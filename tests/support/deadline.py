@@ -1,21 +1,21 @@
 """Waiting without sleeping: poll until a condition holds or the deadline passes."""
 
 import asyncio
+import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-_T = TypeVar("_T")
+from collections.abc import Callable
+from typing import Any
 
 
-async def until(
-    probe: Callable[[], _T | Awaitable[_T | None] | None], within_s: float, what: str, every_s: float = 0.05
-) -> _T:
-    """The first truthy value of `probe`; AssertionError naming `what` after `within_s` seconds."""
+async def until(probe: Callable[[], Any], within_s: float, what: str, every_s: float = 0.05) -> Any:
+    """The first truthy value of `probe` (awaited where it is awaitable).
+
+    AssertionError naming `what` after `within_s` seconds.
+    """
     deadline = time.monotonic() + within_s
     while True:
         value = probe()
-        if isinstance(value, Awaitable):
+        if inspect.isawaitable(value):
             value = await value
         if value:
             return value
