@@ -22,12 +22,16 @@ from headwater_gateway.signal.types import RoomPlane
 
 _log = structlog.get_logger(__name__)
 
+OnListening = Callable[[str, int], None]
 PlaneFactory = Callable[[Settings, Metrics], AbstractAsyncContextManager[RoomPlane]]
 
 
-async def run(settings: Settings, open_plane: PlaneFactory, stop: asyncio.Event) -> None:
+async def run(
+    settings: Settings, open_plane: PlaneFactory, stop: asyncio.Event, on_listening: OnListening | None = None
+) -> None:
     """Serve until `stop` is set, then send every session away and return.
 
+    `on_listening` hears ("admin" or "signal", port): with port 0 the system chooses one.
     The admin port opens first and closes last: liveness is the loop's own, whatever else is missing.
     """
     metrics = Metrics()
@@ -36,7 +40,11 @@ async def run(settings: Settings, open_plane: PlaneFactory, stop: asyncio.Event)
     async with AsyncExitStack() as stack:
         state = _Readiness()
         admin = admin_app(metrics, state.unready)
-        await stack.enter_async_context(serving(admin, settings.bind_address, settings.admin_port))
+        report = on_listening or _no_report
+        report(
+            "admin",
+            await stack.enter_async_context(serving(admin, settings.bind_address, settings.admin_port)),
+        )
         plane = await stack.enter_async_context(open_plane(settings, metrics))
         state.plane = plane
         forwarder = await stack.enter_async_context(
@@ -60,12 +68,17 @@ async def run(settings: Settings, open_plane: PlaneFactory, stop: asyncio.Event)
                 proxies,
             )
         )
+        report("signal", port)
         _log.info("gateway serves", address=settings.bind_address, port=port, gateway=settings.gateway)
         await stop.wait()
         state.stopping = gatekeeper.draining = True
         _log.info("gateway stops: sending sessions away", seconds=settings.shutdown_seconds)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(plane.close(settings.shutdown_seconds), settings.shutdown_seconds + 1.0)
+
+
+def _no_report(name: str, port: int) -> None:
+    """Nobody asked for the ports."""
 
 
 class _Readiness:
