@@ -41,8 +41,8 @@ rust-check:
 	$(CARGO) clippy $(RUST) --workspace --all-targets -- -D warnings
 
 go-check:
-	@test -z "$$(cd sandbox && gofmt -l *.go)" || { cd sandbox && gofmt -d *.go; exit 1; }
-	cd sandbox && CGO_ENABLED=0 go vet ./...
+	@test -z "$$(gofmt -l sandbox/cmd sandbox/internal)" || { gofmt -d sandbox/cmd sandbox/internal; exit 1; }
+	cd sandbox && CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false" go vet ./...
 
 rust-test:
 	$(CARGO) test $(RUST) --workspace
@@ -60,7 +60,7 @@ fmt: ## Format all code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --manifest-path sfu-node/Cargo.toml --all
-	gofmt -w sandbox/*.go
+	gofmt -w sandbox/cmd sandbox/internal
 
 generate: ## Make the committed stubs from the proto
 	$(BIN)/python crds/generate.py
