@@ -14,7 +14,7 @@ from livekit.protocol import models, rtc
 from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import effects, events, links, roster, tracks
-from headwater_gateway.room.model import JoinRequest, transport_owner
+from headwater_gateway.room.model import JoinRequest, RoomConfig, transport_owner
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.state import RoomState
@@ -355,14 +355,21 @@ class RoomActor:
             queue.close()
 
 
+def check_policy(config: RoomConfig, *, returning: bool = False) -> None:
+    """What a room's policy says of anybody. JoinRefusal."""
+    if config.has_ended and not returning:
+        raise JoinRefusal(Reason.MEETING_ENDED, "the meeting has ended")
+    if config.locked and not returning:
+        raise JoinRefusal(Reason.ROOM_LOCKED, "the room is locked")
+
+
 def check_join(state: RoomState, request: JoinRequest) -> None:
     """The room's own policy. JoinRefusal names what stands against it."""
     config = state.config
     if state.ended:
         raise JoinRefusal(Reason.ROOM_CLOSED, f"the room has ended: {state.ended}")
     returning = state.of_identity(request.identity) is not None
-    if config.locked and not returning:
-        raise JoinRefusal(Reason.ROOM_LOCKED, "the room is locked")
+    check_policy(config, returning=returning)
     limit = config.max_participants
     if limit and not returning and len(state.visible()) >= limit and not request.permission.hidden:
         raise JoinRefusal(Reason.ROOM_FULL, f"the room has its {limit} participants")

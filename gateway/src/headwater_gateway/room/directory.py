@@ -15,7 +15,7 @@ from livekit.protocol import models
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
-from headwater_gateway.room.actor import RoomActor, check_join
+from headwater_gateway.room.actor import RoomActor, check_join, check_policy
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
@@ -70,9 +70,7 @@ class RoomDirectory:
         if actor is not None and not actor.state.ended:
             check_join(actor.state, request)
             return
-        config = self._config_of(room_id)
-        if config.locked:
-            raise JoinRefusal(Reason.ROOM_LOCKED, "the room is locked")
+        check_policy(self._config_of(room_id))
 
     async def join(self, room_id: RoomId, request: JoinRequest, port: ClientPort) -> tuple[RoomActor, Joined]:
         """Join, making the room if need be. JoinRefusal, TimeoutError."""

@@ -50,6 +50,7 @@ class RoomConfig:
     empty_timeout_s: int = 300  # nobody has ever joined
     departure_timeout_s: int = 20  # everybody has left
     locked: bool = False
+    has_ended: bool = False  # its Meeting is over: nobody new comes in
     metadata: str = ""
     allowed_regions: frozenset[RegionName] = frozenset()
     denied_regions: frozenset[RegionName] = frozenset()

@@ -1,5 +1,6 @@
 """Who speaks: deltas of loudness from the nodes' audio levels."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,9 +18,9 @@ def linear_level(dbov: int) -> float:
     """-dBov 0 (loud) … 127 (silent) as 0…1, in steps."""
     if dbov >= ACTIVE_BELOW_DBOV:
         return 0.0
-    amplitude = 10.0 ** (-dbov / 20)
+    amplitude = math.pow(10, -dbov / 20)
     # Speech sits around -30 dBov: the square root spreads it over the scale.
-    return max(1, round(amplitude**0.5 * STEPS)) / STEPS
+    return max(1, round(math.sqrt(amplitude) * STEPS)) / STEPS
 
 
 @dataclass(slots=True)

@@ -35,6 +35,7 @@ SOURCES: Final = {
 STATUS_OF: Final = {
     Reason.ROOM_NOT_FOUND: 404,
     Reason.ROOM_LOCKED: 403,
+    Reason.MEETING_ENDED: 403,
     Reason.ROOM_FULL: 503,
     Reason.ROOM_CLOSED: 404,
     Reason.NO_CAPACITY: 503,

@@ -1,0 +1,94 @@
+"""Kubernetes objects as the gateway's own terms. Pure; nothing raises for an object of odd shape."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from headwater_api.ids import GatewayId, NodeId, RegionName
+from headwater_api.meeting import ENDED, Meeting
+from headwater_api.sfucluster import SFUCluster
+from headwater_api.wellknown import LABEL_REGION, PORT_NODE_GRPC, PORT_SIGNAL
+from headwater_planner.geo_distance import Coordinates
+from pydantic import ValidationError
+
+from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.room.model import RoomConfig
+from headwater_gateway.signal.types import GatewayPeer
+
+log = structlog.get_logger(__name__)
+
+Object = Mapping[str, Any]
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def has_ended(pod: Object) -> bool:
+    """The Pod's processes are gone for good."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def node_pod(pod: Object) -> NodePod | None:
+    """The node behind an SFU Pod; None while it has no address, and once it has ended."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    ip = status.get("podIP", "")
+    region = metadata.get("labels", {}).get(LABEL_REGION, "")
+    if not ip or not region or has_ended(pod):
+        return None
+    return NodePod(NodeId(metadata["name"]), RegionName(region), f"{_host(ip)}:{PORT_NODE_GRPC}")
+
+
+def gateway_peer(pod: Object) -> GatewayPeer | None:
+    """A gateway Pod that serves; None while it is not ready or on its way out."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or ()}
+    if metadata.get("deletionTimestamp") or conditions.get("Ready") != "True" or not status.get("podIP"):
+        return None
+    return GatewayPeer(GatewayId(metadata["name"]), f"http://{_host(status['podIP'])}:{PORT_SIGNAL}")
+
+
+def cluster_regions(cluster: Object) -> dict[RegionName, Coordinates | None] | None:
+    """The regions of an SFUCluster; None for one that cannot be read."""
+    try:
+        parsed = SFUCluster.model_validate(cluster)
+    except ValidationError as error:
+        log.warning("kube.cluster_unreadable", name=cluster["metadata"]["name"], reason=_first(error))
+        return None
+    return {
+        RegionName(r.name): (
+            Coordinates(r.coordinates.latitude, r.coordinates.longitude) if r.coordinates else None
+        )
+        for r in parsed.spec.regions
+    }
+
+
+def meeting_config(meeting: Object, defaults: RoomConfig) -> RoomConfig | None:
+    """The room's policy from its Meeting; None for one that cannot be read."""
+    try:
+        parsed = Meeting.model_validate(meeting)
+    except ValidationError as error:
+        log.warning("kube.meeting_unreadable", name=meeting["metadata"]["name"], reason=_first(error))
+        return None
+    spec = parsed.spec
+    allowed = spec.placement.pin or spec.placement.allow
+    denied = () if spec.placement.pin else spec.placement.deny
+    timeout = int(spec.empty_timeout.total_seconds())
+    return RoomConfig(
+        max_participants=spec.max_participants or 0,
+        empty_timeout_s=timeout,
+        departure_timeout_s=timeout,
+        locked=spec.access.locked,
+        metadata=defaults.metadata,
+        allowed_regions=frozenset(RegionName(r) for r in allowed),
+        denied_regions=frozenset(RegionName(r) for r in denied),
+        max_spatial=spec.media.max_video_layer,
+        resume_grace_s=defaults.resume_grace_s,
+        move_grace_s=defaults.move_grace_s,
+        has_ended=any(c.type == ENDED and c.status == "True" for c in parsed.status.conditions),
+    )
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

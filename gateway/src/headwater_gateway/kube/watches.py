@@ -1,0 +1,155 @@
+"""The gateway's watches in one place: what they feed, and whether they have been read once."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from headwater_api import wellknown
+from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
+from headwater_planner.geo_distance import Coordinates
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from headwater_gateway.kube import views
+from headwater_gateway.kube.reflector import CallbackSink, Object, Reflector
+from headwater_gateway.room.directory import RoomDirectory
+from headwater_gateway.room.model import RoomConfig
+from headwater_gateway.signal.types import GatewayPeer
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_KUBECONFIG: Final = "~/.kube/config"
+
+
+async def open_api(environ: Mapping[str, str]) -> ApiClient:
+    """The API server's address and credentials: the Pod's own, or $KUBECONFIG's current context.
+
+    Raises kubernetes' ConfigException where neither is there.
+    """
+    configuration = Configuration()
+    configuration.client_session_kwargs = {"trust_env": False}
+    if environ.get("KUBERNETES_SERVICE_HOST") and not environ.get("KUBECONFIG"):
+        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    else:
+        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG,
+            client_configuration=configuration,
+            persist_config=False,
+        )
+    return ApiClient(configuration=configuration)
+
+
+class Fleet:
+    """What is known of regions and gateways. Filled by the watches, read on the join path."""
+
+    def __init__(self, directory: RoomDirectory, defaults: RoomConfig) -> None:
+        self._directory, self._defaults = directory, defaults
+        self._clusters: dict[str, dict[RegionName, Coordinates | None]] = {}
+        self.gateways: dict[str, GatewayPeer] = {}
+
+    def regions(self) -> dict[RegionName, Coordinates | None]:
+        """All regions of all clusters."""
+        merged: dict[RegionName, Coordinates | None] = {}
+        for cluster in self._clusters.values():
+            merged.update(cluster)
+        return merged
+
+    def owner_among(self, room: RoomId, myself: GatewayId) -> GatewayPeer | None:
+        """Rendezvous hashing over the gateways that serve: the same answer at each. None: this one."""
+        names = {peer.gateway for peer in self.gateways.values()} | {myself}
+
+        def weight(name: GatewayId) -> bytes:
+            return hashlib.blake2b(f"{name}\n{room}".encode(), digest_size=8).digest()
+
+        best = max(names, key=weight)
+        return next((p for p in self.gateways.values() if p.gateway == best and best != myself), None)
+
+    def pod_seen(self, name: str, body: Object) -> None:
+        pod = views.node_pod(body)
+        if pod is not None:
+            self._directory.pool.pod_seen(pod)
+        elif views.has_ended(body):
+            self._directory.pool.pod_gone(NodeId(name), "its Pod has ended")
+
+    def pod_gone(self, name: str) -> None:
+        self._directory.pool.pod_gone(NodeId(name))
+
+    def gateway_seen(self, name: str, body: Object) -> None:
+        peer = views.gateway_peer(body)
+        if peer is not None:
+            self.gateways[name] = peer
+        else:
+            self.gateways.pop(name, None)
+
+    def gateway_gone(self, name: str) -> None:
+        self.gateways.pop(name, None)
+
+    def cluster_seen(self, name: str, body: Object) -> None:
+        regions = views.cluster_regions(body)
+        if regions is not None:
+            self._clusters[name] = regions
+
+    def cluster_gone(self, name: str) -> None:
+        self._clusters.pop(name, None)
+
+    def meeting_seen(self, name: str, body: Object) -> None:
+        config = views.meeting_config(body, self._defaults)
+        if config is not None:
+            self._directory.meeting_seen(RoomId(name), config)
+
+    def meeting_gone(self, name: str) -> None:
+        self._directory.meeting_gone(RoomId(name))
+
+
+class Watches:
+    """Owner of the reflectors' tasks."""
+
+    def __init__(self, api: ApiClient, namespace: str, fleet: Fleet, rng: random.Random) -> None:
+        pods = f"/api/v1/namespaces/{namespace}/pods"
+        ours = f"/apis/{wellknown.GROUP}/{wellknown.VERSION}/namespaces/{namespace}"
+        nodes = f"{wellknown.LABEL_MANAGED_BY}={wellknown.MANAGED_BY}"
+        nodes += f",{wellknown.LABEL_COMPONENT}={wellknown.COMPONENT_SFU}"
+        gateways = f"{wellknown.LABEL_COMPONENT}={wellknown.COMPONENT_GATEWAY}"
+        self._api = api
+        self._reflectors = {
+            "SFU Pods": Reflector(api, pods, CallbackSink(fleet.pod_seen, fleet.pod_gone), rng, labels=nodes),
+            "gateway Pods": Reflector(
+                api, pods, CallbackSink(fleet.gateway_seen, fleet.gateway_gone), rng, labels=gateways
+            ),
+            "SFUClusters": Reflector(
+                api, f"{ours}/sfuclusters", CallbackSink(fleet.cluster_seen, fleet.cluster_gone), rng
+            ),
+            "Meetings": Reflector(
+                api, f"{ours}/meetings", CallbackSink(fleet.meeting_seen, fleet.meeting_gone), rng
+            ),
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to follow."""
+        for name, reflector in self._reflectors.items():
+            task = asyncio.create_task(reflector.run(), name=f"watch {name}")
+            task.add_done_callback(_report)
+            self._tasks.append(task)
+
+    def missing(self) -> list[str]:
+        """What has never been read yet."""
+        return [name for name, reflector in self._reflectors.items() if not reflector.synced.is_set()]
+
+    def dead(self) -> list[str]:
+        """Watches that have ended by a fault of ours."""
+        return [t.get_name() for t in self._tasks if t.done()]
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("kube.watch_died", task=task.get_name(), exc_info=task.exception())

@@ -1,0 +1,128 @@
+"""What stands behind the HTTP edge: watches, nodes, rooms and sessions, put together."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+from headwater_api.ids import NodeId, RegionName, RoomId
+from headwater_planner.geo_distance import Coordinates
+from headwater_planner.place import RegionView
+
+from headwater_gateway.kube.watches import Fleet, Watches, open_api
+from headwater_gateway.metrics import Metrics
+from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
+from headwater_gateway.room.ids import SystemIds
+from headwater_gateway.room.model import RoomConfig
+from headwater_gateway.settings import Settings, SettingsError
+from headwater_gateway.signal.session_runner import SessionRunner
+from headwater_gateway.signal.types import ClientHello, GatewayPeer, SignalChannel
+
+log = structlog.get_logger(__name__)
+
+# Nodes by hand, for a gateway without Kubernetes: "name=region@ip:port,…".
+ENV_STATIC_NODES: Final = "HEADWATER_STATIC_NODES"
+
+
+def unix_ms() -> int:
+    """Now, Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def parse_static_nodes(text: str) -> tuple[NodePod, ...]:
+    """Nodes of HEADWATER_STATIC_NODES. SettingsError shows the entry that is wrong."""
+    nodes = []
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, _, rest = entry.partition("=")
+        region, _, address = rest.partition("@")
+        if not name or not region or not address.rpartition(":")[2].isdigit():
+            raise SettingsError(f"{ENV_STATIC_NODES}: {entry!r} is not name=region@ip:port")
+        nodes.append(NodePod(NodeId(name), RegionName(region), address))
+    return tuple(nodes)
+
+
+class Plane:
+    """The RoomPlane of a running gateway."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: RoomDirectory,
+        runner: SessionRunner,
+        fleet: Fleet,
+        static: tuple[NodePod, ...],
+    ) -> None:
+        self._settings = settings
+        self._directory, self._runner, self._fleet = directory, runner, fleet
+        self._static = static
+        self.watches: Watches | None = None
+        self._closed = False
+
+    async def admit(self, hello: ClientHello) -> None:
+        await self._runner.admit(hello)
+
+    async def run_session(self, hello: ClientHello, channel: SignalChannel) -> None:
+        await self._runner(hello, channel)
+
+    def regions(self) -> Mapping[RegionName, Coordinates | None]:
+        known = self._fleet.regions()
+        return known or {node.region: None for node in self._static}
+
+    def owner(self, room: RoomId) -> GatewayPeer | None:
+        # A room that lives here stays here, whoever joins the gateways meanwhile.
+        if self._directory.room(room) is not None:
+            return None
+        return self._fleet.owner_among(room, self._settings.gateway)
+
+    def unready(self) -> str:
+        if self._closed:
+            return "shutting down"
+        if self.watches is None:
+            return ""
+        missing = self.watches.missing() + self.watches.dead()
+        return f"not read yet from the API server: {', '.join(missing)}" if missing else ""
+
+    async def close(self, deadline: float) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._directory.aclose(deadline / 3)
+        await self._runner.aclose(deadline / 3)
+
+
+@asynccontextmanager
+async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plane]:
+    """Start following nodes and the API server; end all of it with the block."""
+    del metrics  # counted at the edge so far
+    ids, defaults = SystemIds(), RoomConfig()
+    fleet_box: list[Fleet] = []
+
+    def regions() -> tuple[RegionView, ...]:
+        known = fleet_box[0].regions() if fleet_box else {}
+        return tuple(RegionView(name, place) for name, place in known.items())
+
+    options = DirectoryOptions(settings.auto_create_rooms, defaults, regions)
+    directory = RoomDirectory(settings.gateway, settings.node_token, options, ids=ids)
+    fleet = Fleet(directory, defaults)
+    fleet_box.append(fleet)
+    runner = SessionRunner(directory, ids, unix_ms)
+    static = parse_static_nodes(os.environ.get(ENV_STATIC_NODES, ""))
+    plane = Plane(settings, directory, runner, fleet, static)
+    for node in static:
+        directory.pool.pod_seen(node)
+    if not static:
+        api = await open_api(os.environ)
+        plane.watches = Watches(api, settings.namespace, fleet, random.Random())
+        plane.watches.start()
+    try:
+        yield plane
+    finally:
+        if plane.watches is not None:
+            await plane.watches.aclose()
+        async with asyncio.timeout(10):
+            await plane.close(3.0)
