@@ -218,3 +218,13 @@ async def test_aiortc_takes_the_answer() -> None:
         await asyncio.gather(task, return_exceptions=True)
     finally:
         await peer.close()
+
+
+def test_rust_clients_placeholders_are_answered_by_mid() -> None:
+    """Captured from the `livekit` wheel: six recvonly m-lines and the data channel, mids from 7 on."""
+    offer = sdp("rust_placeholders_offer")
+    answer = PublisherNegotiation().answer(offer, LOCAL)
+    assert _lines(answer.sdp, "a=mid:") == _lines(offer, "a=mid:")
+    assert len(answer.sections) == 6
+    assert all(section.inactive and section.codecs for section in answer.sections)
+    assert answer.has_data

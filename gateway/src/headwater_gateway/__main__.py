@@ -19,7 +19,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT. Exit status 2 and one line on settings that cannot work."""
     try:
         settings = from_environment(os.environ)
-        _configure_logs(settings.log_level)
+        _configure_logs(settings.log_level, settings.log_format)
         uvloop.run(_main(settings))
     except (SettingsError, DatabaseError, ListenError) as error:
         sys.stderr.write(f"headwater-gateway: {error}\n")
@@ -36,14 +36,17 @@ async def _main(settings: Settings) -> None:
     await run(settings, open_plane, stop)
 
 
-def _configure_logs(level: str) -> None:
+def _configure_logs(level: str, format_: str) -> None:
+    as_json = format_ == "json"
+    last = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    traces = [structlog.processors.dict_tracebacks] if as_json else []
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(),
+            *traces,
+            last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         cache_logger_on_first_use=True,

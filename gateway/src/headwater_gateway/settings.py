@@ -48,6 +48,7 @@ class Settings:
     max_frame_bytes: int
     web_dir: Path
     log_level: str
+    log_format: str
     shutdown_seconds: float
 
     def __repr__(self) -> str:
@@ -74,6 +75,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_SIGNAL_PORT, HEADWATER_ADMIN_PORT: default 7880, 9090.
     HEADWATER_SHUTDOWN_SECONDS: time to send sessions away on SIGTERM. Default 10.
     HEADWATER_LOG_LEVEL: debug, info, warning or error. Default info.
+    HEADWATER_LOG_FORMAT: json or console. Default json.
     """
     read = _Reader(env)
     return Settings(
@@ -95,6 +97,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         max_frame_bytes=read.integer("HEADWATER_MAX_FRAME_BYTES", 524_288, 65_536, 16_777_216),
         web_dir=Path(read.text("HEADWATER_WEB_DIR") or _PACKAGE_WEB),
         log_level=read.choice("HEADWATER_LOG_LEVEL", ("info", "debug", "warning", "error")),
+        log_format=read.choice("HEADWATER_LOG_FORMAT", ("json", "console")),
         shutdown_seconds=read.integer("HEADWATER_SHUTDOWN_SECONDS", 10, 0, 3600),
     )
 
