@@ -1,0 +1,244 @@
+"""The charts: CRDs equal the contract, values are checked, objects are accepted by a real API server."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from headwater_api import wellknown as wk
+from headwater_api.sfucluster import SFUCluster
+from headwater_operator.render.sfu_node import SfuDefaults, render_sfu_pod
+from support.charts import CHARTS, SECRET, Manifest, RenderRefused, find, render
+from support.kube import CRDS, ROOT, ApiServer
+
+MINIMAL: Manifest = {"nodeToken": {"value": SECRET}, "apiKeys": {"values": {"key": SECRET}}}
+EXISTING: Manifest = {
+    "nodeToken": {"existingSecret": "my-token"},
+    "apiKeys": {"existingSecret": "my-keys"},
+    "global": {"imageRegistry": "registry.example.com/", "imagePullSecrets": ["pull", {"name": "other"}]},
+    "commonLabels": {"team": "media"},
+    "watchNamespaces": ["rooms", "more-rooms"],
+    "publicUrl": "wss://meet.example.com",
+    "operator": {"nodeSelector": {"pool": "control"}, "priorityClassName": "high"},
+    "gateway": {
+        "replicaCount": 3,
+        "region": "eu",
+        "defaultRegion": "us",
+        "trustedProxies": ["10.0.0.0/8", "fd00::/8"],
+        "proxyProtocol": True,
+        "geoipDatabase": "/geo/city.mmdb",
+        "service": {"type": "LoadBalancer", "port": 443, "annotations": {"a": "b"}},
+        "tolerations": [{"operator": "Exists"}],
+        "extraEnv": [{"name": "X", "value": "y"}],
+        "extraVolumes": [{"name": "geo", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "geo", "mountPath": "/geo"}],
+        "image": {"digest": "sha256:" + "0" * 64},
+    },
+}
+VALUES = [pytest.param(MINIMAL, id="minimal"), pytest.param(EXISTING, id="existing-secrets")]
+PROGRAMS = {"operator": "headwater_operator", "gateway": "headwater_gateway"}
+
+
+@pytest.fixture
+def restricted(api_server: ApiServer) -> Iterator[str]:
+    """The namespace of the release, under Pod Security's strictest rules."""
+    namespace = "headwater"
+    if api_server.run("get", "namespace", namespace).returncode != 0:
+        api_server.kubectl("create", "namespace", namespace)
+    levels = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
+    api_server.kubectl("label", "--overwrite", "namespace", namespace, *levels)
+    yield namespace
+
+
+@pytest.mark.parametrize("crd", CRDS, ids=lambda path: path.stem)
+def test_the_chart_s_crds_are_the_contract_s(crd: Path) -> None:
+    source = yaml.safe_load(crd.read_text())
+    name = source["metadata"]["name"]
+    rendered = find(render("headwater-crds", {}), "CustomResourceDefinition", name)
+    assert rendered["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert rendered["metadata"].pop("labels")["app.kubernetes.io/part-of"] == "headwater"
+    assert rendered == source
+    assert (CHARTS / "headwater-crds" / "files" / crd.name).read_bytes() == crd.read_bytes()
+
+
+def test_crds_can_be_given_up() -> None:
+    values = {"keep": False, "additionalAnnotations": {"a": "b"}, "commonLabels": {"team": "media"}}
+    for crd in render("headwater-crds", values):
+        assert crd["metadata"]["annotations"] == {"a": "b"}
+        assert crd["metadata"]["labels"]["team"] == "media"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "nodeToken"),
+        ({"nodeToken": {"value": SECRET}}, "apiKeys: set apiKeys.existingSecret"),
+        ({"apiKeys": {"values": {"key": SECRET}}}, "nodeToken: set nodeToken.existingSecret"),
+        (
+            MINIMAL | {"nodeToken": {"value": SECRET, "existingSecret": "s"}},
+            "nodeToken: give existingSecret or",
+        ),
+        (
+            MINIMAL | {"apiKeys": {"values": {"key": SECRET}, "existingSecret": "s"}},
+            "apiKeys: give existingSecret or",
+        ),
+        (MINIMAL | {"nodeToken": {"value": "short"}}, "/nodeToken/value"),
+        (MINIMAL | {"apiKeys": {"values": {"key": "short"}}}, "/apiKeys/values/key"),
+        (MINIMAL | {"gatway": {}}, "'gatway' not allowed"),
+        (MINIMAL | {"gateway": {"replicas": 2}}, "'replicas' not allowed"),
+        (MINIMAL | {"logging": {"level": "loud"}}, "/logging/level"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(values: Manifest, message: str) -> None:
+    with pytest.raises(RenderRefused, match=re.escape(message)):
+        render("headwater", values)
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_the_api_server_takes_every_object(values: Manifest, api_server: ApiServer, restricted: str) -> None:
+    manifests = render("headwater", values)
+    kinds = {manifest["kind"] for manifest in manifests}
+    assert {"Deployment", "Service", "ServiceAccount", "ClusterRole", "Role", "PodDisruptionBudget"} <= kinds
+    for namespace in values.get("watchNamespaces", ()):
+        if api_server.run("get", "namespace", namespace).returncode != 0:
+            api_server.kubectl("create", "namespace", namespace)
+    done = api_server.run(
+        "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-",
+        stdin=as_list(manifests),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr  # Pod Security and deprecated APIs warn
+    for manifest in manifests:
+        if manifest["kind"] not in ("ClusterRole", "ClusterRoleBinding"):
+            assert "namespace" in manifest["metadata"], manifest["metadata"]["name"]
+
+
+@pytest.mark.parametrize("component", PROGRAMS)
+def test_a_container_is_what_the_contract_says(component: str) -> None:
+    deployment = find(render("headwater", MINIMAL), "Deployment", f"headwater-{component}")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels[wk.LABEL_COMPONENT] == component
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == [f"headwater-{component}"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports["admin"] == wk.PORT_ADMIN
+    assert component != "gateway" or ports["signal"] == wk.PORT_SIGNAL
+    for probe, path in (("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+        assert container[probe]["httpGet"] == {"path": path, "port": "admin"}
+
+
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("component", PROGRAMS)
+def test_a_program_reads_every_variable_that_it_is_given(component: str, values: Manifest) -> None:
+    deployment = find(render("headwater", values), "Deployment", f"headwater-{component}")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    package = ROOT / component / "src" / PROGRAMS[component]
+    source = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    constants = {value: name for name, value in vars(wk).items() if name.startswith("ENV_")}
+    for variable in container["env"]:
+        name = variable["name"]
+        read = f'"{name}"' in source or (name in constants and constants[name] in source)
+        assert read or name == "X", f"{component} does not read {name}"
+
+
+def test_secrets_are_in_secrets_only() -> None:
+    for manifest in render("headwater", MINIMAL):
+        if manifest["kind"] == "Secret":
+            continue
+        assert SECRET not in json.dumps(manifest), manifest["metadata"]["name"]
+    assert not [m for m in render("headwater", EXISTING) if m["kind"] == "Secret"]
+
+
+def test_the_names_of_another_release() -> None:
+    manifests = render("headwater", MINIMAL, name="blue", namespace="calls")
+    operator = find(manifests, "Deployment", "blue-headwater-operator")
+    (container,) = operator["spec"]["template"]["spec"]["containers"]
+    env = {variable["name"]: variable for variable in container["env"]}
+    assert env[wk.ENV_NODE_TOKEN_SECRET]["value"] == "blue-headwater-node-token"
+    find(manifests, "Secret", "blue-headwater-node-token")
+    find(manifests, "ServiceAccount", "headwater-sfu")  # the name that SFUClusters say by default
+    assert {m["metadata"]["namespace"] for m in manifests if "namespace" in m["metadata"]} == {"calls"}
+
+
+ALLOWED = [
+    ("operator", "list", "sfuclusters.headwater.dev", "any"),
+    ("operator", "watch", "meetings.headwater.dev", "any"),
+    ("operator", "patch", "sfuclusters.headwater.dev/status", "any"),
+    ("operator", "patch", "meetings.headwater.dev/status", "any"),
+    ("operator", "delete", "meetings.headwater.dev", "any"),
+    ("operator", "create", "pods", "any"),
+    ("operator", "delete", "pods", "any"),
+    ("operator", "create", "events.events.k8s.io", "any"),
+    ("operator", "list", "nodes", ""),
+    ("operator", "watch", "namespaces", ""),
+    ("operator", "watch", "customresourcedefinitions.apiextensions.k8s.io", ""),
+    ("operator", "create", "leases.coordination.k8s.io", "headwater"),
+    ("operator", "update", "leases.coordination.k8s.io/headwater-operator", "headwater"),
+    ("gateway", "watch", "pods", "headwater"),
+    ("gateway", "watch", "sfuclusters.headwater.dev", "headwater"),
+    ("gateway", "list", "meetings.headwater.dev", "headwater"),
+]
+FORBIDDEN = [
+    ("operator", "get", "secrets", "headwater"),
+    ("operator", "delete", "sfuclusters.headwater.dev", "any"),
+    ("operator", "patch", "sfuclusters.headwater.dev", "any"),
+    ("operator", "create", "pods/exec", "any"),
+    ("operator", "update", "leases.coordination.k8s.io/another", "headwater"),
+    ("operator", "update", "leases.coordination.k8s.io/headwater-operator", "kube-system"),
+    ("operator", "delete", "nodes", ""),
+    ("gateway", "get", "secrets", "headwater"),
+    ("gateway", "list", "pods", "any"),
+    ("gateway", "create", "pods", "headwater"),
+    ("gateway", "patch", "meetings.headwater.dev/status", "headwater"),
+    ("sfu", "list", "pods", "headwater"),
+    ("sfu", "get", "sfuclusters.headwater.dev", "headwater"),
+]
+
+
+def as_list(manifests: list[Manifest]) -> str:
+    """For kubectl; JSON, since YAML dialects differ in what a bare y means."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
+
+
+def may(api_server: ApiServer, who: str, verb: str, what: str, namespace: str) -> bool:
+    resource, _, rest = what.partition("/")
+    sub = ["--subresource", rest] if rest in ("status", "exec") else []
+    target = resource if sub or not rest else what
+    scope = ["-n", namespace] if namespace else []
+    account = f"system:serviceaccount:headwater:headwater-{who}"
+    done = api_server.run("auth", "can-i", verb, target, *sub, *scope, "--as", account)
+    return done.stdout.strip() == "yes"
+
+
+def test_rights_are_enough_and_no_more(api_server: ApiServer, restricted: str) -> None:
+    rights = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    manifests = [m for m in render("headwater", MINIMAL) if m["kind"] in rights]
+    api_server.kubectl("apply", "--server-side", "-f", "-", stdin=as_list(manifests))
+    if api_server.run("get", "namespace", "any").returncode != 0:
+        api_server.kubectl("create", "namespace", "any")
+    assert [case for case in ALLOWED if not may(api_server, *case)] == []
+    assert [case for case in FORBIDDEN if may(api_server, *case)] == []
+
+
+@pytest.mark.parametrize("mode", ["PodIP", "HostNetwork"])
+def test_an_sfu_pod_is_as_restricted_as_its_network_lets_it(
+    mode: str, api_server: ApiServer, restricted: str
+) -> None:
+    body: dict[str, Any] = yaml.safe_load((ROOT / "crds/examples/sfucluster-three-regions.yaml").read_text())
+    body["metadata"] |= {"namespace": restricted, "uid": "00000000-0000-0000-0000-000000000001"}
+    body["spec"]["node"]["exposure"] = {"mode": mode}
+    cluster = SFUCluster.from_kubernetes(body)
+    pod = render_sfu_pod(
+        cluster, cluster.spec.regions[0], "n-1", SfuDefaults("image:1", "headwater-node-token")
+    )
+    account = find(render("headwater", MINIMAL), "ServiceAccount", cluster.spec.node.service_account_name)
+    api_server.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(account))
+    done = api_server.run("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(pod))
+    if mode == "PodIP":
+        assert done.returncode == 0, done.stderr
+    else:  # the host's network is all that Pod Security has against it
+        (violation,) = re.findall(r'violates PodSecurity "restricted:latest": (.*)', done.stderr)
+        assert set(re.findall(r"(\w[\w ]*) \(", violation)) <= {"host namespaces", "hostPort"}, violation
