@@ -1,6 +1,7 @@
 // kube-sandbox is a whole local Kubernetes in one multi-call binary: etcd, API
-// server, controller manager, scheduler, kubelets that run processes, and `up`,
-// which makes the identities and runs all of them as its children.
+// server, controller manager, scheduler, kubelets that run processes, `up`,
+// which makes the identities and runs all of them as its children, and
+// `render` and `apply`, which install a chart.
 package main
 
 import (
@@ -15,11 +16,12 @@ import (
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 
+	"headwater.dev/sandbox/internal/manifest"
 	"headwater.dev/sandbox/internal/node"
 	"headwater.dev/sandbox/internal/supervise"
 )
 
-const usage = "usage: kube-sandbox up|etcd|apiserver|controller-manager|scheduler|node [options]"
+const usage = "usage: kube-sandbox up|etcd|apiserver|controller-manager|scheduler|node|render|apply [options]"
 
 func main() {
 	if len(os.Args) < 2 {
@@ -40,6 +42,10 @@ func main() {
 		err = supervise.RunEtcd(args)
 	case "up":
 		err = supervise.Up(args)
+	case "render":
+		err = manifest.RunRender(args)
+	case "apply":
+		err = manifest.RunApply(args)
 	case "node":
 		err = node.Run(args)
 	default:
