@@ -1,6 +1,6 @@
 """Generates what is derived from the contract. `--check` writes nothing and fails when something is stale.
 
-headwater_api.nodev1 from the node's proto; the CRDs in the chart headwater-crds from the YAML beside this file.
+headwater_api.nodev1 from the node's proto; the CRDs in the chart headwater-crds from the YAML files here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def stale() -> list[str]:
     """The derived files that differ from what would be written now, or are missing, or have no source."""
     with tempfile.TemporaryDirectory() as tmp:
         generate(Path(tmp))
-        _, wrong, missing = filecmp.cmpfiles(Path(tmp) / PACKAGE, HERE / "src" / PACKAGE, FILES, shallow=False)
+        _, wrong, missing = filecmp.cmpfiles(
+            Path(tmp) / PACKAGE, HERE / "src" / PACKAGE, FILES, shallow=False
+        )
     names = sorted({path.name for path in (*HERE.glob("*.yaml"), *CHART_CRDS.glob("*.yaml"))})
     _, other, lost = filecmp.cmpfiles(HERE, CHART_CRDS, names, shallow=False)
     return [*wrong, *missing, *(f"charts/headwater-crds/files/{name}" for name in (*other, *lost))]
