@@ -8,10 +8,12 @@ import sys
 
 import structlog
 import uvloop
+from kubernetes.aio.config.config_exception import ConfigException
 
 from headwater_gateway.app import run
 from headwater_gateway.geo.locate import DatabaseError
 from headwater_gateway.http.serve import ListenError
+from headwater_gateway.plane import open_plane
 from headwater_gateway.settings import Settings, SettingsError, from_environment
 
 
@@ -21,14 +23,15 @@ def main() -> None:
         settings = from_environment(os.environ)
         _configure_logs(settings.log_level, settings.log_format)
         uvloop.run(_main(settings))
+    except ConfigException as error:
+        sys.stderr.write(f"headwater-gateway: no Kubernetes API: run in a Pod or set KUBECONFIG ({error})\n")
+        raise SystemExit(2) from None
     except (SettingsError, DatabaseError, ListenError) as error:
         sys.stderr.write(f"headwater-gateway: {error}\n")
         raise SystemExit(2) from None
 
 
 async def _main(settings: Settings) -> None:
-    from headwater_gateway.plane import open_plane
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
