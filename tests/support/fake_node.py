@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import grpc
 from headwater_api.nodev1 import node_pb2, node_pb2_grpc
 
 Responder = Callable[[node_pb2.ApplyRequest], node_pb2.ApplyResponse]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _QUEUE = 1000
 
 
@@ -76,9 +78,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
             if controller and controller_id in (None, controller):
                 _offer(queue, node_pb2.WatchResponse(events=events))
 
-    async def Info(
-        self, request: node_pb2.InfoRequest, context: grpc.aio.ServicerContext
-    ) -> node_pb2.NodeInfo:
+    async def Info(self, request: node_pb2.InfoRequest, context: Context) -> node_pb2.NodeInfo:
         await self._check(context)
         return node_pb2.NodeInfo(
             node_id=self.node_id,
@@ -90,15 +90,13 @@ class FakeNode(node_pb2_grpc.NodeServicer):
             max_connections=self.max_connections,
         )
 
-    async def Apply(
-        self, request: node_pb2.ApplyRequest, context: grpc.aio.ServicerContext
-    ) -> node_pb2.ApplyResponse:
+    async def Apply(self, request: node_pb2.ApplyRequest, context: Context) -> node_pb2.ApplyResponse:
         await self._check(context)
         self.applied.append(request)
         return self.respond(request)
 
     async def SetDraining(
-        self, request: node_pb2.SetDrainingRequest, context: grpc.aio.ServicerContext
+        self, request: node_pb2.SetDrainingRequest, context: Context
     ) -> node_pb2.SetDrainingResponse:
         await self._check(context)
         self.drained.append(request.draining)
@@ -107,7 +105,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
         return node_pb2.SetDrainingResponse()
 
     async def Watch(
-        self, request: node_pb2.WatchRequest, context: grpc.aio.ServicerContext
+        self, request: node_pb2.WatchRequest, context: Context
     ) -> AsyncIterator[node_pb2.WatchResponse]:
         await self._check(context)
         queue: asyncio.Queue[node_pb2.WatchResponse] = asyncio.Queue(_QUEUE)
@@ -130,7 +128,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
         response.report.CopyFrom(self.report)
         return response
 
-    async def _check(self, context: grpc.aio.ServicerContext) -> None:
+    async def _check(self, context: Context) -> None:
         given = dict(context.invocation_metadata() or ()).get("authorization", "")
         if self.with_token and given != f"Bearer {self.with_token}":
             self.refused += 1

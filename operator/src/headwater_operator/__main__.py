@@ -20,7 +20,7 @@ def main() -> int:
     except InvalidSettings as error:
         sys.stderr.write(f"headwater-operator: {error}\n")
         return 2
-    configure_logs(json=settings.json_logs)
+    configure_logs(json=settings.json_logs, level=settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(run(settings, os.environ)).value
@@ -35,11 +35,13 @@ def main() -> int:
         return 2
 
 
-def configure_logs(*, json: bool) -> None:
+def configure_logs(*, json: bool, level: str) -> None:
     """One line an event, to stderr; kopf and the libraries only from WARNING on."""
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
+    # It says that it takes no signals, which is meant so.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     renderer = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
@@ -49,7 +51,7 @@ def configure_logs(*, json: bool) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -14,11 +14,10 @@ from enum import Enum
 from random import Random
 from typing import Any, Final
 
-import kopf
 import structlog
 
 from headwater_operator.admin import serve_admin
-from headwater_operator.handlers import login, watch
+from headwater_operator.handlers.thread import KopfThread
 from headwater_operator.kube.client import KubeClient, open_client
 from headwater_operator.kube.events import EventRecorder
 from headwater_operator.kube.lease import Lease
@@ -127,17 +126,14 @@ class App:
         """Runs everything; the first part to end ends the rest."""
         async with self._parts(client) as (intake, parts):
             self._intake = intake
-            kopf_stop = asyncio.Event()
             tasks: dict[str, asyncio.Task[Any]] = {
                 "lease": asyncio.create_task(lease.keep()),
                 "stop": asyncio.create_task(self._stop.wait()),
-                "kopf": asyncio.create_task(self._kopf(intake, kopf_stop)),
                 **{name: asyncio.create_task(part) for name, part in parts.items()},
             }
             try:
                 done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                kopf_stop.set()
                 await _end(tasks)
             return _verdict({name: task for name, task in tasks.items() if task in done})
 
@@ -177,12 +173,16 @@ class App:
             client=client, observer=observer, statuses=statuses, events=events, store=store, now=utc_now,
             rng=rng, public_url=settings.public_url,
         )  # fmt: skip
+        kopf_thread = KopfThread(
+            intake, kopf_settings(settings), namespaces=settings.namespaces, environ=self._environ
+        )
         fleet_workers = Workers("SFUCluster", fleet_queue, fleets.reconcile, rng=rng, metrics=metrics)
         meeting_workers = Workers("Meeting", meeting_queue, meetings.reconcile, rng=rng, metrics=metrics)
         try:
             yield (
                 intake,
                 {
+                    "kopf": kopf_thread.run(),
                     "relist": intake.run(),
                     "events": events.run(),
                     "fleets": fleet_workers.run(FLEET_WORKERS),
@@ -192,29 +192,16 @@ class App:
         finally:
             await streams.close()
 
-    async def _kopf(self, intake: Intake, stop: asyncio.Event) -> None:
-        registry = kopf.OperatorRegistry()
-        login.register(registry, self._environ)
-        watch.register(registry, intake)
-        settings = self._settings
-        await kopf.operator(
-            registry=registry,
-            settings=kopf_settings(settings),
-            clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
-            stop_flag=stop,
-        )
-
 
 async def _end(tasks: Mapping[str, "asyncio.Task[Any]"]) -> None:
-    """Ends kopf by its flag, the rest by cancelling; waits for all of them, STOP_S at most."""
-    for name, task in tasks.items():
-        if name != "kopf":
-            task.cancel()
-    await asyncio.wait(tasks.values(), timeout=STOP_S)
+    """Cancels every part and waits for all of them, STOP_S at most."""
     for task in tasks.values():
         task.cancel()
-    await asyncio.gather(*tasks.values(), return_exceptions=True)
+    _, stuck = await asyncio.wait(tasks.values(), timeout=STOP_S)
+    if stuck:
+        log.error(
+            "parts of the operator did not end", parts=[n for n, task in tasks.items() if task in stuck]
+        )
 
 
 def _verdict(done: Mapping[str, "asyncio.Task[Any]"]) -> Exit:
@@ -222,8 +209,8 @@ def _verdict(done: Mapping[str, "asyncio.Task[Any]"]) -> Exit:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("a part of the operator failed", part=name, error=repr(error))
-    if "stop" in done or ("kopf" in done and not done["kopf"].exception()):
-        return Exit.STOPPED  # kopf takes the signals over while it runs
+    if "stop" in done:
+        return Exit.STOPPED
     return Exit.LEASE_LOST if "lease" in done else Exit.FAILED
 
 

@@ -13,6 +13,7 @@ from headwater_operator.kube.lease import LeaseSettings
 
 PREFIX: Final = "op.headwater.dev"
 DEFAULT_TOKEN_SECRET: Final = "headwater-node-token"
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 DEFAULT_IMAGE: Final = "headwater-sfu:latest"
 
 
@@ -34,6 +35,7 @@ class Settings:
     public_url: str = ""
     resync_s: float = 30.0
     json_logs: bool = True
+    log_level: str = "INFO"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -62,7 +64,14 @@ class Settings:
             public_url=environ.get("HEADWATER_PUBLIC_URL", "").rstrip("/"),
             resync_s=_number(environ, "HEADWATER_RESYNC", 30.0),
             json_logs=environ.get("HEADWATER_LOG_FORMAT", "json") == "json",
+            log_level=_level(environ.get("HEADWATER_LOG_LEVEL", "info")),
         )
+
+
+def _level(text: str) -> str:
+    if text.upper() not in LOG_LEVELS:
+        raise InvalidSettings(f"HEADWATER_LOG_LEVEL={text!r}: write one of {', '.join(LOG_LEVELS).lower()}")
+    return text.upper()
 
 
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:
@@ -105,7 +114,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     out.posting.enabled = False  # our own recorder posts, on transitions only
     out.posting.loggers = False
     out.peering.standalone = True
-    out.process.ultimate_exiting_timeout = 45.0
+    out.process.ultimate_exiting_timeout = None  # the process's end is ours to decide
     # With a Role and no ClusterRole kopf would retry forbidden lists of CRDs and namespaces for a minute.
     out.scanning.disabled = bool(settings.namespaces)
     return out

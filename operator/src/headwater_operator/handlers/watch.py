@@ -1,6 +1,7 @@
-"""The kopf handlers: each hands its event to the Intake and returns. No state, no I/O, no patch."""
+"""The kopf handlers: each hands its event to the Intake's loop and returns. No state, no I/O, no patch."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import kopf
 from headwater_api import wellknown as wk
@@ -10,19 +11,25 @@ from headwater_operator.loop.intake import Intake
 _DELETED = "DELETED"
 
 
-def register(registry: kopf.OperatorRegistry, intake: Intake) -> None:
+class Post(Protocol):
+    """Calls a function in the loop that owns the Intake."""
+
+    def __call__(self, call: Callable[..., None], *args: Any) -> None: ...
+
+
+def register(registry: kopf.OperatorRegistry, intake: Intake, post: Post) -> None:
     """Adds the handlers. Their ids are explicit: kopf would derive them from where they are defined."""
 
     @kopf.on.event(wk.GROUP, wk.VERSION, "sfuclusters", id="sfucluster-seen", registry=registry)
     async def on_sfucluster(type: str | None, body: kopf.Body, **_: Any) -> None:
-        intake.fleet_seen(body, deleted=type == _DELETED)
+        post(intake.fleet_seen, dict(body), type == _DELETED)
 
     @kopf.on.event(wk.GROUP, wk.VERSION, "meetings", id="meeting-seen", registry=registry)
     async def on_meeting(type: str | None, body: kopf.Body, **_: Any) -> None:
-        intake.meeting_seen(dict(body), deleted=type == _DELETED)
+        post(intake.meeting_seen, dict(body), type == _DELETED)
 
-    @kopf.on.event(
-        "", "v1", "pods", labels={wk.LABEL_CLUSTER: kopf.PRESENT}, id="sfu-pod-seen", registry=registry
-    )
+    labels = {wk.LABEL_CLUSTER: kopf.PRESENT}
+
+    @kopf.on.event("", "v1", "pods", labels=labels, id="sfu-pod-seen", registry=registry)
     async def on_sfu_pod(body: kopf.Body, **_: Any) -> None:
-        intake.pod_seen(body)
+        post(intake.pod_seen, dict(body))

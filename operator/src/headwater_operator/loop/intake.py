@@ -54,7 +54,7 @@ class Intake:
         self._generations: dict[Key, tuple[str, int, str]] = {}
         self.relisted_at = float("-inf")
 
-    def fleet_seen(self, body: Body, *, deleted: bool) -> None:
+    def fleet_seen(self, body: Body, deleted: bool) -> None:
         """An SFUCluster came, changed or went. Changes of its status alone, which are ours, wake nobody."""
         key = _key(body)
         metadata = body["metadata"]
@@ -74,7 +74,7 @@ class Intake:
         if cluster:
             self._fleets.wake((body["metadata"]["namespace"], cluster), POD_DELAY_S)
 
-    def meeting_seen(self, body: Body, *, deleted: bool) -> None:
+    def meeting_seen(self, body: Body, deleted: bool) -> None:
         """A Meeting came, changed or went."""
         key = _key(body)
         if deleted:
