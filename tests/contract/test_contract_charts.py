@@ -85,15 +85,15 @@ def test_crds_can_be_given_up() -> None:
             MINIMAL | {"apiKeys": {"values": {"key": SECRET}, "existingSecret": "s"}},
             "apiKeys: give existingSecret or",
         ),
-        (MINIMAL | {"nodeToken": {"value": "short"}}, "/nodeToken/value"),
-        (MINIMAL | {"apiKeys": {"values": {"key": "short"}}}, "/apiKeys/values/key"),
-        (MINIMAL | {"gatway": {}}, "'gatway' not allowed"),
-        (MINIMAL | {"gateway": {"replicas": 2}}, "'replicas' not allowed"),
-        (MINIMAL | {"logging": {"level": "loud"}}, "/logging/level"),
+        (MINIMAL | {"nodeToken": {"value": "short"}}, r"nodeToken.value"),
+        (MINIMAL | {"apiKeys": {"values": {"key": "short"}}}, r"apiKeys.values.key"),
+        (MINIMAL | {"gatway": {}}, r"gatway.*not allowed"),
+        (MINIMAL | {"gateway": {"replicas": 2}}, r"replicas.*not allowed"),
+        (MINIMAL | {"logging": {"level": "loud"}}, r"logging.level"),
     ],
 )
 def test_wrong_values_are_refused_by_name(values: Manifest, message: str) -> None:
-    with pytest.raises(RenderRefused, match=re.escape(message)):
+    with pytest.raises(RenderRefused, match=message):
         render("headwater", values)
 
 

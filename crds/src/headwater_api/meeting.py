@@ -49,7 +49,7 @@ class ExpectedParticipants(ApiModel):
 
 
 class Access(ApiModel):
-    """Who may come in, beside the token's grants. Reserved."""
+    """Who may come in, beside the token's grants. All but `locked` is reserved."""
 
     password_secret_ref: SecretKeyRef | None = None
     waiting_room: bool = False
@@ -60,7 +60,7 @@ class Access(ApiModel):
 
 
 class Media(ApiModel):
-    """What the room carries. Reserved."""
+    """What the room carries. All but `max_video_layer` is reserved."""
 
     audio_top_n: Annotated[int, Field(ge=1, le=50)] = 3
     # 0 is the smallest picture of a simulcast track.
