@@ -55,11 +55,13 @@ class NodeConnection:
         listener: NodeListener,
         clock: Callable[[], float],
         rng: random.Random,
+        believes_silence: Callable[[], bool],
     ) -> None:
         self.pod = pod
         self._controller_id = controller_id
         self._listener = listener
         self._clock = clock
+        self._believes_silence = believes_silence
         self._backoff = Backoff(rng)
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._channel = grpc.aio.insecure_channel(pod.address, options=CHANNEL_OPTIONS)
@@ -74,6 +76,11 @@ class NodeConnection:
     @property
     def is_up(self) -> bool:
         return self.facts is not None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Up until now, and silent or broken since."""
+        return self.facts is not None and self._suspicion is not None
 
     def promise(self) -> None:
         """Count a participant that was placed here until the node reports it."""
@@ -113,7 +120,9 @@ class NodeConnection:
             )
             facts = NodeFacts.of(info)
         except grpc.aio.AioRpcError as error:
-            if self._suspicion and self._suspicion.is_dead(self._clock(), refused=_is_refusal(error)):
+            refused = _is_refusal(error)
+            dead = self._suspicion is not None and self._suspicion.is_dead(self._clock(), refused=refused)
+            if dead and (refused or self._believes_silence()):
                 self.lose(f"{error.code().name}: {error.details()}")
             return False
         except ValueError as error:

@@ -89,6 +89,15 @@ class Backoff:
         self._attempt = 0
 
 
+def believes_silence(suspects: int, known: int, *, peer_says_down: bool) -> bool:
+    """Whether a node that only fell silent is taken for dead.
+
+    Many falling silent at once look like a fault of the observer's own network: then nobody is moved until a
+    neighbour has lost its link to the node too.
+    """
+    return peer_says_down or suspects <= max(1, known // 5)
+
+
 @dataclass(slots=True)
 class Suspicion:
     """How sure the gateway is that a node, up until now, is gone."""

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextvars import Context
 
 import structlog
 from headwater_api.ids import GatewayId, NodeId, RoomId
@@ -12,7 +13,7 @@ from headwater_planner.place import NodeView
 
 from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.connection import NodeConnection, NodeListener
-from headwater_gateway.nodes.facts import NodeFacts, NodePod
+from headwater_gateway.nodes.facts import NodeFacts, NodePod, believes_silence
 
 log = structlog.get_logger(__name__)
 
@@ -50,9 +51,12 @@ class NodePool:
             listener=self._listener,
             clock=self._clock,
             rng=self._rng,
+            believes_silence=lambda: self._believes_silence(pod.node_id),
         )
         self._nodes[pod.node_id] = connection
-        self._runs[pod.node_id] = asyncio.create_task(connection.run(), name=f"node {pod.node_id}")
+        self._runs[pod.node_id] = asyncio.create_task(
+            connection.run(), name=f"node {pod.node_id}", context=Context()
+        )
 
     def pod_gone(self, node_id: NodeId, why: str = "its Pod is gone") -> None:
         """The Pod was deleted or has ended."""
@@ -105,8 +109,16 @@ class NodePool:
             on_refused=on_refused,
             rng=self._rng,
         )
-        self._keep(asyncio.create_task(queue.run(), name=f"commands {room_id} {node_id}"))
+        task = asyncio.create_task(queue.run(), name=f"commands {room_id} {node_id}", context=Context())
+        self._keep(task)
         return queue
+
+    def _believes_silence(self, node_id: NodeId) -> bool:
+        up = [c for c in self._nodes.values() if c.is_up]
+        suspects = sum(1 for c in up if c.is_suspect)
+        links = (link for c in up if c.report and not c.is_suspect for link in c.report.links)
+        peer_says_down = any(link.peer_node_id == node_id and not link.up for link in links)
+        return believes_silence(suspects, len(up), peer_says_down=peer_says_down)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._queues.add(task)

@@ -156,9 +156,9 @@ class RoomActor:
         """A node has died: its participants are sent to rejoin."""
         self._post(None, lambda now: self._on_lost(node_id, why, now))
 
-    def end(self, reason: models.DisconnectReason, why: str) -> None:
-        """Close the room."""
-        self._post(None, lambda _: roster.end(self._state, reason, why))
+    def end(self, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:
+        """Close the room. `comes_back`: its clients are asked to join again, at another gateway."""
+        self._post(None, lambda _: roster.end(self._state, reason, why, comes_back=comes_back))
 
     def inform(self, change: Callable[[RoomState, float], None]) -> None:
         """A change of policy, decided elsewhere, to be made between two messages."""

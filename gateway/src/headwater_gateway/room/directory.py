@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -130,7 +131,8 @@ class RoomDirectory:
             unix_ms=self._unix_ms,
         )
         self._rooms[room_id] = actor
-        task = asyncio.create_task(actor.run(), name=f"room {room_id}")
+        # An own context: the first participant's log fields are not the room's.
+        task = asyncio.create_task(actor.run(), name=f"room {room_id}", context=Context())
         self._tasks[room_id] = task
         task.add_done_callback(lambda done: self._on_ended(room_id, actor, done))
         return actor
@@ -180,7 +182,8 @@ class RoomDirectory:
         """End every room, tell the nodes, end every task. Bounded by the deadline (seconds)."""
         tasks = list(self._tasks.values())
         for actor in self._rooms.values():
-            actor.end(models.DisconnectReason.SERVER_SHUTDOWN, "the gateway shuts down")
+            reason = models.DisconnectReason.SERVER_SHUTDOWN
+            actor.end(reason, "the gateway shuts down", comes_back=True)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=deadline_s)
             for task in late:

@@ -130,15 +130,15 @@ def expire(room: RoomState, now: float) -> None:
             remove(room, participant.sid, models.DisconnectReason.SIGNAL_CLOSE, now)
 
 
-def end(room: RoomState, reason: models.DisconnectReason, why: str) -> None:
-    """The room is over: everybody is sent home, every node is told."""
+def end(room: RoomState, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:
+    """The room is over: everybody is sent home (or to another gateway), every node is told."""
     if room.ended:
         return
     room.ended = why
+    action = rtc.LeaveRequest.RECONNECT if comes_back else rtc.LeaveRequest.DISCONNECT
     for participant in room.participants.values():
         if participant.moving_at is None:
-            farewell = leave(reason, rtc.LeaveRequest.DISCONNECT)
-            room.effects.append(EndSession(participant.sid, farewell, why))
+            room.effects.append(EndSession(participant.sid, leave(reason, action), why))
     room.participants.clear()
     room.by_identity.clear()
     room.tracks.clear()

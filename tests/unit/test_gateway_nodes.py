@@ -1,0 +1,258 @@
+"""The node pool (coming up, dying, freezing, false alarms) and the command queue (order, patience)."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import grpc
+import pytest
+from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
+from headwater_api.nodev1 import node_pb2
+from headwater_gateway.nodes.commands import ATTEMPTS, MAX_PENDING, CommandQueue
+from headwater_gateway.nodes.facts import Backoff, NodeFacts, NodePod, believes_silence, node_view
+from headwater_gateway.nodes.pool import NodePool
+from support.deadline import until
+from support.fake_node import FakeNode, serving
+
+
+class Listener:
+    """Writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.up: list[str] = []
+        self.lost: list[tuple[str, str]] = []
+        self.events: list[tuple[str, node_pb2.Event]] = []
+
+    def on_node_up(self, facts: NodeFacts) -> None:
+        self.up.append(f"{facts.node_id}/{facts.incarnation}")
+
+    def on_node_lost(self, node_id: NodeId, why: str) -> None:
+        self.lost.append((node_id, why))
+
+    def on_node_event(self, node_id: NodeId, event: node_pb2.Event) -> None:
+        self.events.append((node_id, event))
+
+
+class Setup:
+    """A pool and its listener."""
+
+    def __init__(self) -> None:
+        self.heard = Listener()
+        self.pool = NodePool("token", GatewayId("gw"), self.heard)
+
+    def see(self, node: FakeNode) -> None:
+        self.pool.pod_seen(NodePod(NodeId(node.node_id), RegionName(node.region), node.address))
+
+
+@pytest.fixture
+async def setup() -> AsyncIterator[Setup]:
+    made = Setup()
+    try:
+        yield made
+    finally:
+        await made.pool.aclose(0.5)
+
+
+async def test_a_node_comes_up_and_its_events_are_heard(setup: Setup) -> None:
+    node = FakeNode("eu-1", with_token="token", max_connections=50)
+    async with serving(node):
+        setup.see(node)
+        await until(lambda: setup.heard.up, 3, "the node is up", 0.01)
+        await until(lambda: node.watchers == ["gw"], 3, "it is watched", 0.01)
+        node.set_rooms({"demo": 3})
+        await until(lambda: setup.pool.views()[0].connections == 6, 3, "its load is known", 0.01)
+        assert setup.pool.views()[0].max_connections == 50
+        node.emit(node_pb2.Event(room_id="demo", room_closed=node_pb2.RoomClosed(reason="x")))
+        await until(lambda: setup.heard.events, 3, "its event is heard", 0.01)
+
+
+async def test_a_wrong_token_never_counts_as_up(setup: Setup) -> None:
+    node = FakeNode("eu-1", with_token="another")
+    async with serving(node):
+        setup.see(node)
+        await until(lambda: node.refused >= 2, 5, "it is asked again", 0.01)
+        assert setup.heard.up == [] and setup.pool.views() == ()
+
+
+async def test_a_dead_process_is_lost_at_once_and_comes_back_anew(setup: Setup) -> None:
+    node = FakeNode("eu-1", with_token="token")
+    async with serving(node):
+        setup.see(node)
+        await until(lambda: node.watchers, 3, "watched", 0.01)
+        port = int(node.address.rpartition(":")[2])
+        died = asyncio.get_running_loop().time()
+    await until(lambda: setup.heard.lost, 3, "lost", 0.01)
+    assert asyncio.get_running_loop().time() - died < 1.5
+    assert setup.pool.views() == () and setup.pool.facts(NodeId("eu-1")) is None
+    again = FakeNode("eu-1", with_token="token", incarnation="2")
+    async with serving(again, port=port):
+        await until(lambda: "eu-1/2" in setup.heard.up, 5, "up again", 0.01)
+
+
+async def test_a_restart_between_two_looks_is_a_death(setup: Setup) -> None:
+    node = FakeNode("eu-1", with_token="token")
+    async with serving(node):
+        setup.see(node)
+        await until(lambda: node.watchers, 3, "watched", 0.01)
+        node.incarnation = "2"
+        node.silent = True
+        await until(lambda: setup.heard.lost, 6, "lost", 0.01)
+        await until(lambda: len(setup.heard.up) == 2, 3, "up as another incarnation", 0.01)
+
+
+async def test_pod_gone_is_the_nodes_end(setup: Setup) -> None:
+    node = FakeNode("eu-1", with_token="token")
+    async with serving(node):
+        setup.see(node)
+        await until(lambda: setup.heard.up, 3, "up", 0.01)
+        setup.pool.pod_gone(NodeId("eu-1"))
+        assert setup.heard.lost == [("eu-1", "its Pod is gone")]
+        await until(lambda: not node.watchers, 3, "no longer watched", 0.01)
+
+
+async def test_promises_count_until_the_node_reports_them(setup: Setup) -> None:
+    node = FakeNode("eu-1", with_token="token")
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(serving(node))
+        setup.see(node)
+        await until(setup.pool.views, 3, "up", 0.01)
+        setup.pool.promise(NodeId("eu-1"))
+        assert setup.pool.views()[0].connections == 2
+
+
+@pytest.mark.parametrize(
+    ("suspects", "known", "peer", "believed"),
+    [
+        (1, 2, False, True),
+        (2, 6, False, False),
+        (2, 10, False, True),
+        (3, 10, False, False),
+        (6, 6, True, True),
+    ],
+)
+def test_many_silent_nodes_are_not_believed_without_a_neighbour(
+    suspects: int, known: int, peer: bool, believed: bool
+) -> None:
+    assert believes_silence(suspects, known, peer_says_down=peer) is believed
+
+
+def test_promises_lapse() -> None:
+    facts = NodeFacts(NodeId("n"), RegionName("eu"), "1", ("127.0.0.1:1",), "sha-256 AB", 100)
+    report = node_pb2.NodeReport(connections=10, draining=True)
+    view = node_view(facts, report, 0.5, [100.0, 103.0], now=105.0)
+    assert (view.connections, view.max_connections, view.draining) == (12, 100, True)
+
+
+def test_node_info_that_cannot_be_used_names_the_field() -> None:
+    info = node_pb2.NodeInfo(node_id="n", region="eu", incarnation="1", dtls_fingerprint="sha-256 AB")
+    with pytest.raises(ValueError, match="media_addresses"):
+        NodeFacts.of(info)
+
+
+def test_backoff_grows_stays_bounded_and_never_is_zero() -> None:
+    backoff = Backoff(random.Random(1), first=0.1, cap=2.0)
+    delays = [backoff.next() for _ in range(20)]
+    assert all(0.05 <= d <= 2.0 for d in delays) and delays[-1] >= 1.0
+    backoff.reset()
+    assert backoff.next() <= 0.1
+
+
+class Stub:
+    """An Applier that can be held up and can fail."""
+
+    def __init__(self) -> None:
+        self.requests: list[node_pb2.ApplyRequest] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failures: list[grpc.StatusCode] = []
+        self.error = ""
+
+    async def apply(self, request: node_pb2.ApplyRequest, deadline_s: float) -> node_pb2.ApplyResponse:
+        await self.gate.wait()
+        self.requests.append(request)
+        if self.failures:
+            empty = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(self.failures.pop(0), empty, empty, "scripted")
+        return node_pb2.ApplyResponse(
+            results=[node_pb2.CommandResult(error=self.error) for _ in request.commands]
+        )
+
+
+class Queue:
+    """A command queue over the stub, and what it reported."""
+
+    def __init__(self) -> None:
+        self.stub = Stub()
+        self.failed: list[str] = []
+        self.refused: list[str] = []
+        self.queue = CommandQueue(
+            NodeId("n"),
+            room_id=RoomId("demo"),
+            epoch=7,
+            controller_id=GatewayId("gw"),
+            applier=self.stub,
+            on_failed=self.failed.append,
+            on_refused=lambda command, error: self.refused.append(error),
+            rng=random.Random(1),
+        )
+
+    def send(self, *numbers: int) -> None:
+        self.queue.send(
+            node_pb2.Command(request_key_frame=node_pb2.RequestKeyFrame(track_id=str(n))) for n in numbers
+        )
+
+    def applied(self) -> list[int]:
+        return [int(c.request_key_frame.track_id) for r in self.stub.requests for c in r.commands]
+
+
+async def test_commands_keep_their_order_and_are_batched() -> None:
+    made = Queue()
+    made.stub.gate.clear()
+    run = asyncio.create_task(made.queue.run())
+    made.send(1)
+    await asyncio.sleep(0)
+    made.send(2)
+    made.send(3, 4)
+    made.stub.gate.set()
+    made.queue.close()
+    await asyncio.wait_for(run, 2)
+    assert made.applied() == [1, 2, 3, 4]
+    assert len(made.stub.requests) == 2
+    assert {(r.room_id, r.epoch, r.controller_id) for r in made.stub.requests} == {("demo", 7, "gw")}
+
+
+async def test_a_hiccup_is_retried_and_a_standing_fault_reported_once() -> None:
+    made = Queue()
+    made.stub.failures = [grpc.StatusCode.UNAVAILABLE]
+    run = asyncio.create_task(made.queue.run())
+    made.send(1)
+    await until(lambda: made.stub.requests[1:], 3, "a second attempt", 0.01)
+    made.stub.failures = [grpc.StatusCode.DEADLINE_EXCEEDED] * ATTEMPTS
+    made.send(2)
+    await asyncio.wait_for(run, 5)
+    assert len(made.failed) == 1 and "DEADLINE_EXCEEDED" in made.failed[0]
+    made.send(3)
+    assert len(made.failed) == 1
+
+
+async def test_an_old_epoch_is_not_retried() -> None:
+    made = Queue()
+    made.stub.failures = [grpc.StatusCode.FAILED_PRECONDITION]
+    run = asyncio.create_task(made.queue.run())
+    made.send(1)
+    await asyncio.wait_for(run, 2)
+    assert len(made.stub.requests) == 1 and len(made.failed) == 1
+
+
+async def test_refused_commands_are_told_and_overflow_gives_up() -> None:
+    made = Queue()
+    made.stub.error = "no such transport"
+    run = asyncio.create_task(made.queue.run())
+    made.send(1)
+    await until(lambda: made.refused == ["no such transport"], 2, "the refusal is told", 0.01)
+    made.stub.gate.clear()
+    made.send(*range(MAX_PENDING + 2))
+    assert len(made.failed) == 1
+    made.stub.gate.set()
+    await asyncio.wait_for(run, 2)

@@ -1,0 +1,394 @@
+"""A room's decisions, as pure state: no loop, no clock, no network."""
+
+import itertools
+
+import pytest
+from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RegionName, RoomId, TrackSid
+from headwater_api.nodev1 import node_pb2
+from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.room import (
+    data,
+    effects,
+    events,
+    links,
+    quality,
+    roster,
+    speakers,
+    subscriptions,
+    tracks,
+)
+from headwater_gateway.room.actor import check_join
+from headwater_gateway.room.model import JoinRequest, Participant, RoomConfig, TrackSetting
+from headwater_gateway.room.ports import JoinRefusal
+from headwater_gateway.room.requests import handle_request
+from headwater_gateway.room.state import RoomState
+from headwater_gateway.room.timers import next_deadline, run_due
+from headwater_gateway.sdp.types import OfferedSection
+from livekit.protocol import models, rtc
+
+OPUS = node_pb2.CodecMap(payload_type=111, codec=node_pb2.CODEC_OPUS, clock_rate=48000, channels=2)
+VP8 = node_pb2.CodecMap(payload_type=96, codec=node_pb2.CODEC_VP8, clock_rate=90000)
+H264 = node_pb2.CodecMap(payload_type=102, codec=node_pb2.CODEC_H264, clock_rate=90000)
+LAYERS = [models.VideoLayer(width=w, height=w * 9 // 16) for w in (320, 640, 1280)]
+
+
+class CountingIds:
+    """Ids in order."""
+
+    def __init__(self) -> None:
+        self._next = itertools.count(1)
+
+    def sid(self, prefix: str) -> str:
+        return f"{prefix}{next(self._next)}"
+
+    def secret(self, length: int) -> bytes:
+        return next(self._next).to_bytes(length, "big")
+
+    def number(self) -> int:
+        return next(self._next)
+
+
+@pytest.fixture
+def room() -> RoomState:
+    return RoomState(RoomId("demo"), "RM_1", RoomConfig(), 1000, 0.0, CountingIds())
+
+
+def facts(name: str, region: str) -> NodeFacts:
+    return NodeFacts(
+        NodeId(name), RegionName(region), "1", (f"127.0.0.1:{7000 + ord(name[-1])}",), "sha-256 AB", 1000
+    )
+
+
+def permission(**changes: object) -> models.ParticipantPermission:
+    return models.ParticipantPermission(
+        **{"can_subscribe": True, "can_publish": True, "can_publish_data": True, **changes}  # type: ignore[arg-type]
+    )
+
+
+def join(room: RoomState, who: str, node: str = "eu-1", now: float = 0.0, **changes: object) -> Participant:
+    grants = changes.pop("permission", permission())
+    request = JoinRequest(ParticipantIdentity(who), permission=grants, **changes)  # type: ignore[arg-type]
+    return roster.join(room, request, facts(node, node[:2]), now=now, unix_ms=5000)
+
+
+def publish(room: RoomState, who: Participant, kind: str = "audio", cid: str = "c") -> TrackSid:
+    audio = kind == "audio"
+    request = rtc.AddTrackRequest(
+        cid=cid,
+        type=models.TrackType.AUDIO if audio else models.TrackType.VIDEO,
+        source=models.TrackSource.MICROPHONE if audio else models.TrackSource.CAMERA,
+        layers=[] if audio else LAYERS,
+    )
+    tracks.add_track(room, who, request, 0.0)
+    section = OfferedSection(
+        mid=cid,
+        kind=node_pb2.KIND_AUDIO if audio else node_pb2.KIND_VIDEO,
+        cid=cid,
+        stream_id="",
+        codecs=(OPUS,) if audio else (VP8, H264),
+        layers=() if audio else tuple(node_pb2.Layer(rid=r, spatial=i) for i, r in enumerate("qhf")),
+    )
+    tracks.set_sections(room, who, [*who.sections, section], 0.0)
+    return next(t.sid for t in who.tracks.values() if t.cid == cid)
+
+
+def told(room: RoomState, sid: str, kind: str) -> list[object]:
+    """The messages of a kind to one client, among the effects so far."""
+    return [
+        getattr(e.message, kind)
+        for e in room.effects
+        if isinstance(e, effects.ToClients) and sid in e.sids and e.message.WhichOneof("message") == kind
+    ]
+
+
+def commands(room: RoomState, node: str, kind: str) -> list[object]:
+    return [
+        getattr(c, kind)
+        for e in room.effects
+        if isinstance(e, effects.ToNode) and e.node_id == node
+        for c in e.commands
+        if c.WhichOneof("command") == kind
+    ]
+
+
+def leaves(room: RoomState) -> dict[str, int]:
+    return {e.sid: e.leave.action for e in room.effects if isinstance(e, effects.EndSession) and e.leave}
+
+
+def test_server_attributes_cannot_be_claimed_or_changed(room: RoomState) -> None:
+    ann = join(
+        room,
+        "ann",
+        attributes={"headwater.node": "mine", "mood": "good"},
+        permission=permission(can_update_metadata=True),
+    )
+    assert ann.attributes == {"mood": "good", "headwater.region": "eu", "headwater.node": "eu-1"}
+    change = rtc.UpdateParticipantMetadata(attributes={"headwater.region": "us"})
+    handle_request(room, ann.sid, rtc.SignalRequest(update_metadata=change), 0.0)
+    assert ann.attributes["headwater.region"] == "eu"
+    whole = rtc.UpdateParticipantMetadata(attributes={**ann.attributes, "mood": ""})
+    handle_request(room, ann.sid, rtc.SignalRequest(update_metadata=whole), 0.0)
+    assert "mood" not in ann.attributes
+
+
+def test_updates_are_coalesced_and_carry_the_latest_row(room: RoomState) -> None:
+    ann, bob = join(room, "ann"), join(room, "bob")
+    room.flush_updates()
+    room.take_effects()
+    room.housekeeping_due = 11.0
+    for name in ("one", "two"):
+        ann.name = name
+        room.announce(ann, 10.0)
+    assert told(room, bob.sid, "update") == []
+    assert 0.09 <= next_deadline(room, 10.0) <= 0.3
+    run_due(room, 10.3)
+    (update,) = told(room, bob.sid, "update")
+    assert [p.name for p in update.participants] == ["two"]  # type: ignore[attr-defined]
+
+
+def test_versions_only_grow(room: RoomState) -> None:
+    ann = join(room, "ann")
+    before = ann.version
+    publish(room, ann)
+    tracks.mute(room, ann, rtc.MuteTrackRequest(sid=next(iter(ann.tracks)), muted=True), 0.0)
+    assert ann.version == before + 2
+
+
+def test_hidden_participants_are_seen_by_nobody(room: RoomState) -> None:
+    spy, bob = join(room, "spy", permission=permission(hidden=True)), join(room, "bob")
+    assert roster.others(room, bob.sid) == []
+    room.flush_updates()
+    for update in told(room, bob.sid, "update"):
+        assert all(p.identity != "spy" for p in update.participants)  # type: ignore[attr-defined]
+    assert [p.identity for u in told(room, spy.sid, "update") for p in u.participants if p.identity == "spy"]  # type: ignore[attr-defined]
+    roster.remove(room, spy.sid, models.DisconnectReason.CLIENT_INITIATED, 1.0)
+    room.flush_updates()
+    for update in told(room, bob.sid, "update"):
+        assert all(p.identity != "spy" for p in update.participants)  # type: ignore[attr-defined]
+
+
+def test_sources_outside_the_grant_are_refused(room: RoomState) -> None:
+    only_mic = permission(can_publish_sources=[models.TrackSource.MICROPHONE])
+    ann = join(room, "ann", permission=only_mic)
+    request = rtc.AddTrackRequest(cid="x", type=models.TrackType.VIDEO, source=models.TrackSource.CAMERA)
+    tracks.add_track(room, ann, request, 0.0)
+    (answer,) = told(room, ann.sid, "request_response")
+    assert answer.reason == rtc.RequestResponse.NOT_ALLOWED  # type: ignore[attr-defined]
+    assert answer.add_track.cid == "x" and not ann.tracks  # type: ignore[attr-defined]
+
+
+def test_add_track_twice_gives_one_track(room: RoomState) -> None:
+    ann = join(room, "ann")
+    request = rtc.AddTrackRequest(cid="x", type=models.TrackType.AUDIO)
+    tracks.add_track(room, ann, request, 0.0)
+    tracks.add_track(room, ann, request, 0.0)
+    first, second = told(room, ann.sid, "track_published")
+    assert first.track.sid == second.track.sid and len(ann.tracks) == 1  # type: ignore[attr-defined]
+
+
+def test_tracks_are_bounded(room: RoomState) -> None:
+    ann = join(room, "ann")
+    for n in range(tracks.MAX_TRACKS + 5):
+        tracks.add_track(room, ann, rtc.AddTrackRequest(cid=str(n), type=models.TrackType.AUDIO), 0.0)
+    assert len(ann.tracks) == tracks.MAX_TRACKS
+
+
+def test_the_codec_that_is_really_sent_wins(room: RoomState) -> None:
+    ann, bob = join(room, "ann"), join(room, "bob")
+    video = publish(room, ann, "video")
+    assert bob.wanted[0].codec == VP8
+    event = node_pb2.Event(track=node_pb2.TrackEvent(track_id=video, codec=node_pb2.CODEC_H264))
+    events.handle_event(room, NodeId("eu-1"), event, 0.0)
+    assert bob.wanted[0].codec == H264
+
+
+@pytest.mark.parametrize(
+    ("setting", "spatial"),
+    [
+        (TrackSetting(), 2),
+        (TrackSetting(quality=models.VideoQuality.LOW), 0),
+        (TrackSetting(quality=models.VideoQuality.MEDIUM), 1),
+        (TrackSetting(width=320, height=180), 0),
+        (TrackSetting(width=321, height=180), 1),
+        (TrackSetting(width=180, height=320), 0),
+        (TrackSetting(width=4000, height=3000), 2),
+    ],
+)
+def test_settings_select_a_layer(setting: TrackSetting, spatial: int) -> None:
+    assert subscriptions.wanted_spatial(LAYERS, setting) == spatial
+
+
+def test_layer_zero_widths_fall_back_to_quality() -> None:
+    empty = [models.VideoLayer()] * 3
+    assert subscriptions.wanted_spatial(empty, TrackSetting(width=10, height=10)) == 2
+
+
+def test_subscription_permission_is_kept_and_told(room: RoomState) -> None:
+    ann, bob, cas = join(room, "ann"), join(room, "bob"), join(room, "cas")
+    audio, video = publish(room, ann, "audio", "a"), publish(room, ann, "video", "v")
+    room.take_effects()
+    rule = rtc.TrackPermission(participant_identity="bob", track_sids=[audio])
+    request = rtc.SubscriptionPermission(all_participants=False, track_permissions=[rule])
+    handle_request(room, ann.sid, rtc.SignalRequest(subscription_permission=request), 0.0)
+    assert [w.track_sid for w in bob.wanted] == [audio] and cas.wanted == ()
+    lost = {(u.track_sid, u.allowed) for u in told(room, cas.sid, "subscription_permission_update")}  # type: ignore[attr-defined]
+    assert lost == {(audio, False), (video, False)}
+    everyone = rtc.SubscriptionPermission(all_participants=True)
+    handle_request(room, ann.sid, rtc.SignalRequest(subscription_permission=everyone), 0.0)
+    assert len(cas.wanted) == 2
+
+
+def test_nobody_without_the_grant_subscribes(room: RoomState) -> None:
+    ann, deaf = join(room, "ann"), join(room, "deaf", permission=permission(can_subscribe=False))
+    publish(room, ann)
+    assert deaf.wanted == ()
+
+
+def test_publishers_hear_which_layers_are_wanted(room: RoomState) -> None:
+    ann, bob = join(room, "ann"), join(room, "bob")
+    video = publish(room, ann, "video")
+    room.take_effects()
+    bob.settings[video] = TrackSetting(quality=models.VideoQuality.MEDIUM)
+    subscriptions.sync_wanted(room)
+    (update,) = told(room, ann.sid, "subscribed_quality_update")
+    assert [q.enabled for q in update.subscribed_codecs[0].qualities] == [True, True, False]  # type: ignore[attr-defined]
+    subscriptions.sync_wanted(room)
+    assert len(told(room, ann.sid, "subscribed_quality_update")) == 1
+
+
+def test_meetings_cap_the_layer(room: RoomState) -> None:
+    room.config = RoomConfig(max_spatial=1)
+    ann, bob = join(room, "ann"), join(room, "bob")
+    publish(room, ann, "video")
+    assert bob.wanted[0].max_spatial == 1
+
+
+def test_node_loss_moves_its_own_and_rejoining_is_no_duplicate(room: RoomState) -> None:
+    ann, bob = join(room, "ann", "eu-1"), join(room, "bob", "us-1")
+    audio = publish(room, bob)
+    assert [w.track_sid for w in ann.wanted] == [audio]
+    room.take_effects()
+    assert roster.lose_node(room, NodeId("us-1"), "killed", 1.0) == 1
+    assert leaves(room) == {bob.sid: rtc.LeaveRequest.RECONNECT}
+    assert effects.ReleaseNode(NodeId("us-1"), dead=True) in room.effects
+    assert commands(room, "eu-1", "remove_remote_track") and commands(room, "eu-1", "close_relay")
+    assert commands(room, "us-1", "close_relay") == []
+    room.take_effects()
+    again = join(room, "bob", "us-2", 2.0)
+    assert leaves(room) == {}
+    assert room.of_identity("bob") is again and bob.sid not in room.participants
+    room.flush_updates()
+    rows = [p for u in told(room, ann.sid, "update") for p in u.participants if p.identity == "bob"]  # type: ignore[attr-defined]
+    assert [(p.sid, p.state) for p in rows] == [
+        (bob.sid, models.ParticipantInfo.DISCONNECTED),
+        (again.sid, models.ParticipantInfo.JOINED),
+    ]
+
+
+def test_those_who_do_not_come_back_are_taken_off(room: RoomState) -> None:
+    ann, bob = join(room, "ann", "eu-1"), join(room, "bob", "us-1")
+    ann.detached_at = 0.0
+    roster.lose_node(room, NodeId("us-1"), "killed", 0.0)
+    roster.expire(room, 9.9)
+    assert len(room.participants) == 2
+    roster.expire(room, 10.0)
+    assert list(room.participants) == [bob.sid]
+    roster.expire(room, 20.0)
+    assert not room.participants
+
+
+def test_an_empty_room_ends_after_its_timeout(room: RoomState) -> None:
+    roster.end_if_empty(room, 299.0)
+    assert not room.ended
+    ann = join(room, "ann", now=299.0)
+    roster.remove(room, ann.sid, models.DisconnectReason.CLIENT_INITIATED, 300.0)
+    roster.end_if_empty(room, 319.0)
+    assert not room.ended
+    roster.end_if_empty(room, 320.0)
+    assert room.ended and isinstance(room.effects[-1], effects.RoomEnded)
+
+
+def test_full_and_locked_rooms_let_only_those_back_who_are_in(room: RoomState) -> None:
+    join(room, "ann")
+    for config, reason in (
+        (RoomConfig(max_participants=1), "RoomFull"),
+        (RoomConfig(locked=True), "RoomLocked"),
+    ):
+        room.config = config
+        with pytest.raises(JoinRefusal) as refusal:
+            check_join(room, JoinRequest(ParticipantIdentity("bob")))
+        assert refusal.value.reason == reason
+        check_join(room, JoinRequest(ParticipantIdentity("ann")))
+
+
+def test_a_refused_link_is_opened_anew_with_other_keys(room: RoomState) -> None:
+    ann, bob = join(room, "ann", "eu-1"), join(room, "bob", "us-1")
+    publish(room, ann)
+    (first,) = commands(room, "eu-1", "open_relay")
+    room.take_effects()
+    links.reopen_link(room, first.link_id)  # type: ignore[attr-defined]
+    (second,) = commands(room, "us-1", "open_relay")
+    assert second.link_id != first.link_id and second.rx_key != first.tx_key  # type: ignore[attr-defined]
+    (moved,) = commands(room, "us-1", "add_remote_track")
+    assert moved.link_id == second.link_id  # type: ignore[attr-defined]
+    assert bob.wanted
+
+
+def test_data_that_breaks_the_rules_is_dropped_with_a_reason(room: RoomState) -> None:
+    ann = join(room, "ann", permission=permission(can_publish_data=False))
+    bob = join(room, "bob")
+
+    def drop(sender: ParticipantSid, label: str, payload: bytes) -> str:
+        event = node_pb2.DataEvent(transport_id=f"{sender}/pub", label=label, payload=payload)
+        return data.route_data(room, event)
+
+    good = models.DataPacket(user=models.UserPacket(payload=b"x")).SerializeToString()
+    assert "may not" in drop(ann.sid, "_reliable", good)
+    assert "label" in drop(bob.sid, "evil", good)
+    assert "DataPacket" in drop(bob.sid, "_lossy", b"\xff\xff\xff")
+    assert "larger" in drop(bob.sid, "_lossy", b"x" * 70_000)
+    assert "not in the room" in drop(ParticipantSid("PA_x"), "_lossy", good)
+    assert drop(bob.sid, "_lossy", good) == ""
+
+
+def test_speakers_change_in_steps_and_fall_silent() -> None:
+    board = speakers.SpeakerBoard()
+    ann = ParticipantSid("PA_1")
+    board.hear(ann, "TR_1", 20, 0.0)
+    (first,) = board.changes(0.3)
+    assert first.active and 0 < first.level <= 1
+    board.hear(ann, "TR_1", 20, 0.4)
+    assert board.changes(0.6) == []
+    (last,) = board.changes(5.0)
+    assert not last.active and board.due is None
+    board.hear(ann, "TR_1", 127, 6.0)
+    assert board.due is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "rtt", "verdict"),
+    [
+        (0.0, 20, models.ConnectionQuality.EXCELLENT),
+        (0.06, 80, models.ConnectionQuality.GOOD),
+        (0.3, 200, models.ConnectionQuality.POOR),
+    ],
+)
+def test_quality_from_loss_and_delay(loss: float, rtt: float, verdict: int) -> None:
+    rated, score = quality.rate(loss, 0.0, rtt)
+    assert rated == verdict and 1.0 <= score <= 4.5
+
+
+def test_a_stopped_stream_is_told_to_its_subscriber(room: RoomState) -> None:
+    ann, bob = join(room, "ann"), join(room, "bob")
+    video = publish(room, ann, "video")
+    event = node_pb2.SubscriptionEvent(transport_id=f"{bob.sid}/sub", track_id=video, current_spatial=-1)
+    events.handle_event(room, NodeId("eu-1"), node_pb2.Event(subscription=event), 0.0)
+    (update,) = told(room, bob.sid, "stream_state_update")
+    assert update.stream_states[0].state == rtc.StreamState.PAUSED  # type: ignore[attr-defined]
+
+
+def test_events_of_strange_nodes_are_ignored(room: RoomState) -> None:
+    ann = join(room, "ann")
+    event = node_pb2.Event(room_closed=node_pb2.RoomClosed(reason="x"))
+    assert events.handle_event(room, NodeId("us-9"), event, 0.0) == ""
+    assert ann.moving_at is None
