@@ -20,6 +20,7 @@ from headwater_gateway.geo.region import (
 )
 from headwater_planner.geo_distance import Coordinates
 from support.gateway_edge import REGIONS
+from support.mmdb import write_mmdb
 
 EU, US, AP = (RegionName(name) for name in ("eu", "us", "ap"))
 
@@ -154,3 +155,33 @@ def test_country_table_is_complete_and_on_earth() -> None:
     for code, place in COUNTRIES.items():
         assert len(code) == 2 and code.isupper()
         assert -90 <= place.latitude <= 90 and -180 <= place.longitude <= 180
+
+
+def _database(folder: Path, kind: str) -> Path:
+    located = {"latitude": 48.1, "longitude": 11.6}
+    records = {
+        "8.8.8.0/24": {"country": {"iso_code": "DE"}, "location": located},
+        "9.0.0.0/8": {"country": {"iso_code": "JP"}},
+    }
+    path = folder / f"{kind}.mmdb"
+    path.write_bytes(write_mmdb(records, kind))
+    return path
+
+
+def test_city_database_gives_coordinates_and_else_the_country(tmp_path: Path) -> None:
+    locator = open_locator(_database(tmp_path, "GeoLite2-City"))
+    assert locator.locate("8.8.8.8") == Place("DE", Coordinates(48.1, 11.6))
+    assert locator.locate("9.9.9.9") == Place("JP", COUNTRIES["JP"])
+    assert locator.locate("1.1.1.1") is None
+    assert locator.locate("2001:4860:4860::8888") is None
+    assert resolve("8.8.8.8", REGIONS, locator, ()).region == EU
+
+
+def test_country_database(tmp_path: Path) -> None:
+    locator = open_locator(_database(tmp_path, "GeoLite2-Country"))
+    assert locator.locate("9.9.9.9") == Place("JP", COUNTRIES["JP"])
+
+
+def test_database_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="GeoLite2-ASN"):
+        open_locator(_database(tmp_path, "GeoLite2-ASN"))

@@ -286,3 +286,22 @@ async def test_shutdown_refuses_new_joins(tmp_path: Path, client: aiohttp.Client
     async with running_edge(tmp_path, plane) as edge, client.get(f"{edge.admin_url}/readyz") as response:
         assert response.status == 200
     assert plane.closed
+
+
+async def test_session_may_close_while_it_waits_for_the_client(
+    tmp_path: Path, client: aiohttp.ClientSession
+) -> None:
+    async def farewell(hello: ClientHello, channel: SignalChannel) -> None:
+        waiting = asyncio.create_task(channel.recv())
+        await channel.send(rtc.SignalResponse(leave=rtc.LeaveRequest()))
+        await channel.close(1001, "moved")
+        assert await asyncio.wait_for(waiting, 5) is None
+
+    async with (
+        running_edge(tmp_path, FakePlane(session=farewell)) as edge,
+        client.ws_connect(f"{edge.url}/rtc", headers=_auth()) as socket,
+    ):
+        assert (await _response(socket)).WhichOneof("message") == "leave"
+        await asyncio.wait_for(socket.receive(), 5)
+        assert socket.close_code == 1001
+    assert edge.metrics.registry.get_sample_value("headwater_gateway_session_errors_total") == 0
