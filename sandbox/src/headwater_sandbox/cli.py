@@ -1,0 +1,21 @@
+"""The command `headwater`."""
+
+import typer
+
+from headwater_sandbox.commands import sandbox_app
+
+app = typer.Typer(
+    name="headwater",
+    help="Headwater on this machine: a whole cluster without containers, a demo on it, and access tokens.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # they would show secrets
+)
+app.add_typer(sandbox_app, name="sandbox")
+
+try:
+    from headwater_sandbox.demo.cli import register
+except ModuleNotFoundError as missing:
+    if missing.name != "headwater_sandbox.demo.cli":
+        raise
+else:
+    register(app)
