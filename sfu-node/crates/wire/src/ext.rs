@@ -228,7 +228,10 @@ mod tests {
     #[test]
     fn a_block_has_a_bound_and_stops_at_garbage() {
         assert_eq!(BlockIter::new(&[4, 9, 1]).count(), 0);
-        assert_eq!(BlockIter::new(&[200, 1, 7, 4, 1, 3]).collect::<Vec<_>>(), [(ExtKind::AudioLevel, &[3][..])]);
+        assert_eq!(
+            BlockIter::new(&[200, 1, 7, 4, 1, 3]).collect::<Vec<_>>(),
+            [(ExtKind::AudioLevel, &[3][..])]
+        );
         let mut out = Vec::new();
         for _ in 0..10 {
             push_block(&mut out, 0, ExtKind::DependencyDescriptor, &[0; 200]);

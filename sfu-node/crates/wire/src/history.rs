@@ -136,7 +136,15 @@ mod tests {
 
     fn packet<'a>(sequence: u16, extensions: &'a [u8], payload: &'a [u8]) -> Stored<'a> {
         let (timestamp, arrival_us) = (u32::from(sequence) * 3000, u64::from(sequence) * 7);
-        Stored { sequence, timestamp, marker: sequence % 2 == 0, payload_type: 96, extensions, payload, arrival_us }
+        Stored {
+            sequence,
+            timestamp,
+            marker: sequence.is_multiple_of(2),
+            payload_type: 96,
+            extensions,
+            payload,
+            arrival_us,
+        }
     }
 
     #[test]

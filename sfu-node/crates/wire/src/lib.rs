@@ -19,3 +19,4 @@ pub mod stun;
 pub mod twcc;
 
 mod bytes;
+mod replay;

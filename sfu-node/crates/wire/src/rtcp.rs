@@ -365,7 +365,9 @@ pub fn push_nack(out: &mut Vec<u8>, sender: u32, media: u32, lost: &[u16]) {
         let mut entries = 0;
         while let Some(base) = lost.next().filter(|_| entries < MAX_NACKED) {
             let mut mask = 0u16;
-            while let Some(bit) = lost.peek().and_then(|s| s.wrapping_sub(base).checked_sub(1)).filter(|b| *b < 16) {
+            while let Some(bit) =
+                lost.peek().and_then(|s| s.wrapping_sub(base).checked_sub(1)).filter(|b| *b < 16)
+            {
                 mask |= 1 << bit;
                 lost.next();
             }
@@ -424,7 +426,7 @@ pub fn rtt_us(now: u64, block: &ReportBlock) -> Option<u64> {
         return None;
     }
     let units = ntp_middle(now).wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
-    (units < 60 << 16).then(|| u64::from(units) * 1_000_000 >> 16)
+    (units < 60 << 16).then(|| (u64::from(units) * 1_000_000) >> 16)
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ fn time() {
 
 #[test]
 fn agrees_with_another_implementation() {
-    use rtcp_types::{Compound, Packet as Theirs, prelude::*};
+    use rtcp_types::{Compound, Packet as Theirs};
     let mut b = Vec::new();
     push_sender_report(&mut b, 5, &info(), &[block(1)]);
     push_sdes_cname(&mut b, 5, "headwater-node-1");

@@ -160,7 +160,8 @@ impl<'a> RtpView<'a> {
             return empty;
         }
         let at = MIN_HEADER + 4 * usize::from(first & 0x0F);
-        let (Some(profile), Some(rest)) = (u16_at(self.raw, at), self.raw.get(at + 4..self.header_len)) else {
+        let (Some(profile), Some(rest)) = (u16_at(self.raw, at), self.raw.get(at + 4..self.header_len))
+        else {
             return empty;
         };
         if profile == ONE_BYTE {
@@ -309,7 +310,13 @@ mod tests {
     use super::*;
 
     fn header() -> RtpHeader {
-        RtpHeader { marker: true, payload_type: 96, sequence: 0xFFFE, timestamp: 0x0102_0304, ssrc: 0xDEAD_BEEF }
+        RtpHeader {
+            marker: true,
+            payload_type: 96,
+            sequence: 0xFFFE,
+            timestamp: 0x0102_0304,
+            ssrc: 0xDEAD_BEEF,
+        }
     }
 
     fn build(exts: &[(u8, &[u8])], payload: &[u8]) -> Vec<u8> {
@@ -387,7 +394,10 @@ mod tests {
         p[0] |= 2;
         for n in 0..p.len() {
             if let Some(v) = RtpView::parse(&p[..n]) {
-                assert_eq!(v.extensions().count() + v.payload().len() - v.payload().len(), v.extensions().count());
+                assert_eq!(
+                    v.extensions().count() + v.payload().len() - v.payload().len(),
+                    v.extensions().count()
+                );
             }
         }
         assert!(RtpView::parse(&[]).is_none());

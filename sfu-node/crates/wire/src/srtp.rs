@@ -3,14 +3,12 @@
 //! Packets are opened and sealed in place. No MKI, no encrypted header extensions.
 
 use crate::bytes::{array_at, u16_at, u32_at};
+use crate::replay::Window;
 use crate::rtp;
-use crate::seq::extend_near;
 use aws_lc_rs::{aead, cipher, constant_time, hmac, iv::FixedLength};
 
 /// Sources per direction and transport; each is remembered only once a packet of it was authentic.
 const MAX_SOURCES: usize = 128;
-/// Packets that may be this far behind the newest (RFC 3711 §3.3.2 asks for at least 64).
-const WINDOW: u64 = 128;
 const GCM_TAG: usize = 16;
 const CM_TAG: usize = 10;
 /// RTCP header and sender SSRC, never encrypted (RFC 3711 §3.4).
@@ -115,7 +113,8 @@ pub fn sessions(profile: Profile, material: &[u8], role: Role) -> Result<(Inboun
     // Client key, server key, client salt, server salt.
     let (keys, salts) = material.split_at_checked(2 * profile.key_len()).ok_or(SrtpError::KeyLength)?;
     let (client_key, server_key) = keys.split_at_checked(profile.key_len()).ok_or(SrtpError::KeyLength)?;
-    let (client_salt, server_salt) = salts.split_at_checked(profile.salt_len()).ok_or(SrtpError::KeyLength)?;
+    let (client_salt, server_salt) =
+        salts.split_at_checked(profile.salt_len()).ok_or(SrtpError::KeyLength)?;
     let client = Ciphers::derive(profile, client_key, client_salt)?;
     let server = Ciphers::derive(profile, server_key, server_salt)?;
     let (theirs, ours) = if role == Role::Server { (client, server) } else { (server, client) };
@@ -137,6 +136,10 @@ impl Ciphers {
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one pair per transport and direction; a box would cost a cache miss per packet"
+)]
 enum Cipher {
     Gcm { key: aead::LessSafeKey, salt: [u8; 12] },
     Cm { key: cipher::EncryptingKey, auth: hmac::Key, salt: [u8; 14] },
@@ -226,42 +229,6 @@ fn cm_tag(auth: &hmac::Key, authenticated: &[u8], trailer: &[u8]) -> [u8; CM_TAG
     context.update(authenticated);
     context.update(trailer);
     array_at(context.sign().as_ref(), 0).unwrap_or([0; CM_TAG])
-}
-
-/// Replay protection and index estimation of one source (RFC 3711 §3.3).
-#[derive(Clone, Copy, Debug, Default)]
-struct Window {
-    highest: Option<u64>,
-    /// Bit n: `highest - n` was received.
-    seen: u128,
-}
-
-impl Window {
-    /// ROC << 16 | sequence, by nearness to the highest; ROC starts at 0.
-    fn estimate(&self, sequence: u16) -> u64 {
-        self.highest.map_or(u64::from(sequence), |top| extend_near(top, sequence))
-    }
-
-    fn is_replay(&self, index: u64) -> bool {
-        let Some(top) = self.highest else { return false };
-        top.checked_sub(index).is_some_and(|age| age >= WINDOW || self.seen >> age & 1 == 1)
-    }
-
-    fn commit(&mut self, index: u64) {
-        let Some(top) = self.highest else {
-            (self.highest, self.seen) = (Some(index), 1);
-            return;
-        };
-        if let Some(age) = top.checked_sub(index) {
-            if age < WINDOW {
-                self.seen |= 1 << age;
-            }
-        } else {
-            let ahead = index - top;
-            self.seen = if ahead < WINDOW { self.seen << ahead | 1 } else { 1 };
-            self.highest = Some(index);
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -363,7 +330,13 @@ impl Inbound {
     }
 }
 
-fn open_rtp(cipher: &Cipher, packet: &mut [u8], header: usize, ssrc: u32, index: u64) -> Result<usize, SrtpError> {
+fn open_rtp(
+    cipher: &Cipher,
+    packet: &mut [u8],
+    header: usize,
+    ssrc: u32,
+    index: u64,
+) -> Result<usize, SrtpError> {
     let body = packet.len().checked_sub(header + cipher.tag_len()).ok_or(SrtpError::Malformed)?;
     match cipher {
         Cipher::Gcm { key, salt } => {
@@ -372,7 +345,8 @@ fn open_rtp(cipher: &Cipher, packet: &mut [u8], header: usize, ssrc: u32, index:
                 .map_err(|_| SrtpError::Authentication)?;
         }
         Cipher::Cm { key, auth, salt } => {
-            let (authenticated, tag) = packet.split_at_mut_checked(header + body).ok_or(SrtpError::Malformed)?;
+            let (authenticated, tag) =
+                packet.split_at_mut_checked(header + body).ok_or(SrtpError::Malformed)?;
             let roc = u32::try_from(index >> 16).map_err(|_| SrtpError::Crypto)?;
             verify(&cm_tag(auth, authenticated, &roc.to_be_bytes()), tag)?;
             let sealed = authenticated.get_mut(header..).ok_or(SrtpError::Malformed)?;
@@ -415,7 +389,8 @@ fn open_rtcp(
             Ok(RTCP_CLEAR + plain.len())
         }
         Cipher::Cm { key, auth, salt } => {
-            let (authenticated, tag) = packet.split_at_mut_checked(word_at + 4).ok_or(SrtpError::Malformed)?;
+            let (authenticated, tag) =
+                packet.split_at_mut_checked(word_at + 4).ok_or(SrtpError::Malformed)?;
             verify(&cm_tag(auth, authenticated, &[]), tag)?;
             let sealed = authenticated.get_mut(RTCP_CLEAR..word_at).ok_or(SrtpError::Malformed)?;
             counter_mode(key, cm_iv(salt, ssrc, index), sealed)?;

@@ -287,9 +287,11 @@ impl<'a> BindingRequest<'a> {
 fn integrity_holds(raw: &[u8], at: Option<usize>, key: &IceKey) -> bool {
     let Some(at) = at else { return false };
     // The length field counts up to and including MESSAGE-INTEGRITY (RFC 8489 §14.5).
-    let (Some(mut header), Some(body), Ok(len)) =
-        (array_at::<HEADER>(raw, 0), raw.get(HEADER..at), u16::try_from(at + 4 + MESSAGE_INTEGRITY_LEN - HEADER))
-    else {
+    let (Some(mut header), Some(body), Ok(len)) = (
+        array_at::<HEADER>(raw, 0),
+        raw.get(HEADER..at),
+        u16::try_from(at + 4 + MESSAGE_INTEGRITY_LEN - HEADER),
+    ) else {
         return false;
     };
     let [hi, lo] = len.to_be_bytes();

@@ -100,11 +100,16 @@ fn refusals() {
     assert_eq!(parsed(&bare).check(&key), Err(Refusal::BadRequest));
     let unsigned = with_attributes(&[(attribute::USERNAME, b"a:b")], None);
     assert_eq!(parsed(&unsigned).check(&key), Err(Refusal::BadRequest));
-    let unknown = with_attributes(&[(attribute::USERNAME, b"a:b"), (0x0031, &[1, 2]), (0x8FFF, &[])], Some(&key));
+    let unknown =
+        with_attributes(&[(attribute::USERNAME, b"a:b"), (0x0031, &[1, 2]), (0x8FFF, &[])], Some(&key));
     assert_eq!(parsed(&unknown).check(&key), Err(Refusal::UnknownAttributes(vec![0x0031])));
     let mut out = Vec::new();
-    let cases =
-        [(Refusal::BadRequest, 400), (Refusal::Unauthorized, 401), (Refusal::UnknownAttributes(vec![0x31]), 420), (Refusal::RoleConflict, 487)];
+    let cases = [
+        (Refusal::BadRequest, 400),
+        (Refusal::Unauthorized, 401),
+        (Refusal::UnknownAttributes(vec![0x31]), 420),
+        (Refusal::RoleConflict, 487),
+    ];
     for (refusal, want) in cases {
         for key in [None, Some(&key)] {
             write_refusal(&TX, &refusal, key, &mut out);

@@ -145,7 +145,8 @@ fn push_chunks(out: &mut Vec<u8>, symbols: &[u8]) {
             out.extend_from_slice(&word.to_be_bytes());
             run
         } else {
-            let word = rest.iter().take(7).enumerate().fold(0xC000, |w, (i, s)| w | u16::from(*s) << (12 - 2 * i));
+            let word =
+                rest.iter().take(7).enumerate().fold(0xC000, |w, (i, s)| w | u16::from(*s) << (12 - 2 * i));
             out.extend_from_slice(&word.to_be_bytes());
             rest.len().min(7)
         };
@@ -298,11 +299,20 @@ mod tests {
     #[test]
     fn arrivals_losses_and_reordering_over_the_wrap() {
         let mut r = Recorder::new();
-        for (seq, t) in [(65_534, 1_000_000), (65_535, 1_001_000), (2, 1_003_000), (0, 1_002_000), (3, 1_500_000)] {
+        for (seq, t) in
+            [(65_534, 1_000_000), (65_535, 1_001_000), (2, 1_003_000), (0, 1_002_000), (3, 1_500_000)]
+        {
             r.record(seq, t);
         }
         let got = feedback(&mut r);
-        let want = [(65_534, 1_000_000), (65_535, 1_001_000), (0, 1_002_000), (1, 0), (2, 1_003_000), (3, 1_500_000)];
+        let want = [
+            (65_534, 1_000_000),
+            (65_535, 1_001_000),
+            (0, 1_002_000),
+            (1, 0),
+            (2, 1_003_000),
+            (3, 1_500_000),
+        ];
         assert_eq!(got.len(), want.len());
         for ((seq, t), (want_seq, want_t)) in got.iter().zip(want) {
             assert_eq!(*seq, want_seq);
@@ -322,7 +332,10 @@ mod tests {
         feedback(&mut r);
         r.record(13, 2000);
         let got = feedback(&mut r);
-        assert_eq!(got.iter().map(|s| (s.0, s.1.is_some())).collect::<Vec<_>>(), [(11, false), (12, false), (13, true)]);
+        assert_eq!(
+            got.iter().map(|s| (s.0, s.1.is_some())).collect::<Vec<_>>(),
+            [(11, false), (12, false), (13, true)]
+        );
         // Too late: reported as lost already.
         r.record(11, 3000);
         assert!(!r.is_pending());
@@ -395,7 +408,36 @@ mod tests {
     #[test]
     fn every_symbol_form_parses() {
         // One-bit vector 0b10_1…: 14 symbols, of which the first and third arrived.
-        let mut b = vec![0x8F, 205, 0, 6, 0, 0, 0, 1, 0, 0, 0, 2, 0, 9, 0, 3, 0, 0, 1, 5, 0b1010_1000, 0, 4, 8, 0, 0, 0, 0];
+        let mut b = vec![
+            0x8F,
+            205,
+            0,
+            6,
+            0,
+            0,
+            0,
+            1,
+            0,
+            0,
+            0,
+            2,
+            0,
+            9,
+            0,
+            3,
+            0,
+            0,
+            1,
+            5,
+            0b1010_1000,
+            0,
+            4,
+            8,
+            0,
+            0,
+            0,
+            0,
+        ];
         let got = statuses(&b);
         assert_eq!(got, [(9, Some(65_000)), (10, None), (11, Some(67_000))]);
         // Statuses that no chunk covers.

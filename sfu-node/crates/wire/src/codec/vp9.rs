@@ -53,8 +53,9 @@ impl Descriptor {
 /// First packet of a key picture: no inter prediction, begin of frame, spatial layer 0.
 #[must_use]
 pub fn starts_key_frame(payload: &[u8]) -> bool {
-    Descriptor::parse(payload)
-        .is_some_and(|d| !d.inter_predicted && d.start_of_frame && d.layer.is_none_or(|(_, spatial)| spatial == 0))
+    Descriptor::parse(payload).is_some_and(|d| {
+        !d.inter_predicted && d.start_of_frame && d.layer.is_none_or(|(_, spatial)| spatial == 0)
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::bytes::u64_at;
 
 const KEY: [u8; 32] = [7; 32];
 
@@ -78,8 +79,8 @@ fn replays_reordering_and_loss() {
     assert_eq!(rx.open(&mut all[476].clone()).err(), Some(RelayError::Replayed));
     assert!(rx.open(&mut all[477].clone()).is_ok());
     assert_eq!(rx.open(&mut all[477].clone()).err(), Some(RelayError::Replayed));
-    for i in 1501..1999 {
-        assert!(rx.open(&mut all[i].clone()).is_ok());
+    for datagram in &all[1501..1999] {
+        assert!(rx.open(&mut datagram.clone()).is_ok());
     }
     assert_eq!(rx.counts(), (4 + 498, 1996));
 }
@@ -89,7 +90,10 @@ fn the_wrong_key_token_epoch_or_version_is_refused() {
     let (mut tx, mut rx) = link();
     let good = ping(&mut tx);
     let refused = |rx: &mut Opener| rx.open(&mut good.clone()).err();
-    assert_eq!(refused(&mut Opener::new(&[8; 32], 0xAABB_CCDD, 3).unwrap()), Some(RelayError::Authentication));
+    assert_eq!(
+        refused(&mut Opener::new(&[8; 32], 0xAABB_CCDD, 3).unwrap()),
+        Some(RelayError::Authentication)
+    );
     assert_eq!(refused(&mut Opener::new(&KEY, 1, 3).unwrap()), Some(RelayError::Token));
     assert_eq!(refused(&mut Opener::new(&KEY, 0xAABB_CCDD, 4).unwrap()), Some(RelayError::Epoch));
     let mut other = good.clone();
