@@ -1,7 +1,6 @@
 """A sandbox for tests: started once, on free ports, gone when the tests are."""
 
 import contextlib
-import ctypes
 import json
 import os
 import secrets
@@ -23,7 +22,6 @@ from headwater_sandbox.demo.tokens import make_token
 UP_DEADLINE_S = 180.0
 DOWN_DEADLINE_S = 60.0
 KUBECTL_DEADLINE_S = 30.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,8 @@ def free_port() -> int:
 def running_cluster(options: tuple[str, ...] = (), env: Mapping[str, str] | None = None) -> Iterator[Cluster]:
     """`headwater sandbox up` as a child of ours; it ends with us, even if we are killed."""
     name = f"test-{secrets.token_hex(3)}"
-    arguments = ["sandbox", "up", "--json", "--name", name, "--port", str(free_port()), *options]
+    bound = ["--die-with", str(os.getpid())]
+    arguments = ["sandbox", "up", "--json", "--name", name, "--port", str(free_port()), *bound, *options]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "headwater_sandbox", *arguments],
@@ -81,7 +80,6 @@ def running_cluster(options: tuple[str, ...] = (), env: Mapping[str, str] | None
             text=True,
             env={**os.environ, **(env or {})},
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509  # one system call, no lock taken
         )
         try:
             assert process.stdout is not None
@@ -93,10 +91,6 @@ def running_cluster(options: tuple[str, ...] = (), env: Mapping[str, str] | None
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _first_json(process: subprocess.Popen[str], out: IO[str], log: IO[str]) -> dict[str, object]:

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from headwater_sandbox import lifecycle
+from headwater_sandbox.errors import SandboxError
+
 DEFAULT_NAME = "default"
 DEFAULT_ROOM = "demo"
 
@@ -21,7 +24,6 @@ def demo(
 ) -> None:
     """Six bots in three regions meet in one room, over relay links; a page lets you join them."""
     from headwater_sandbox.demo.run import DemoOptions, run_check, run_live
-    from headwater_sandbox.demo.sandboxed import SandboxError
 
     console = Console()
     extra = () if port is None else ("--port", str(port))
@@ -33,7 +35,7 @@ def demo(
         else:
             asyncio.run(run_live(options, console))
     except SandboxError as error:
-        console.print(f"the sandbox did not start: {error}", markup=False)
+        print(f"headwater: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -47,12 +49,12 @@ def token(
     hours: Annotated[float, typer.Option(min=0.01, max=24 * 365, help="How long it is valid.")] = 6.0,
 ) -> None:
     """Prints an access token for a running sandbox, the SDK's address, and the web page's."""
-    from headwater_sandbox.demo.sandboxed import find_sandbox
     from headwater_sandbox.demo.tokens import make_token, page_url, signal_url
 
-    sandbox = asyncio.run(find_sandbox(name))
-    if sandbox is None:
-        print(f"no sandbox {name!r} runs: start one with `headwater sandbox up --detach`", file=sys.stderr)
+    try:
+        sandbox = lifecycle.find(name)
+    except SandboxError as error:
+        print(f"headwater: {error}", file=sys.stderr)
         sys.exit(1)
     made = make_token(sandbox.api_key, sandbox.api_secret, room, identity, time.time(), life_s=hours * 3600)
     print(f"token  {made}")

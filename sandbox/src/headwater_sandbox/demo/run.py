@@ -56,7 +56,7 @@ async def staged(options: DemoOptions, console: Console) -> AsyncIterator[Stage]
     """Sandbox up and bots on their way; everything of ours ends on the way out."""
     started_ms = now_ms()
     console.print(f"starting the sandbox {options.name!r} (or joining it, where it runs)")
-    sandbox = await open_sandbox(options.name, *options.sandbox_options)
+    sandbox = await open_sandbox(options.name, options.sandbox_options, outlive=options.keep)
     console.print(
         f"sandbox is up after {(now_ms() - started_ms) / 1000:.1f} s" if sandbox.owned else "it runs"
     )

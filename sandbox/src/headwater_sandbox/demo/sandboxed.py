@@ -1,20 +1,20 @@
-"""The sandbox as the demo uses it: through the command line's JSON contract, like any script."""
+"""The sandbox as the demo uses it: found or started, and ended by whoever started it."""
 
 import asyncio
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from headwater_sandbox import lifecycle
+from headwater_sandbox.errors import SandboxError
+
 # The first start may compile the control plane.
 UP_DEADLINE_S: Final = 1800.0
-STATUS_DEADLINE_S: Final = 15.0
-DOWN_DEADLINE_S: Final = 60.0
-
-
-class SandboxError(RuntimeError):
-    """The sandbox did not start; the message is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +44,22 @@ def parse_sandbox(name: str, data: dict[str, Any], owned: bool) -> Sandbox:
 
 async def find_sandbox(name: str) -> Sandbox | None:
     """The running sandbox of that name, if there is one."""
-    code, out, _ = await _headwater(["status", "--json", "--name", name], STATUS_DEADLINE_S)
-    if code != 0:
-        return None
     try:
-        return parse_sandbox(name, json.loads(out), owned=False)
-    except (ValueError, KeyError):
+        info = lifecycle.find(name)
+    except SandboxError:
         return None
+    return parse_sandbox(name, info.to_json(), owned=False)
 
 
-async def open_sandbox(name: str, *options: str) -> Sandbox:
-    """Reuses the running sandbox of that name or starts one. Raises SandboxError."""
+async def open_sandbox(name: str, options: Sequence[str] = (), *, outlive: bool = False) -> Sandbox:
+    """Reuses the running sandbox of that name or starts one, which ends with us unless it may `outlive` us.
+
+    Started as a command of its own, so that Ctrl-C can end it at any point. Raises SandboxError.
+    """
     if found := await find_sandbox(name):
         return found
-    arguments = ["up", "--detach", "--json", "--name", name, *options]
-    code, out, err = await _headwater(arguments, UP_DEADLINE_S)
-    if code != 0:
-        raise SandboxError(err.strip() or f"the sandbox ended with status {code}")
-    try:
-        return parse_sandbox(name, json.loads(out), owned=True)
-    except (ValueError, KeyError) as error:
-        raise SandboxError(f"the sandbox printed no usable JSON ({error!r})") from error
-
-
-async def close_sandbox(sandbox: Sandbox) -> None:
-    """Ends the sandbox if we started it."""
-    if sandbox.owned:
-        await _headwater(["down", "--name", sandbox.name], DOWN_DEADLINE_S)
-
-
-async def _headwater(arguments: list[str], deadline_s: float) -> tuple[int, str, str]:
+    bound = () if outlive else ("--die-with", str(os.getpid()))
+    arguments = ["up", "--detach", "--json", "--name", name, *bound, *options]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -81,15 +67,23 @@ async def _headwater(arguments: list[str], deadline_s: float) -> tuple[int, str,
         "sandbox",
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,  # its progress and its errors go to our standard error
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), deadline_s)
+        out, _ = await asyncio.wait_for(process.communicate(), UP_DEADLINE_S)
     except TimeoutError as error:
-        raise SandboxError(f"headwater sandbox {arguments[0]} took over {deadline_s:g} s") from error
+        raise SandboxError(f"the sandbox was not up within {UP_DEADLINE_S:g} s") from error
     finally:
         if process.returncode is None:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
             await process.wait()
-    return process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")
+    if process.returncode != 0:
+        raise SandboxError("the sandbox did not start: see above")
+    return parse_sandbox(name, json.loads(out), owned=True)
+
+
+async def close_sandbox(sandbox: Sandbox) -> None:
+    """Ends the sandbox if we started it."""
+    if sandbox.owned:
+        await asyncio.to_thread(lifecycle.down, sandbox.name)
