@@ -12,7 +12,7 @@ import pytest
 from headwater_api.ids import GatewayId
 from headwater_api.reasons import Reason
 from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER
-from headwater_gateway.http.proxy_protocol import SIGNATURE_V2, HeaderError, parse_header
+from headwater_gateway.http.doorkeeper import SIGNATURE_V2, HeaderError, parse_header
 from headwater_gateway.http.serve import ListenError
 from headwater_gateway.http.site import content_policy
 from headwater_gateway.settings import SettingsError, from_environment
@@ -248,3 +248,25 @@ async def test_made_up_voucher_is_not_believed(tmp_path: Path) -> None:
         async with session.ws_connect(f"{edge.url}/rtc", headers=headers) as ws:
             await ws.receive()
         assert edge.plane.hellos[0].client_address == "127.0.0.1"
+
+
+async def test_half_a_request_does_not_hold_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headwater_gateway.http.doorkeeper._FIRST_RESPONSE_SECONDS", 0.2)
+    async with (
+        running_edge(tmp_path) as edge,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{edge.url}/rtc", headers=_auth()) as ws,
+    ):
+        await ws.receive()
+        assert await _raw(edge.host, edge.port, b"GET /rtc HTTP/1.1\r\nHost: x\r\n") == b""
+        await ws.send_bytes(PING)  # a session outlives the deadline of its connection
+        assert (await asyncio.wait_for(ws.receive(), 5)).type is aiohttp.WSMsgType.BINARY
+
+
+async def test_without_api_keys_it_is_not_ready(tmp_path: Path) -> None:
+    empty = tmp_path / "none"
+    empty.mkdir()
+    async with running_edge(tmp_path, api_keys_dir=empty) as edge:
+        status, text, _ = await _get(f"{edge.admin_url}/readyz")
+        assert (status, "no usable API key" in text) == (503, True)
+        assert (await _get(f"{edge.admin_url}/healthz"))[0] == 200

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
+from aiohttp import web
 
 from headwater_gateway.auth import KeyStore, TokenVerifier
 from headwater_gateway.geo.locate import open_locator
@@ -36,38 +38,20 @@ async def run(
     """
     metrics = Metrics()
     keys = KeyStore(settings.api_keys_dir)
+    state = _Readiness(keys)
+    report = on_listening or _no_report
     locator = open_locator(settings.geoip_database)
     async with AsyncExitStack() as stack:
-        state = _Readiness()
-        admin = admin_app(metrics, state.unready)
-        report = on_listening or _no_report
-        report(
-            "admin",
-            await stack.enter_async_context(serving(admin, settings.bind_address, settings.admin_port)),
-        )
-        plane = await stack.enter_async_context(open_plane(settings, metrics))
-        state.plane = plane
-        forwarder = await stack.enter_async_context(
-            Forwarder(settings.node_token, settings.max_frame_bytes, metrics)
-        )
+        admin = serving(admin_app(metrics, state.unready), settings.bind_address, settings.admin_port)
+        report("admin", await stack.enter_async_context(admin))
+        state.plane = plane = await stack.enter_async_context(open_plane(settings, metrics))
+        forwarder = Forwarder(settings.node_token, settings.max_frame_bytes, metrics)
+        await stack.enter_async_context(forwarder)
         gatekeeper = Gatekeeper(settings, TokenVerifier(keys), locator, plane, metrics)
-        signalling = Signalling(
-            gatekeeper,
-            plane.run_session,
-            forwarder,
-            AddressLimiter(settings.max_connections_per_address),
-            metrics,
-            settings.max_frame_bytes,
-        )
+        app = _public(settings, gatekeeper, plane, forwarder, metrics)
         proxies = settings.trusted_proxies if settings.proxy_protocol else None
-        port = await stack.enter_async_context(
-            serving(
-                public_app(signalling, Site(settings.web_dir)),
-                settings.bind_address,
-                settings.signal_port,
-                proxies,
-            )
-        )
+        public = serving(app, settings.bind_address, settings.signal_port, proxies)
+        port = await stack.enter_async_context(public)
         report("signal", port)
         _log.info("gateway serves", address=settings.bind_address, port=port, gateway=settings.gateway)
         await stop.wait()
@@ -77,6 +61,20 @@ async def run(
             await asyncio.wait_for(plane.close(settings.shutdown_seconds), settings.shutdown_seconds + 1.0)
 
 
+def _public(
+    settings: Settings, gatekeeper: Gatekeeper, plane: RoomPlane, forwarder: Forwarder, metrics: Metrics
+) -> web.Application:
+    signalling = Signalling(
+        gatekeeper,
+        plane.run_session,
+        forwarder,
+        AddressLimiter(settings.max_connections_per_address),
+        metrics,
+        settings.max_frame_bytes,
+    )
+    return public_app(signalling, Site(settings.web_dir))
+
+
 def _no_report(name: str, port: int) -> None:
     """Nobody asked for the ports."""
 
@@ -84,11 +82,17 @@ def _no_report(name: str, port: int) -> None:
 class _Readiness:
     """What /readyz says before, during and after the plane's life."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: KeyStore) -> None:
+        self._keys = keys
         self.plane: RoomPlane | None = None
         self.stopping = False
 
     def unready(self) -> str:
         if self.stopping:
             return "shutting down"
-        return self.plane.unready() if self.plane else "starting"
+        if self.plane is None:
+            return "starting"
+        self._keys.refresh(time.monotonic())
+        if self._keys.empty:
+            return f"no usable API key in {self._keys.directory}: each file is a key, its content the secret"
+        return self.plane.unready()

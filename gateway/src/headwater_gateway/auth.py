@@ -74,14 +74,19 @@ class KeyStore:
     _looked_at: float = float("-inf")
 
     def secret(self, key: str, now: float) -> str | None:
-        """The key's secret; `now` in monotonic seconds. Keeps the last good set if the directory fails."""
-        if now - self._looked_at >= KEYS_REREAD_SECONDS:
-            self._looked_at = now
-            try:
-                self._refresh()
-            except OSError as error:
-                _log.error("API keys cannot be read, the last ones stay", error=str(error))
+        """The key's secret; `now` in monotonic seconds."""
+        self.refresh(now)
         return self._keys.get(key)
+
+    def refresh(self, now: float) -> None:
+        """Look at the directory if the last look is old enough. Keeps the last good set if it fails."""
+        if now - self._looked_at < KEYS_REREAD_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            self._refresh()
+        except OSError as error:
+            _log.error("API keys cannot be read, the last ones stay", error=str(error))
 
     @property
     def empty(self) -> bool:

@@ -39,6 +39,9 @@ class Metrics:
             "Sessions that ended with an error of ours.",
             registry=self.registry,
         )
+        self._add_edge_metrics()
+
+    def _add_edge_metrics(self) -> None:
         self.forwarded = Counter(
             "headwater_gateway_forwarded_sessions",
             "Sessions passed on to the gateway that owns the room, by outcome.",

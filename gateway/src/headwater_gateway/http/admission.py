@@ -12,7 +12,7 @@ from headwater_api.reasons import Reason
 from headwater_gateway.auth import TokenVerifier, bearer_token
 from headwater_gateway.geo.client_address import client_address
 from headwater_gateway.geo.region import Locator, RegionUnknown, check_override, resolve
-from headwater_gateway.http.proxy_protocol import peer_address
+from headwater_gateway.http.doorkeeper import peer_address
 from headwater_gateway.http.query import JoinQuery, parse_query
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.settings import Settings

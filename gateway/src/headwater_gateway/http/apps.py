@@ -6,6 +6,7 @@ from aiohttp import web
 from headwater_api.reasons import Reason
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from headwater_gateway.http.doorkeeper import note_response
 from headwater_gateway.http.signalling import Signalling
 from headwater_gateway.http.site import Site
 from headwater_gateway.metrics import Metrics
@@ -20,7 +21,7 @@ def public_app(signalling: Signalling, site: Site) -> web.Application:
     Newer clients ask /rtc/v1 first and fall back to /rtc on that 404.
     """
     app = web.Application(client_max_size=64 * 1024)
-    app.on_response_prepare.append(_allow_origins)
+    app.on_response_prepare.append(_on_response)
     for path in ("/rtc", "/rtc/"):
         app.router.add_get(path, signalling.join, allow_head=False)
     for path in ("/rtc/validate", "/rtc/validate/"):
@@ -48,16 +49,22 @@ def admin_app(metrics: Metrics, unready: Callable[[], str]) -> web.Application:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
+    app.on_response_prepare.append(_on_admin_response)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", exposition)
     return app
 
 
-async def _allow_origins(request: web.Request, response: web.StreamResponse) -> None:
+async def _on_response(request: web.Request, response: web.StreamResponse) -> None:
     """Tokens, not cookies, say who a client is: any page may ask."""
+    note_response(request)
     if request.path.startswith("/rtc"):
         response.headers["Access-Control-Allow-Origin"] = "*"
+
+
+async def _on_admin_response(request: web.Request, _: web.StreamResponse) -> None:
+    note_response(request)
 
 
 async def _preflight(_: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from headwater_gateway.http.apps import MAX_LINE
-from headwater_gateway.http.proxy_protocol import wrap
+from headwater_gateway.http.doorkeeper import wrap
 from headwater_gateway.settings import Network
 
 _BACKLOG = 1024
@@ -43,7 +43,7 @@ async def serving(
     server: asyncio.Server | None = None
     try:
         assert runner.server is not None
-        factory = runner.server if proxies is None else wrap(runner.server, proxies)
+        factory = wrap(runner.server, proxies)
         server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=_BACKLOG)
         yield int(listener.getsockname()[1])
     finally:

@@ -1,4 +1,8 @@
-"""PROXY protocol v1 and v2 in front of aiohttp, from trusted proxies only.
+"""What stands between a new connection and aiohttp: PROXY protocol v1 and v2, and a deadline.
+
+A connection must have got its first response within a deadline, so that strangers cannot hold sockets open by
+sending half a request; aiohttp itself only times the pauses after the first one. PROXY headers are read from
+trusted proxies only.
 
 Specification: "The PROXY protocol, versions 1 and 2" (HAProxy). The header comes before the first byte
 of HTTP, so a small protocol reads it and then passes everything on to aiohttp's own.
@@ -19,9 +23,19 @@ SIGNATURE_V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 _MAX_V1 = 107
 _MAX_V2 = 16 + 2048
 _HEADER_SECONDS = 5.0
+_FIRST_RESPONSE_SECONDS = 15.0
 
-# Transport → the source address that a PROXY header gave. Entries go with their connection.
+# Transport → the source address that a PROXY header gave, and transports that got a response.
+# Entries go with their connection.
 _sources: dict[int, str] = {}
+_served: set[int] = set()
+_open: set[int] = set()
+
+
+def note_response(request: web.Request) -> None:
+    """The request's connection has shown itself to be a client's: its deadline is lifted."""
+    if id(request.transport) in _open:
+        _served.add(id(request.transport))
 
 
 class HeaderError(ValueError):
@@ -82,10 +96,13 @@ def peer_address(request: web.Request) -> str:
     return _sources.get(id(transport)) or request.remote or ""
 
 
-class ProxyProtocol(asyncio.Protocol):
-    """Reads the header if the peer is a trusted proxy, then is only a relay to `inner`."""
+class Doorkeeper(asyncio.Protocol):
+    """Reads the PROXY header if the peer is a trusted proxy, then is only a relay to `inner`.
 
-    def __init__(self, inner: asyncio.Protocol, trusted: Sequence[Network]) -> None:
+    `trusted` None: no PROXY headers are expected.
+    """
+
+    def __init__(self, inner: asyncio.Protocol, trusted: Sequence[Network] | None) -> None:
         self._inner = inner
         self._trusted = trusted
         self._transport: asyncio.Transport | None = None
@@ -95,9 +112,10 @@ class ProxyProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        _open.add(id(transport))
         peer = transport.get_extra_info("peername")
-        if peer and is_trusted(peer[0], self._trusted):
-            self._timer = asyncio.get_running_loop().call_later(_HEADER_SECONDS, self._transport.abort)
+        if self._trusted is not None and peer and is_trusted(peer[0], self._trusted):
+            self._abort_after(_HEADER_SECONDS)
         else:
             self._start()
 
@@ -109,8 +127,7 @@ class ProxyProtocol(asyncio.Protocol):
         try:
             parsed = parse_header(self._buffer)
         except HeaderError:
-            assert self._transport is not None
-            self._transport.abort()
+            self._abort()
             return
         if parsed is None:
             return
@@ -124,10 +141,22 @@ class ProxyProtocol(asyncio.Protocol):
 
     def _start(self) -> None:
         self._started = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._abort_after(_FIRST_RESPONSE_SECONDS)
         assert self._transport is not None
         self._inner.connection_made(self._transport)
+
+    def _abort_after(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._abort_unless_served)
+
+    def _abort_unless_served(self) -> None:
+        if id(self._transport) not in _served:
+            self._abort()
+
+    def _abort(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received() if self._started else False
@@ -141,11 +170,14 @@ class ProxyProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        _sources.pop(id(self._transport), None)
+        key = id(self._transport)
+        _sources.pop(key, None)
+        _served.discard(key)
+        _open.discard(key)
         if self._started:
             self._inner.connection_lost(exc)
 
 
-def wrap(factory: Callable[[], Any], trusted: Sequence[Network]) -> Callable[[], ProxyProtocol]:
+def wrap(factory: Callable[[], Any], trusted: Sequence[Network] | None) -> Callable[[], Doorkeeper]:
     """A protocol factory for `loop.create_server` around aiohttp's."""
-    return lambda: ProxyProtocol(factory(), trusted)
+    return lambda: Doorkeeper(factory(), trusted)
