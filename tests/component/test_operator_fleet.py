@@ -1,99 +1,20 @@
 """The operator against a real API server: SFUClusters become Pods, and their status tells the truth."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
 from headwater_api.wellknown import ENV_NODE_TOKEN
-from headwater_operator.kube.client import KubeClient, open_client
+from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import NotFound
-from headwater_operator.kube.resources import EVENTS, NODES, PODS, SFUCLUSTERS, Resource
+from headwater_operator.kube.resources import EVENTS, PODS, SFUCLUSTERS
 from support.deadline import until
-from support.fake_kubelet import FakeKubelet, fake_kubelet
-from support.kube import ApiServer
-from support.operator_process import TOKEN, OperatorProcess, operator_process
+from support.fake_kubelet import FakeKubelet
+from support.operator_fixtures import Fleet
+from support.operator_process import TOKEN, OperatorProcess
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
-SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
-
-
-@pytest.fixture
-async def client(api_server: ApiServer, namespace: str) -> AsyncIterator[KubeClient]:
-    """A client of the test's own; the namespace gets the nodes' ServiceAccount, the cluster its nodes."""
-    async with open_client({"KUBECONFIG": str(api_server.kubeconfig)}) as opened:
-        account = {"metadata": {"name": "headwater-sfu"}}
-        await opened.apply(SERVICE_ACCOUNTS, namespace, "headwater-sfu", account)
-        for region in ("eu", "us", "ap"):
-            labels = {"topology.kubernetes.io/region": region}
-            await opened.apply(
-                NODES, "", f"k-{region}", {"metadata": {"name": f"k-{region}", "labels": labels}}
-            )
-        yield opened
-
-
-@pytest.fixture
-async def kubelet(client: KubeClient, namespace: str) -> AsyncIterator[FakeKubelet]:
-    async with fake_kubelet(client, namespace, token=TOKEN) as started:
-        yield started
-
-
-@pytest.fixture
-async def operator(
-    api_server: ApiServer, namespace: str, client: KubeClient
-) -> AsyncIterator[OperatorProcess]:
-    async with operator_process(api_server.kubeconfig, namespace) as started:
-        yield started
-
-
-class Fleet:
-    """The SFUCluster `demo` of the test's namespace."""
-
-    def __init__(self, client: KubeClient, namespace: str) -> None:
-        self.client, self.namespace = client, namespace
-
-    async def declare(self, regions: dict[str, tuple[int, int]], **spec: Any) -> None:
-        place = {"coordinates": {"latitude": 50, "longitude": 8}}
-        listed = [
-            {"name": name, "minNodes": low, "maxNodes": high, **place} for name, (low, high) in regions.items()
-        ]
-        body = {"metadata": {"name": "demo"}, "spec": {"regions": listed, **spec}}
-        await self.client.apply(SFUCLUSTERS, self.namespace, "demo", body)
-
-    async def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = (await self.client.get(SFUCLUSTERS, self.namespace, "demo")).get(
-            "status"
-        ) or {}
-        return status
-
-    async def conditions(self) -> dict[str, dict[str, Any]]:
-        return {condition["type"]: condition for condition in (await self.status()).get("conditions", [])}
-
-    async def says(self, type_: str, status: str, within_s: float = 20) -> dict[str, Any]:
-        async def probe() -> dict[str, Any] | None:
-            found = (await self.conditions()).get(type_)
-            return found if found is not None and found["status"] == status else None
-
-        return await until(probe, within_s, f"{type_} is {status}")
-
-    async def pods(self) -> list[dict[str, Any]]:
-        return await self.client.list(PODS, self.namespace)
-
-    async def names(self) -> set[str]:
-        return {pod["metadata"]["name"] for pod in await self.pods()}
-
-    async def has(self, count: int, within_s: float = 20) -> set[str]:
-        async def probe() -> set[str] | None:
-            names = await self.names()
-            return names if len(names) == count else None
-
-        return await until(probe, within_s, f"the fleet has {count} Pods") if count else set()
-
-
-@pytest.fixture
-def fleet(client: KubeClient, namespace: str) -> Fleet:
-    return Fleet(client, namespace)
 
 
 async def test_a_declared_fleet_comes_up_and_says_so(
@@ -129,7 +50,7 @@ async def test_load_is_reported_in_the_status(
 
     async def counted() -> bool:
         status = await fleet.status()
-        return (status["participants"], status["rooms"]) == (5, 2)
+        return bool((status["participants"], status["rooms"]) == (5, 2))
 
     await until(counted, 10, "participants and rooms are in the status")
     assert (await fleet.status())["regions"][0]["cpuPercent"] == 30
@@ -189,7 +110,7 @@ async def test_shrinking_cordons_and_waits_until_the_node_is_empty(
     assert not busy.drained
 
     async def counted() -> bool:
-        return (await fleet.status())["regions"][0]["draining"] == 1
+        return bool((await fleet.status())["regions"][0]["draining"] == 1)
 
     await until(counted, 10, "the status shows a draining node")
     assert emptier.node_id in await fleet.names(), "it still has a participant"
@@ -271,8 +192,8 @@ async def test_a_quiet_fleet_costs_no_writes(
     assert (await client.get(SFUCLUSTERS, namespace, "demo"))["metadata"]["resourceVersion"] == before
 
 
-async def _above(figure: Any, bound: float) -> bool:
-    return await figure() >= bound
+async def _above(figure: Callable[[], Awaitable[float]], bound: float) -> bool:
+    return bool(await figure() >= bound)
 
 
 async def test_admin_port_answers(operator: OperatorProcess, fleet: Fleet) -> None:

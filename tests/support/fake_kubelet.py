@@ -9,15 +9,16 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+from headwater_api.units import format_time
 from headwater_api.wellknown import LABEL_REGION, PORT_NODE_GRPC
 from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import KubeError
 from headwater_operator.kube.resources import PODS
 from support.fake_node import FakeNode, serving
 
-STAMP = "2030-01-01T00:00:00Z"
 _addresses = itertools.count()
 
 
@@ -53,7 +54,7 @@ class FakeKubelet:
     async def kill(self, name: str, exit_code: int = 137) -> None:
         """The Pod's process is gone: its server stops, its status says Failed."""
         await self._stop(name)
-        end = {"exitCode": exit_code, "reason": "Error", "finishedAt": STAMP, "startedAt": STAMP}
+        end = {"exitCode": exit_code, "reason": "Error", "finishedAt": _now(), "startedAt": _now()}
         status = {
             "phase": "Failed",
             "conditions": [_condition("Ready", "False")],
@@ -91,7 +92,7 @@ class FakeKubelet:
             "podIP": ip,
             "podIPs": [{"ip": ip}],
             "conditions": [_condition("Ready", "True"), _condition("PodScheduled", "True")],
-            "containerStatuses": [_container({"running": {"startedAt": STAMP}}, ready=True)],
+            "containerStatuses": [_container({"running": {"startedAt": _now()}}, ready=True)],
         }
         await self._write(name, status)
 
@@ -106,8 +107,12 @@ class FakeKubelet:
         await self.client.apply(PODS, self.namespace, name, body, subresource="status")
 
 
+def _now() -> str:
+    return format_time(datetime.now(UTC))
+
+
 def _condition(type_: str, status: str) -> dict[str, Any]:
-    return {"type": type_, "status": status, "lastTransitionTime": STAMP}
+    return {"type": type_, "status": status, "lastTransitionTime": _now()}
 
 
 def _container(state: dict[str, Any], *, ready: bool) -> dict[str, Any]:

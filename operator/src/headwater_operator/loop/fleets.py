@@ -169,7 +169,14 @@ def _address(pod: PodView) -> str:
 
 
 def _without_figures(status: SFUClusterStatus) -> SFUClusterStatus:
+    """The status with every known CPU and latency the same; whether they are known stays."""
     regions = tuple(
-        region.model_copy(update={"cpu_percent": None, "p95_latency_ms": None}) for region in status.regions
+        region.model_copy(
+            update={
+                "cpu_percent": None if region.cpu_percent is None else 0,
+                "p95_latency_ms": None if region.p95_latency_ms is None else 0.0,
+            }
+        )
+        for region in status.regions
     )
     return status.model_copy(update={"regions": regions})

@@ -1,0 +1,102 @@
+"""Fixtures for the operator's component tests: a client, a kubelet's stand-in, an operator, a fleet."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from headwater_operator.kube.client import KubeClient, open_client
+from headwater_operator.kube.resources import NODES, PODS, SFUCLUSTERS, Resource
+from support.deadline import until
+from support.fake_kubelet import FakeKubelet, fake_kubelet
+from support.kube import ApiServer
+from support.operator_process import TOKEN, OperatorProcess, operator_process
+
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+
+
+@pytest.fixture
+async def client(api_server: ApiServer, namespace: str) -> AsyncIterator[KubeClient]:
+    """A client of the test's own; the namespace gets the nodes' ServiceAccount, the cluster its nodes."""
+    async with open_client({"KUBECONFIG": str(api_server.kubeconfig)}) as opened:
+        account = {"metadata": {"name": "headwater-sfu"}}
+        await opened.apply(SERVICE_ACCOUNTS, namespace, "headwater-sfu", account)
+        for region in ("eu", "us", "ap"):
+            labels = {"topology.kubernetes.io/region": region}
+            await opened.apply(
+                NODES, "", f"k-{region}", {"metadata": {"name": f"k-{region}", "labels": labels}}
+            )
+        yield opened
+
+
+@pytest.fixture
+async def kubelet(client: KubeClient, namespace: str) -> AsyncIterator[FakeKubelet]:
+    async with fake_kubelet(client, namespace, token=TOKEN) as started:
+        yield started
+
+
+@pytest.fixture
+async def operator(
+    api_server: ApiServer, namespace: str, client: KubeClient
+) -> AsyncIterator[OperatorProcess]:
+    async with operator_process(api_server.kubeconfig, namespace) as started:
+        yield started
+
+
+class Fleet:
+    """The SFUCluster `demo` of the test's namespace."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self.client, self.namespace = client, namespace
+
+    async def declare(self, regions: dict[str, tuple[int, int]], **spec: Any) -> None:
+        place = {"coordinates": {"latitude": 50, "longitude": 8}}
+        listed = [
+            {"name": name, "minNodes": low, "maxNodes": high, **place}
+            for name, (low, high) in regions.items()
+        ]
+        body = {"metadata": {"name": "demo"}, "spec": {"regions": listed, **spec}}
+        await self.client.apply(SFUCLUSTERS, self.namespace, "demo", body)
+
+    async def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = (await self.client.get(SFUCLUSTERS, self.namespace, "demo")).get(
+            "status"
+        ) or {}
+        return status
+
+    async def conditions(self) -> dict[str, dict[str, Any]]:
+        return {condition["type"]: condition for condition in (await self.status()).get("conditions", [])}
+
+    async def says(self, type_: str, status: str, within_s: float = 20) -> dict[str, Any]:
+        async def probe() -> dict[str, Any] | None:
+            found = (await self.conditions()).get(type_)
+            return found if found and found["status"] == status else None
+
+        found: dict[str, Any] = await until(probe, within_s, f"{type_} is {status}")
+        return found
+
+    async def pods(self) -> list[dict[str, Any]]:
+        return await self.client.list(PODS, self.namespace)
+
+    async def names(self) -> set[str]:
+        return {pod["metadata"]["name"] for pod in await self.pods()}
+
+    async def has(self, count: int, within_s: float = 20) -> set[str]:
+        async def probe() -> set[str] | None:
+            names = await self.names()
+            return names if len(names) == count else None
+
+        return await until(probe, within_s, f"the fleet has {count} Pods") if count else set()
+
+
+@pytest.fixture
+async def standby(
+    api_server: ApiServer, namespace: str, operator: OperatorProcess
+) -> AsyncIterator[OperatorProcess]:
+    """A second replica, which stands by."""
+    async with operator_process(api_server.kubeconfig, namespace, "op-2", wait="standing by") as started:
+        yield started
+
+
+@pytest.fixture
+def fleet(client: KubeClient, namespace: str) -> Fleet:
+    return Fleet(client, namespace)
