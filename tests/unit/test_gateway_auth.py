@@ -201,3 +201,16 @@ def test_wrong_types_anywhere_are_only_refusals(verifier: TokenVerifier) -> None
             except JoinRefused as refused:
                 outcomes.add(type(refused))
     assert outcomes == {Claims, JoinRefused}
+
+
+def test_renewed_token_keeps_the_claims_for_ten_minutes(
+    verifier: TokenVerifier, tmp_path: Path
+) -> None:
+    before = _verify(verifier, token(exp=int(NOW) + 5, metadata="m", video={"roomJoin": True, "room": "r"}))
+    renewed = verifier.renew(before, NOW, 0.0)
+    assert renewed is not None
+    after = _verify(verifier, renewed, NOW + 595)
+    assert (after.identity, after.video, after.metadata) == (before.identity, before.video, "m")
+    assert _reason(verifier, renewed, NOW + 620) is Reason.TOKEN_EXPIRED
+    (tmp_path / API_KEY).unlink()
+    assert verifier.renew(before, NOW, 10.0) is None

@@ -305,3 +305,17 @@ async def test_session_may_close_while_it_waits_for_the_client(
         await asyncio.wait_for(socket.receive(), 5)
         assert socket.close_code == 1001
     assert edge.metrics.registry.get_sample_value("headwater_gateway_session_errors_total") == 0
+
+
+async def test_clients_get_a_renewed_token(
+    tmp_path: Path, client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater_gateway.app.RENEW_SECONDS", 0.05)
+    async with (
+        running_edge(tmp_path) as edge,
+        client.ws_connect(f"{edge.url}/rtc", headers=_auth()) as socket,
+    ):
+        assert (await _response(socket)).WhichOneof("message") == "join"
+        renewed = (await _response(socket)).refresh_token
+        async with client.get(f"{edge.url}/rtc/validate?access_token={renewed}") as response:
+            assert response.status == 200

@@ -24,6 +24,9 @@ from headwater_gateway.signal.types import RoomPlane
 
 _log = structlog.get_logger(__name__)
 
+# Half of what a renewed token lasts.
+RENEW_SECONDS = 300.0
+
 OnListening = Callable[[str, int], None]
 PlaneFactory = Callable[[Settings, Metrics], AbstractAsyncContextManager[RoomPlane]]
 
@@ -71,6 +74,7 @@ def _public(
         AddressLimiter(settings.max_connections_per_address),
         metrics,
         settings.max_frame_bytes,
+        RENEW_SECONDS,
     )
     return public_app(signalling, Site(settings.web_dir))
 

@@ -64,6 +64,10 @@ class Gatekeeper:
         self._metrics = metrics
         self.draining = False
 
+    def renewed_token(self, claims: Claims) -> str | None:
+        """A fresh token for a client that is in. None: its API key is gone."""
+        return self._verifier.renew(claims, time.time(), time.monotonic())
+
     async def admit(self, request: web.Request) -> Admission:
         """Raise JoinRefused, or say who joins. Asks the room policy unless another gateway owns the room."""
         started = time.monotonic()

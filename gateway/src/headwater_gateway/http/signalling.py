@@ -1,11 +1,13 @@
 """GET /rtc (WebSocket) and GET /rtc/validate."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
 from headwater_api.reasons import Reason
+from livekit.protocol import rtc
 
 from headwater_gateway.http.admission import Admission, Gatekeeper
 from headwater_gateway.http.forward import Forwarder
@@ -13,7 +15,7 @@ from headwater_gateway.http.limits import AddressLimiter
 from headwater_gateway.http.websocket import HEARTBEAT_SECONDS, AiohttpWire
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.signal.channel import Channel
-from headwater_gateway.signal.types import CLOSE_INTERNAL, JoinRefused, SessionRunner
+from headwater_gateway.signal.types import CLOSE_INTERNAL, Claims, JoinRefused, SessionRunner, SignalChannel
 
 _log = structlog.get_logger(__name__)
 
@@ -28,6 +30,7 @@ class Signalling:
     addresses: AddressLimiter
     metrics: Metrics
     max_frame_bytes: int
+    renew_seconds: float
 
     async def join(self, request: web.Request) -> web.StreamResponse:
         """Upgrade an admitted client and run its session; refusals are plain HTTP errors."""
@@ -66,6 +69,7 @@ class Signalling:
         with structlog.contextvars.bound_contextvars(room=hello.room, identity=hello.identity):
             async with Channel(wire, self.metrics) as channel:
                 self.metrics.sessions.inc()
+                renewal = asyncio.create_task(self._renew_token(hello.claims, channel), name="renew-token")
                 try:
                     await self.run_session(hello, channel)
                 except asyncio.CancelledError:
@@ -76,7 +80,19 @@ class Signalling:
                     await channel.close(CLOSE_INTERNAL, Reason.INTERNAL_ERROR)
                 finally:
                     self.metrics.sessions.dec()
+                    renewal.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await renewal
         return socket
+
+    async def _renew_token(self, claims: Claims, channel: SignalChannel) -> None:
+        """Hand out a token that outlives the first one: a resume checks it again."""
+        while True:
+            await asyncio.sleep(self.renew_seconds)
+            token = self.gatekeeper.renewed_token(claims)
+            if token is None:
+                return
+            await channel.send(rtc.SignalResponse(refresh_token=token))
 
     def _refuse(self, endpoint: str, refusal: JoinRefused) -> web.Response:
         self.metrics.joins.labels(endpoint, refusal.reason).inc()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from headwater_api.ids import GatewayId, ParticipantIdentity, ParticipantSid, RegionName, RoomId
 from headwater_api.reasons import Reason
@@ -103,6 +103,7 @@ class Claims:
     attributes: Mapping[str, str] = field(default_factory=dict)
     kind: str = "standard"  # standard, ingress, egress, sip, agent
     expires_at: int = 0  # Unix seconds
+    payload: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as signed, for its renewal
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class ClientHello:
 
 
 class SignalChannel(Protocol):
-    """One client's signalling connection. The session owns it; nobody else sends or closes."""
+    """One client's signalling connection. The session owns it; the edge only adds renewed tokens, later."""
 
     async def send(self, response: rtc.SignalResponse) -> None:
         """Queue one message, in order. Never waits for the network and never raises for a client that left.
