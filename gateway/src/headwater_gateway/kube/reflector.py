@@ -86,6 +86,8 @@ class Reflector:
         return str(answer["metadata"]["resourceVersion"])
 
     def _take(self, kind: str, body: Object) -> None:
+        if kind == "BOOKMARK":  # only a version, no name
+            return
         name = body["metadata"]["name"]
         if kind == "DELETED":
             self._known.discard(name)
