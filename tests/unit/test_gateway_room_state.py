@@ -392,3 +392,16 @@ def test_events_of_strange_nodes_are_ignored(room: RoomState) -> None:
     event = node_pb2.Event(room_closed=node_pb2.RoomClosed(reason="x"))
     assert events.handle_event(room, NodeId("us-9"), event, 0.0) == ""
     assert ann.moving_at is None
+
+
+def test_a_link_that_stays_down_is_opened_anew(room: RoomState) -> None:
+    join(room, "ann", "eu-1")
+    join(room, "bob", "us-1")
+    (first,) = commands(room, "eu-1", "open_relay")
+    for at in (1.0, 2.0):
+        event = node_pb2.Event(relay=node_pb2.RelayEvent(link_id=first.link_id, reason="silent"))  # type: ignore[attr-defined]
+        events.handle_event(room, NodeId("us-1"), event, at)
+    assert links.mend_links(room, 5.9) == []
+    assert links.mend_links(room, 6.0) == [first.link_id]  # type: ignore[attr-defined]
+    assert len(commands(room, "eu-1", "open_relay")) == 2
+    assert links.mend_links(room, 60.0) == []

@@ -458,3 +458,37 @@ async def test_unpublish_by_renegotiation(world: World) -> None:
     ann.say(offer=rtc.SessionDescription(type="offer", sdp=gone))
     assert (await world.command(node, "remove_remote_track")).track_id == audio
     await until(lambda: not bob.roster()["ann"].tracks, 3, "bob sees it unpublished")
+
+
+async def test_a_node_that_refuses_a_transport_loses_the_participant(world: World) -> None:
+    def refuse(request: node_pb2.ApplyRequest) -> node_pb2.ApplyResponse:
+        results = [
+            node_pb2.CommandResult(error="node is full" if c.HasField("create_transport") else "")
+            for c in request.commands
+        ]
+        return node_pb2.ApplyResponse(results=results)
+
+    world.nodes["eu-1"].respond = refuse
+    ann = await world.join(hello("ann", region="eu"))
+    leave = await ann.wait("leave")
+    assert (leave.reason, leave.action) == (models.DisconnectReason.MIGRATION, RECONNECT)
+
+
+async def test_a_draining_node_is_left_and_takes_nobody(world: World) -> None:
+    ann = await world.join(hello("ann", region="eu"))
+    bob = await world.join(hello("bob", region="us"))
+    world.nodes["eu-1"].report.draining = True
+    world.nodes["eu-1"].push()
+    assert (await ann.wait("leave", within_s=5)).action == RECONNECT
+    await world.command("eu-1", "close_transport", 2)
+    again = await world.join(hello("ann", region="eu"))
+    assert again.all("join")[0].participant.attributes["headwater.region"] == "us"
+    assert bob.all("leave") == []
+
+
+async def test_no_node_means_an_http_error_before_the_upgrade(world: World) -> None:
+    for name in ("eu-1", "us-1", "us-2"):
+        world.directory.pool.pod_gone(NodeId(name))
+    with pytest.raises(JoinRefused) as refusal:
+        await world.runner.admit(hello("ann"))
+    assert (refusal.value.status, refusal.value.reason) == (503, "NoCapacity")

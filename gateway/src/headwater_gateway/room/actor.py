@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
-from headwater_api.ids import LinkId, NodeId, ParticipantSid
+from headwater_api.ids import LinkId, NodeId, ParticipantSid, RegionName
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
-from headwater_planner.place import PlacementRequest, PlacementView, Refusal, RegionView, place
+from headwater_planner.place import Placement, PlacementRequest, PlacementView, Refusal, RegionView, place
 from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import effects, events, links, roster, tracks
-from headwater_gateway.room.model import JoinRequest, RoomConfig, transport_owner
+from headwater_gateway.room.model import NOWHERE, JoinRequest, RoomConfig, transport_owner
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.state import RoomState
@@ -52,6 +52,7 @@ class RoomActor:
         self._ports: dict[ParticipantSid, ClientPort] = {}
         self._queues: dict[NodeId, CommandQueue] = {}
         self._log = log.bind(room=state.room_id)
+        self._next_move = 0.0
         self.dropped_events = 0
 
     @property
@@ -194,6 +195,11 @@ class RoomActor:
 
     def _run_due(self, now: float) -> None:
         run_due(self._state, now)
+        draining = frozenset(v.node_id for v in self._pool.views() if v.draining) & self._state.nodes.keys()
+        if draining and now >= self._next_move and isinstance(self._place(NOWHERE), Placement):
+            self._next_move = now + 1.0
+            moved = roster.leave_draining(self._state, draining, now)
+            self._log.info("room.drained", nodes=sorted(draining), participants=moved)
 
     def _guard(self, blame: ParticipantSid | None, job: Job) -> None:
         try:
@@ -230,15 +236,7 @@ class RoomActor:
     def _join(self, request: JoinRequest, port: ClientPort, now: float) -> Joined:
         state = self._state
         check_join(state, request)
-        answer = place(
-            PlacementView(self._regions(), self._pool.views()),
-            PlacementRequest(
-                named_region=request.region or None,
-                allowed_regions=state.config.allowed_regions,
-                denied_regions=state.config.denied_regions,
-                room_nodes=frozenset(state.nodes),
-            ),
-        )
+        answer = self._place(request.region)
         if isinstance(answer, Refusal):
             self._log.warning("join.refused", identity=request.identity, reason=answer.reason)
             raise JoinRefusal(Reason.NO_CAPACITY, answer.sentence)
@@ -264,6 +262,18 @@ class RoomActor:
             server_region=answer.region,
         )
         return Joined(participant.sid, facts, response)
+
+    def _place(self, region: RegionName) -> Placement | Refusal:
+        config = self._state.config
+        return place(
+            PlacementView(self._regions(), self._pool.views()),
+            PlacementRequest(
+                named_region=region or None,
+                allowed_regions=config.allowed_regions,
+                denied_regions=config.denied_regions,
+                room_nodes=frozenset(self._state.nodes),
+            ),
+        )
 
     def _resume(self, sid: ParticipantSid, answer: "asyncio.Future[int | None]") -> None:
         participant = self._state.participants.get(sid)
@@ -302,6 +312,10 @@ class RoomActor:
         if kind == "open_relay":
             link_id = LinkId(command.open_relay.link_id)
             self.inform(lambda state, _: links.reopen_link(state, link_id))
+        elif kind == "create_transport":
+            sid = transport_owner(command.create_transport.transport_id)
+            why = f"its node refused it: {error}"
+            self.inform(lambda state, now: roster.send_away(state, sid, why, now))
 
     # -- effects ---------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import structlog
 from headwater_api.ids import GatewayId, NodeId, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
-from headwater_planner.place import RegionView
+from headwater_planner.place import PlacementRequest, PlacementView, Refusal, RegionView, place
 from livekit.protocol import models
 
 from headwater_gateway.nodes.facts import NodeFacts
@@ -70,8 +70,14 @@ class RoomDirectory:
         actor = self._rooms.get(room_id)
         if actor is not None and not actor.state.ended:
             check_join(actor.state, request)
-            return
-        check_policy(self._config_of(room_id))
+            config = actor.state.config
+        else:
+            config = self._config_of(room_id)
+            check_policy(config)
+        wish = PlacementRequest(allowed_regions=config.allowed_regions, denied_regions=config.denied_regions)
+        answer = place(PlacementView(self._options.regions(), self.pool.views()), wish)
+        if isinstance(answer, Refusal):
+            raise JoinRefusal(Reason.NO_CAPACITY, answer.sentence)
 
     async def join(self, room_id: RoomId, request: JoinRequest, port: ClientPort) -> tuple[RoomActor, Joined]:
         """Join, making the room if need be. JoinRefusal, TimeoutError."""

@@ -28,7 +28,7 @@ def handle_event(room: RoomState, node_id: NodeId, event: node_pb2.Event, now: f
         case "subscription":
             _on_subscription(room, event.subscription)
         case "relay":
-            return _on_relay(room, event.relay)
+            return _on_relay(room, event.relay, now)
         case "room_closed":
             moved = roster.lose_node(
                 room, node_id, f"the node closed the room: {event.room_closed.reason}", now
@@ -88,10 +88,10 @@ def _on_subscription(room: RoomState, event: node_pb2.SubscriptionEvent) -> None
     room.tell(participant.sid, rtc.SignalResponse(stream_state_update=update))
 
 
-def _on_relay(room: RoomState, event: node_pb2.RelayEvent) -> str:
+def _on_relay(room: RoomState, event: node_pb2.RelayEvent, now: float) -> str:
     link_id = LinkId(event.link_id)
     known = next((k for k in room.cascade.open.values() if k.link_id == link_id), None)
     if known is None:
         return ""
-    links.mark_link(room, link_id, is_up=event.up)
+    links.mark_link(room, link_id, now, is_up=event.up)
     return f"link {link_id} is {'up' if event.up else 'down: ' + event.reason}"

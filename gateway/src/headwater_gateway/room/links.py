@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headwater_api.ids import LinkId, NodeId, TrackSid
 from headwater_api.nodev1 import node_pb2
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from headwater_gateway.room.model import PublishedTrack
     from headwater_gateway.room.state import RoomState
 
-KEY_BYTES = 32  # AES-256-GCM
+KEY_BYTES: Final = 32  # AES-256-GCM
+# A dead node is noticed sooner than that: what is left is a link that one end has lost.
+REOPEN_AFTER_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class OpenLink:
 
     link: Link
     link_id: LinkId
-    is_up: bool = False
+    down_since: float | None = None  # monotonic seconds; None: up, or not heard of yet
 
 
 @dataclass(slots=True)
@@ -67,12 +69,25 @@ def forget_node(room: RoomState, node_id: NodeId, *, dead: bool) -> None:
     room.cascade.routed.pop(node_id, None)
 
 
-def mark_link(room: RoomState, link_id: LinkId, *, is_up: bool) -> None:
-    """Remember what a node said of a link."""
+def mark_link(room: RoomState, link_id: LinkId, now: float, *, is_up: bool) -> None:
+    """Remember what a node said of a link. Both ends say it; the first word of a fall counts."""
     for link, known in room.cascade.open.items():
         if known.link_id == link_id:
-            room.cascade.open[link] = OpenLink(link, link_id, is_up)
+            since = None if is_up else (known.down_since if known.down_since is not None else now)
+            room.cascade.open[link] = OpenLink(link, link_id, since)
             return
+
+
+def mend_links(room: RoomState, now: float) -> list[LinkId]:
+    """Open anew what has been down for long though both its nodes live. The links that were given up."""
+    stale = [
+        known.link_id
+        for known in room.cascade.open.values()
+        if known.down_since is not None and now - known.down_since >= REOPEN_AFTER_S
+    ]
+    for link_id in stale:
+        reopen_link(room, link_id)
+    return stale
 
 
 def reopen_link(room: RoomState, link_id: LinkId) -> None:

@@ -22,6 +22,7 @@ from headwater_gateway.room.tracks import forget_tracks
 from headwater_gateway.room.wire import leave, participant_info
 
 SERVER_PREFIX: Final = "headwater."
+MOVES_AT_ONCE: Final = 5  # each second, in each room
 
 
 def join(room: RoomState, request: JoinRequest, facts: NodeFacts, *, now: float, unix_ms: int) -> Participant:
@@ -116,6 +117,27 @@ def lose_node(room: RoomState, node_id: NodeId, why: str, now: float) -> int:
         room.effects.append(EndSession(participant.sid, farewell, why))
     sync_cascade(room)
     return len(moved)
+
+
+def send_away(room: RoomState, sid: ParticipantSid, why: str, now: float) -> None:
+    """Ask one participant to join anew, on another node: its own lives, but cannot keep it."""
+    participant = room.participants.get(sid)
+    if participant is None or participant.moving_at is not None:
+        return
+    _close_transports(room, participant)
+    participant.moving_at = now
+    participant.wanted = ()
+    farewell = leave(models.DisconnectReason.MIGRATION, rtc.LeaveRequest.RECONNECT)
+    room.effects.append(EndSession(sid, farewell, why))
+    sync_cascade(room)
+
+
+def leave_draining(room: RoomState, draining: frozenset[NodeId], now: float) -> list[ParticipantSid]:
+    """Move a few participants off nodes that drain. Their sids."""
+    here = [p.sid for p in room.participants.values() if p.node_id in draining and p.moving_at is None]
+    for sid in here[:MOVES_AT_ONCE]:
+        send_away(room, sid, "its node drains", now)
+    return here[:MOVES_AT_ONCE]
 
 
 def expire(room: RoomState, now: float) -> None:

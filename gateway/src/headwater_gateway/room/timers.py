@@ -5,6 +5,7 @@ from typing import Final
 from livekit.protocol import rtc
 
 from headwater_gateway.room import roster
+from headwater_gateway.room.links import mend_links
 from headwater_gateway.room.state import RoomState
 
 HOUSEKEEPING_S: Final = 1.0
@@ -31,4 +32,5 @@ def run_due(room: RoomState, now: float) -> None:
     if now >= room.housekeeping_due:
         room.housekeeping_due = now + HOUSEKEEPING_S
         roster.expire(room, now)
+        mend_links(room, now)
         roster.end_if_empty(room, now)

@@ -57,6 +57,7 @@ class SessionMedia:
         self._preferred: dict[str, node_pb2.Codec.ValueType] = {}
         self._wanted: dict[TrackSid, WantedTrack] = {}
         self._ssrcs: dict[TrackSid, tuple[int, int]] = {}
+        self._carried: set[str] = set()  # what the last ConfigureSend named
 
     def _transports(self) -> tuple[str, str]:
         return publisher_transport(self._sid), subscriber_transport(self._sid)
@@ -134,7 +135,8 @@ class SessionMedia:
             self._subscriber.remove_track(sid)
             self._ssrcs.pop(sid, None)
             commands.append(self._update(sid, 0, paused=True))  # until the next offer takes the m-line
-        return tuple(commands)
+        # A track that waits for its first answer gets the newest setting with that.
+        return tuple(c for c in commands if c.update_subscription.track_id in self._carried)
 
     def _send_track(self, track: WantedTrack) -> SendTrack:
         if track.track_sid not in self._ssrcs:
@@ -184,6 +186,7 @@ class SessionMedia:
                 continue  # taken back meanwhile; the next offer frees its m-line
             section.max_spatial, section.paused = wanted.max_spatial, wanted.paused
             sections.append(section)
+        self._carried = {s.track_id for s in sections}
         configure = node_pb2.ConfigureSend(transport_id=transport, sections=sections)
         commands.append(node_pb2.Command(configure_send=configure))
         return Taken(tuple(commands), tuple(s.track_id for s in sections))
