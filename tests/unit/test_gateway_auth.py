@@ -203,9 +203,7 @@ def test_wrong_types_anywhere_are_only_refusals(verifier: TokenVerifier) -> None
     assert outcomes == {Claims, JoinRefused}
 
 
-def test_renewed_token_keeps_the_claims_for_ten_minutes(
-    verifier: TokenVerifier, tmp_path: Path
-) -> None:
+def test_renewed_token_keeps_the_claims_for_ten_minutes(verifier: TokenVerifier, tmp_path: Path) -> None:
     before = _verify(verifier, token(exp=int(NOW) + 5, metadata="m", video={"roomJoin": True, "room": "r"}))
     renewed = verifier.renew(before, NOW, 0.0)
     assert renewed is not None
