@@ -81,8 +81,8 @@ def running_cluster(options: tuple[str, ...] = (), env: Mapping[str, str] | None
             env={**os.environ, **(env or {})},
             start_new_session=True,
         )
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             yield Cluster(parse_sandbox(name, _first_json(process, process.stdout, log), owned=True))
         finally:
             process.send_signal(signal.SIGINT)
@@ -91,6 +91,7 @@ def running_cluster(options: tuple[str, ...] = (), env: Mapping[str, str] | None
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            process.stdout.close()
 
 
 def _first_json(process: subprocess.Popen[str], out: IO[str], log: IO[str]) -> dict[str, object]:
