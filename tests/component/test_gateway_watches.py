@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 from headwater_api.ids import GatewayId, RegionName, RoomId
-from headwater_gateway.kube import views
+from headwater_gateway import fleet_views as views
+from headwater_gateway.fleet import Fleet
 from headwater_gateway.kube.reflector import CallbackSink, Reflector
-from headwater_gateway.kube.watches import Fleet
 from headwater_gateway.plane import parse_static_nodes
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.model import RoomConfig

@@ -197,4 +197,4 @@ class RoomMachine(RuleBasedStateMachine):
 
 
 TestRoom = RoomMachine.TestCase
-TestRoom.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestRoom.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

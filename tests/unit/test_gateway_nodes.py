@@ -9,8 +9,9 @@ import grpc
 import pytest
 from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
+from headwater_gateway.backoff import Backoff
 from headwater_gateway.nodes.commands import ATTEMPTS, MAX_PENDING, CommandQueue
-from headwater_gateway.nodes.facts import Backoff, NodeFacts, NodePod, believes_silence, node_view
+from headwater_gateway.nodes.facts import NodeFacts, NodePod, believes_silence, node_view
 from headwater_gateway.nodes.pool import NodePool
 from support.deadline import until
 from support.fake_node import FakeNode, serving

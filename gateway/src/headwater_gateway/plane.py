@@ -13,7 +13,8 @@ from headwater_api.ids import NodeId, RegionName, RoomId
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.place import RegionView
 
-from headwater_gateway.kube.watches import Fleet, Watches, open_api
+from headwater_gateway.fleet import Fleet, Watches
+from headwater_gateway.kube.api import open_api
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory

@@ -12,7 +12,7 @@ import structlog
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
-from headwater_gateway.nodes.facts import Backoff
+from headwater_gateway.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,8 @@ from headwater_api.ids import GatewayId, NodeId
 from headwater_api.nodev1 import node_pb2, node_pb2_grpc
 from headwater_planner.place import NodeView
 
-from headwater_gateway.nodes.facts import Backoff, NodeFacts, NodePod, Suspicion, node_view
+from headwater_gateway.backoff import Backoff
+from headwater_gateway.nodes.facts import NodeFacts, NodePod, Suspicion, node_view
 
 log = structlog.get_logger(__name__)
 

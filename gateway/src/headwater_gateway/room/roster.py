@@ -34,6 +34,7 @@ def join(room: RoomState, request: JoinRequest, facts: NodeFacts, *, now: float,
             farewell = leave(reason, rtc.LeaveRequest.DISCONNECT)
             room.effects.append(EndSession(older.sid, farewell, "the identity joined again"))
         _take_off(room, older, reason, now)
+        sync_wanted(room)
     participant = Participant(
         sid=ParticipantSid(room.ids.sid("PA_")),
         identity=request.identity,
@@ -59,7 +60,7 @@ def join(room: RoomState, request: JoinRequest, facts: NodeFacts, *, now: float,
     room.was_joined, room.empty_since = True, None
     sync_cascade(room)
     room.updates.put(participant_info(participant), hidden=participant.is_hidden, now=now)
-    sync_wanted(room)
+    sync_wanted(room, participant.sid)
     return participant
 
 

@@ -3,43 +3,20 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import Mapping
-from typing import Final
 
 import structlog
 from headwater_api import wellknown
 from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
 from headwater_planner.geo_distance import Coordinates
-from kubernetes.aio import config as kube_config
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import ApiClient
 
-from headwater_gateway.kube import views
+from headwater_gateway import fleet_views as views
 from headwater_gateway.kube.reflector import CallbackSink, Object, Reflector
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.signal.types import GatewayPeer
 
 log = structlog.get_logger(__name__)
-
-DEFAULT_KUBECONFIG: Final = "~/.kube/config"
-
-
-async def open_api(environ: Mapping[str, str]) -> ApiClient:
-    """The API server's address and credentials: the Pod's own, or $KUBECONFIG's current context.
-
-    Raises kubernetes' ConfigException where neither is there.
-    """
-    configuration = Configuration()
-    configuration.client_session_kwargs = {"trust_env": False}
-    if environ.get("KUBERNETES_SERVICE_HOST") and not environ.get("KUBECONFIG"):
-        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    else:
-        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-            config_file=environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG,
-            client_configuration=configuration,
-            persist_config=False,
-        )
-    return ApiClient(configuration=configuration)
 
 
 class Fleet:
