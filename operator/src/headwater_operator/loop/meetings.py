@@ -76,7 +76,7 @@ class MeetingLoop:
 
     def _world(self, key: Key, meeting: Meeting) -> MeetingWorld:
         fleet_key = (key[0], meeting.spec.cluster_ref.name)
-        join_url = f"{self._public_url}/?room={meeting.metadata.name}" if self._public_url else ""
+        join_url = join_url_of(self._public_url, meeting.metadata.name)
         fleet = self._store.fleets.get(fleet_key)
         if fleet is None:
             return MeetingWorld(meeting, None, join_url=join_url)
@@ -113,6 +113,11 @@ class MeetingLoop:
         if plan.status.participants or plan.status.nodes:
             waits.append(ACTIVE_TICK_S * self._rng.uniform(0.8, 1.2))
         return min(waits, default=None)
+
+
+def join_url_of(public_url: str, room: str) -> str:
+    """What people open to join. Of a ws(s) URL the token names the room; a page takes it as ?room=."""
+    return f"{public_url}/?room={room}" if public_url.startswith("http") else public_url
 
 
 def _fresh(load: NodeLoad | None) -> bool:

@@ -26,7 +26,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         name=metadata["name"],
         uid=metadata["uid"],
         region=(metadata.get("labels") or {}).get(LABEL_REGION, ""),
-        phase=_PHASES.get(status.get("phase", ""), Phase.UNKNOWN),
+        phase=_phase(status, containers),
         created_at=_time(metadata.get("creationTimestamp")) or _EPOCH,
         ready=ready.get("status") == "True",
         ready_changed_at=_time(ready.get("lastTransitionTime")),
@@ -63,6 +63,13 @@ def _condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
     return next((condition for condition in conditions if condition.get("type") == type_), {})
 
 
+def _phase(status: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> Phase:
+    """The Pod's phase; Failed as soon as its container has ended: the phase tells it a second later."""
+    if any((container.get("state") or {}).get("terminated") for container in containers):
+        return Phase.SUCCEEDED if status.get("phase") == "Succeeded" else Phase.FAILED
+    return _PHASES.get(status.get("phase", ""), Phase.UNKNOWN)
+
+
 def _trouble(waiting: Mapping[str, Any]) -> str:
     """The kubelet's reason, unless it is only the usual way to a start."""
     reason = str(waiting.get("reason", ""))
@@ -71,7 +78,7 @@ def _trouble(waiting: Mapping[str, Any]) -> str:
 
 def _ended(status: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> str:
     """How the process ended, in words; empty while it has not."""
-    if status.get("phase") not in ("Failed", "Succeeded"):
+    if _phase(status, containers) not in (Phase.FAILED, Phase.SUCCEEDED):
         return ""
     if status.get("reason"):
         return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")[:300]
@@ -80,7 +87,7 @@ def _ended(status: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -
         if end:
             reason = f" ({end['reason']})" if end.get("reason") else ""
             return f"its process ended with exit code {end.get('exitCode', 'unknown')}{reason}"
-    return f"its Pod is {status['phase']}"
+    return f"its Pod is {status.get('phase')}"
 
 
 def _time(text: object) -> datetime | None:
