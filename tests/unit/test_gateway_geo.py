@@ -159,7 +159,7 @@ def test_country_table_is_complete_and_on_earth() -> None:
 
 def _database(folder: Path, kind: str) -> Path:
     located = {"latitude": 48.1, "longitude": 11.6}
-    records = {
+    records: dict[str, dict[str, object]] = {
         "8.8.8.0/24": {"country": {"iso_code": "DE"}, "location": located},
         "9.0.0.0/8": {"country": {"iso_code": "JP"}},
     }

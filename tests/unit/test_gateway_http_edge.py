@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -24,7 +25,7 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 PING = rtc.SignalRequest(ping_req=rtc.Ping(timestamp=42)).SerializeToString()
 
 
-def _auth(**claims: object) -> dict[str, str]:
+def _auth(**claims: Any) -> dict[str, str]:
     return {"Authorization": f"Bearer {token(**claims)}"}
 
 

@@ -64,11 +64,11 @@ def _round(negotiation: SubscriberNegotiation, reject: tuple[str, ...] = ()) -> 
 
 def test_first_offer_has_only_the_data_channel() -> None:
     negotiation = SubscriberNegotiation()
-    assert negotiation.dirty and not negotiation.pending
+    assert (negotiation.dirty, negotiation.pending) == (True, False)
     offer = _offer(negotiation)
     assert _mids(offer) == [("0", "application", "sendrecv")]
     assert "a=ice-lite" in offer and "a=setup:actpass" in offer and "a=group:BUNDLE 0\r\n" in offer
-    assert negotiation.pending and not negotiation.dirty
+    assert (negotiation.dirty, negotiation.pending) == (False, True)
 
 
 def test_tracks_carry_msid_and_ssrcs() -> None:
