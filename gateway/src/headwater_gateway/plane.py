@@ -17,6 +17,7 @@ from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.kube.api import open_api
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.plane_metrics import PlaneCollector
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import RoomConfig
@@ -99,7 +100,6 @@ class Plane:
 @asynccontextmanager
 async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plane]:
     """Start following nodes and the API server; end all of it with the block."""
-    del metrics  # counted at the edge so far
     ids, defaults = SystemIds(), RoomConfig()
     fleet_box: list[Fleet] = []
 
@@ -111,6 +111,7 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     directory = RoomDirectory(settings.gateway, settings.node_token, options, ids=ids)
     fleet = Fleet(directory, defaults)
     fleet_box.append(fleet)
+    metrics.registry.register(PlaneCollector(directory))
     runner = SessionRunner(directory, ids, unix_ms)
     static = parse_static_nodes(os.environ.get(ENV_STATIC_NODES, ""))
     plane = Plane(settings, directory, runner, fleet, static)

@@ -61,6 +61,7 @@ class RoomDirectory:
         self._rooms: dict[RoomId, RoomActor] = {}
         self._tasks: dict[RoomId, asyncio.Task[None]] = {}
         self._meetings: dict[RoomId, RoomConfig] = {}
+        self._moved_before = 0
         self.pool = NodePool(token, controller_id, self, clock=clock)
 
     # -- joins -----------------------------------------------------------------------------------
@@ -96,6 +97,10 @@ class RoomDirectory:
 
     def rooms(self) -> tuple[RoomActor, ...]:
         return tuple(self._rooms.values())
+
+    def moved_total(self) -> int:
+        """Participants sent to another node since the start."""
+        return self._moved_before + sum(actor.state.moved for actor in self._rooms.values())
 
     def _config_of(self, room_id: RoomId) -> RoomConfig:
         config = self._meetings.get(room_id)
@@ -145,6 +150,7 @@ class RoomDirectory:
 
     def _on_ended(self, room_id: RoomId, actor: RoomActor, task: asyncio.Task[None]) -> None:
         if self._rooms.get(room_id) is actor:
+            self._moved_before += actor.state.moved
             del self._rooms[room_id]
             self._tasks.pop(room_id, None)
         if not task.cancelled() and task.exception() is not None:

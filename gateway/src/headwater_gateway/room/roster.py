@@ -114,6 +114,7 @@ def lose_node(room: RoomState, node_id: NodeId, why: str, now: float) -> int:
     for participant in moved:
         participant.moving_at = now
         participant.wanted = ()
+        room.moved += 1
         farewell = leave(models.DisconnectReason.MIGRATION, rtc.LeaveRequest.RECONNECT)
         room.effects.append(EndSession(participant.sid, farewell, why))
     sync_cascade(room)
@@ -128,6 +129,7 @@ def send_away(room: RoomState, sid: ParticipantSid, why: str, now: float) -> Non
     _close_transports(room, participant)
     participant.moving_at = now
     participant.wanted = ()
+    room.moved += 1
     farewell = leave(models.DisconnectReason.MIGRATION, rtc.LeaveRequest.RECONNECT)
     room.effects.append(EndSession(sid, farewell, why))
     sync_cascade(room)

@@ -36,6 +36,7 @@ class RoomState:
     speakers: SpeakerBoard = field(default_factory=SpeakerBoard)
     quality: QualityBoard = field(default_factory=QualityBoard)
     effects: list[Effect] = field(default_factory=list)
+    moved: int = 0  # participants sent to another node so far
     housekeeping_due: float = 0.0
     empty_since: float | None = None
     was_joined: bool = False
