@@ -165,6 +165,10 @@ class RoomDirectory:
         if actor is not None:
             actor.inform(lambda state, now: _set_config(state, config))
 
+    def meeting(self, room_id: RoomId) -> RoomConfig | None:
+        """The policy of a room's Meeting; None for an ad-hoc room."""
+        return self._meetings.get(room_id)
+
     def meeting_gone(self, room_id: RoomId) -> None:
         """A Meeting was deleted: its room ends."""
         if self._meetings.pop(room_id, None) is None:
