@@ -18,5 +18,9 @@ pub mod srtp;
 pub mod stun;
 pub mod twcc;
 
+#[doc(hidden)]
+#[expect(clippy::panic, reason = "assertions for fuzz targets and tests")]
+pub mod exercise;
+
 mod bytes;
 mod replay;

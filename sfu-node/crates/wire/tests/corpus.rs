@@ -1,0 +1,178 @@
+//! Replays the fuzz targets' seeds, each also truncated and with flipped bits, without a fuzzer.
+//!
+//! `HEADWATER_WRITE_SEEDS=1 cargo test -p headwater-wire --test corpus` writes the seeds anew.
+
+use headwater_wire::codec::Codec;
+use headwater_wire::rtcp::{self, ReportBlock, SenderInfo};
+use headwater_wire::rtp::{HeaderWriter, RtpHeader};
+use headwater_wire::{exercise, relay, stun, twcc};
+use std::path::PathBuf;
+
+fn corpus(target: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
+}
+
+fn replay(target: &str, exercise: fn(&[u8])) {
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(corpus(target)).unwrap() {
+        let seed = std::fs::read(entry.unwrap().path()).unwrap();
+        exercise(&seed);
+        for n in 0..seed.len() {
+            exercise(&seed[..n]);
+            for flip in [0x01, 0x80, 0xFF] {
+                let mut mutant = seed.clone();
+                mutant[n] ^= flip;
+                exercise(&mutant);
+            }
+        }
+        seeds += 1;
+    }
+    assert!(seeds >= 3, "{target}: only {seeds} seeds");
+}
+
+#[test]
+fn stun_seeds() {
+    replay("stun", exercise::stun);
+}
+
+#[test]
+fn rtp_seeds() {
+    replay("rtp", exercise::rtp);
+}
+
+#[test]
+fn rtcp_seeds() {
+    replay("rtcp", exercise::rtcp);
+}
+
+#[test]
+fn dtls_demux_seeds() {
+    replay("dtls_demux", exercise::dtls_demux);
+}
+
+#[test]
+fn relay_seeds() {
+    replay("relay", exercise::relay);
+}
+
+fn stun_packets() -> Vec<Vec<u8>> {
+    let key = stun::IceKey::new("fuzzfuzzfuzzfuzzfuzzfuzz");
+    let tx = *b"0123456789ab";
+    let fields =
+        stun::RequestFields { username: "ours:theirs", priority: 9, tie_breaker: 7, use_candidate: true };
+    let mut all = vec![Vec::new(); 4];
+    stun::write_request(&tx, &fields, &key, &mut all[0]);
+    stun::write_success(&tx, "192.0.2.1:7".parse().unwrap(), &key, &mut all[1]);
+    stun::write_success(&tx, "[2001:db8::1]:7".parse().unwrap(), &key, &mut all[2]);
+    stun::write_refusal(&tx, &stun::Refusal::UnknownAttributes(vec![0x31]), Some(&key), &mut all[3]);
+    all
+}
+
+fn rtp_packet(extensions: &[(u8, &[u8])], payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let h = RtpHeader { marker: true, payload_type: 96, sequence: 65_535, timestamp: 1, ssrc: 2 };
+    let mut w = HeaderWriter::begin(&mut out, &h);
+    for (id, value) in extensions {
+        w.extension(*id, value);
+    }
+    w.finish();
+    out.extend_from_slice(payload);
+    out
+}
+
+fn rtp_packets() -> Vec<Vec<u8>> {
+    let mut padded = rtp_packet(&[], &[1, 2, 0, 0, 3]);
+    padded[0] |= 0x20;
+    vec![
+        rtp_packet(&[(1, b"0"), (2, b"q"), (5, &[0, 1]), (4, &[0x85])], b"opus"),
+        rtp_packet(&[(9, &[1; 60]), (7, &[2])], &[0x90, 0xF0, 0x92, 0x34, 0x56, 0x60, 0x9C, 0, 0]),
+        rtp_packet(&[], &[0x78, 0, 2, 0x06, 1, 0, 2, 0x67, 1]),
+        rtp_packet(&[], &[0xA8, 0x81, 0x02, 0x20, 0, 0, 0]),
+        rtp_packet(&[], &[0x00, 0x02, 0x0A, 0x01, 0x32]),
+        padded,
+    ]
+}
+
+fn rtcp_packets() -> Vec<Vec<u8>> {
+    let block = ReportBlock { ssrc: 1, fraction_lost: 2, cumulative_lost: -3, ..ReportBlock::default() };
+    let mut all = vec![Vec::new(); 4];
+    rtcp::push_sender_report(&mut all[0], 5, &SenderInfo::default(), &[block]);
+    rtcp::push_sdes_cname(&mut all[0], 5, "headwater");
+    rtcp::push_bye(&mut all[0], &[5]);
+    rtcp::push_receiver_report(&mut all[1], 5, &[block, block]);
+    rtcp::push_nack(&mut all[1], 1, 2, &[65_534, 65_535, 3, 100]);
+    rtcp::push_pli(&mut all[2], 1, 2);
+    rtcp::push_fir(&mut all[2], 1, 2, 3);
+    rtcp::push_remb(&mut all[2], 1, 5_000_000, &[1, 2]);
+    let mut recorder = twcc::Recorder::new();
+    for i in 0..40u16 {
+        if i % 7 != 3 {
+            recorder.record(
+                65_530u16.wrapping_add(i),
+                1_000_000 + u64::from(i) * if i > 20 { 90_000 } else { 900 },
+            );
+        }
+    }
+    while recorder.push_feedback(&mut all[3], 1, 2) {}
+    all
+}
+
+fn dtls_packets() -> Vec<Vec<u8>> {
+    let record = |kind: u8, minor: u8, epoch: u8, body: &[u8]| {
+        let mut r = vec![kind, 0xFE, minor, 0, epoch, 0, 0, 0, 0, 0, 1, 0, body.len() as u8];
+        r.extend_from_slice(body);
+        r
+    };
+    vec![
+        record(22, 0xFF, 0, &[1, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0xFE, 0xFD]),
+        [record(20, 0xFD, 0, &[1]), record(22, 0xFD, 1, &[7; 40]), record(23, 0xFD, 1, &[9; 30])].concat(),
+        record(21, 0xFD, 1, &[1; 24]),
+    ]
+}
+
+fn relay_packets() -> Vec<Vec<u8>> {
+    let mut tx = relay::Sealer::new(&[0x42; 32], 1, 1, 1).unwrap();
+    let mut sealed = Vec::new();
+    let mut d = tx.begin(&mut sealed);
+    d.ping(1, 2).unwrap();
+    d.seal().unwrap();
+    // Messages as they are before encryption, which is what the target reads its input as.
+    let message = |kind: u8, body: &[u8]| [&[kind, 0, body.len() as u8][..], body].concat();
+    let mut media = vec![0, 0, 0, 9, 0x32, Codec::Vp8 as u8, 0xFF, 0xFF, 0, 0, 0, 1, 0, 3, 4, 1, 0x85];
+    media.extend_from_slice(b"payload");
+    vec![
+        sealed,
+        [message(1, &media), message(2, b"\0\0\0\x09\x05TR_abc"), message(4, &[0, 0, 0, 9, 1])].concat(),
+        [message(3, &[0, 0, 0, 9, 1, 0xFF, 0xFF, 0, 0]), message(5, &[1; 12]), message(6, &[2; 12])].concat(),
+        [message(7, &[3; 16]), message(8, &[4; 17]), message(99, &[5; 3])].concat(),
+    ]
+}
+
+#[test]
+fn committed_seeds_are_what_the_writers_make() {
+    let demux = [
+        &stun_packets()[..1],
+        &rtp_packets()[..1],
+        &rtcp_packets()[..1],
+        &relay_packets()[..1],
+        &dtls_packets(),
+    ];
+    let sets = [
+        ("stun", stun_packets()),
+        ("rtp", rtp_packets()),
+        ("rtcp", rtcp_packets()),
+        ("dtls_demux", demux.concat()),
+        ("relay", relay_packets()),
+    ];
+    let write = std::env::var_os("HEADWATER_WRITE_SEEDS").is_some();
+    for (target, packets) in sets {
+        for (i, packet) in packets.iter().enumerate() {
+            let path = corpus(target).join(format!("seed-{i}"));
+            if write {
+                std::fs::create_dir_all(corpus(target)).unwrap();
+                std::fs::write(&path, packet).unwrap();
+            }
+            assert_eq!(&std::fs::read(&path).unwrap(), packet, "{}", path.display());
+        }
+    }
+}
