@@ -49,6 +49,7 @@ func (o Options) configuration() (*options.KubeletFlags, *kubeletconfig.KubeletC
 // start makes the kubelet and runs it: what the kubelet's own main does, short
 // of leaving us without the Kubelet value that the relister needs.
 func start(ctx context.Context, s *options.KubeletServer, deps *kubelet.Dependencies, name string) (*kubelet.Kubelet, error) {
+	kubelet.ContainerLogsDir = filepath.Join(s.RootDirectory, "containers")
 	capabilities.Initialize(capabilities.Capabilities{AllowPrivileged: true})
 	k, err := kubelet.NewMainKubelet(
 		ctx, &s.KubeletConfiguration, deps, &s.ContainerRuntimeOptions, name, types.NodeName(name), nil,

@@ -144,6 +144,17 @@ type hostUtil struct{ hostutil.HostUtils }
 
 func (hostUtil) MakeRShared(string) error { return nil }
 
+// hostOS leaves out the kubelet's links under /var/log/containers, for log
+// collectors of old: nothing of a sandbox is outside its data directory.
+type hostOS struct{ kubecontainer.RealOS }
+
+func (hostOS) Symlink(target, link string) error {
+	if filepath.Dir(link) == kubelet.DefaultContainerLogsDir {
+		return nil
+	}
+	return os.Symlink(target, link)
+}
+
 func volumePlugins() []volume.VolumePlugin {
 	var all []volume.VolumePlugin
 	for _, p := range [][]volume.VolumePlugin{
@@ -181,7 +192,7 @@ func (o Options) dependencies(runtime *cri.Runtime, config *kubeletconfig.Kubele
 		KubeClient: client, HeartbeatClient: client, EventClient: client.CoreV1(), Auth: auth,
 		RemoteRuntimeService: runtime, RemoteImageService: cri.Images{},
 		CAdvisorInterface: &machine{}, ContainerManager: cm.NewStubContainerManager(),
-		OSInterface: kubecontainer.RealOS{}, OOMAdjuster: oom.NewFakeOOMAdjuster(),
+		OSInterface: hostOS{}, OOMAdjuster: oom.NewFakeOOMAdjuster(),
 		Mounter: mounter, Subpather: subpath.New(mounter), HostUtil: hostUtil{hostutil.NewHostUtil()},
 		VolumePlugins:             volumePlugins(),
 		TLSOptions:                &server.TLSOptions{Config: &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}, CertFile: crt, KeyFile: key},

@@ -104,7 +104,11 @@ def _link(link: dict[str, Any]) -> dict[str, Any]:
 
 
 def node_table(nodes: list[SfuNode]) -> Table:
-    table = Table("Region", "SFU node", "Pod IP", "PID", "Ready", "Rooms", "Participants", "Relay links")
+    table = Table("Region")
+    for title in ("SFU node", "Pod IP", "PID", "Ready"):
+        table.add_column(title, no_wrap=True)
+    for title in ("Rooms", "Participants", "Relay links"):
+        table.add_column(title, justify="right")
     for node in nodes:
         up = sum(link["up"] for link in node.links)
         table.add_row(
