@@ -1,0 +1,341 @@
+//! The whole node: rooms, and how datagrams and deadlines find them.
+
+use crate::{
+    api::{Apply, Id, LinkReport, Report, RoomReport, StaleEpoch},
+    arena::{Arena, Key},
+    clock::{Clock, Now},
+    context::{Context, Routes, Shared},
+    outbox::{Drop, Outbox, Path},
+    room::Room,
+    timers::{Owner, Timers},
+    track::Source,
+};
+use dimpl::certificate;
+use headwater_wire::{
+    demux::{PacketKind, classify},
+    relay, stun,
+};
+use std::{
+    cell::Cell,
+    collections::{HashMap, HashSet, VecDeque},
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+const MAX_ROOMS: usize = 20_000;
+/// Epochs of closed rooms that are remembered.
+const MAX_EPOCHS: usize = 20_000;
+/// Deadlines handled in one call, so that packets are not kept waiting.
+const MAX_TIMERS: usize = 4096;
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Local addresses, in the order of [`Path::socket`].
+    pub sockets: Vec<SocketAddr>,
+    /// Client transports that the node takes.
+    pub max_connections: usize,
+    /// For SSRCs and first sequence numbers.
+    pub seed: u64,
+}
+
+/// The media engine of one node: packets, commands and the time in; packets, events and the next deadline out.
+pub struct Engine {
+    shared: Shared,
+    rooms: Arena<Room>,
+    room_ids: HashMap<Id, Key>,
+    routes: Routes,
+    timers: Timers,
+    buffer: Vec<u8>,
+    block: Vec<u8>,
+    epochs: HashMap<Id, u64>,
+    epoch_order: VecDeque<Id>,
+    transports: usize,
+    max_transports: usize,
+    draining: bool,
+    rx_packets: u64,
+    rx_bytes: u64,
+}
+
+impl Engine {
+    /// An engine at time `now`, which is `unix` after 1970.
+    ///
+    /// # Errors
+    /// When no certificate could be made.
+    pub fn new(config: Config, now: Instant, unix: Duration) -> Result<Self, String> {
+        let certificate = certificate::generate_self_signed_certificate().map_err(|e| e.to_string())?;
+        // No cookie: a check with the right password came from the address before (RFC 8445 §7.3).
+        let dtls = dimpl::Config::builder().use_server_cookie(false).build().map_err(|e| e.to_string())?;
+        Ok(Self {
+            shared: Shared {
+                clock: Clock::new(now, unix),
+                certificate,
+                dtls: Arc::new(dtls),
+                sockets: config.sockets,
+                seed: Cell::new(config.seed),
+            },
+            rooms: Arena::default(),
+            room_ids: HashMap::new(),
+            routes: Routes::default(),
+            timers: Timers::default(),
+            buffer: vec![0; 2048],
+            block: Vec::with_capacity(512),
+            epochs: HashMap::new(),
+            epoch_order: VecDeque::new(),
+            transports: 0,
+            max_transports: config.max_connections,
+            draining: false,
+            rx_packets: 0,
+            rx_bytes: 0,
+        })
+    }
+
+    /// "sha-256 AB:CD…" of the node's certificate (RFC 8122).
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let hash = self.shared.certificate.fingerprint();
+        format!("sha-256 {}", certificate::format_fingerprint(&hash).to_uppercase())
+    }
+
+    /// Cordon, or return to service. What is there goes on.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    /// Cordoned.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Run one step of a room. A panic in it costs that room and nothing else.
+    fn in_room<R>(
+        &mut self,
+        now: Now,
+        key: Key,
+        out: &mut Outbox,
+        step: impl FnOnce(&mut Room, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let room = self.rooms.get_mut(key)?;
+        let mark = out.mark();
+        let mut cx = Context {
+            now,
+            room: key,
+            shared: &self.shared,
+            out,
+            routes: &mut self.routes,
+            timers: &mut self.timers,
+            buffer: &mut self.buffer,
+            block: &mut self.block,
+            transports: &mut self.transports,
+            max_transports: self.max_transports,
+            draining: self.draining,
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| step(room, &mut cx)));
+        if let Ok(result) = result {
+            if !out.pending.is_empty() {
+                out.address_pending(&room.controller, &room.id);
+            }
+            if room.closed {
+                self.forget(key);
+            }
+            Some(result)
+        } else {
+            out.rewind(mark);
+            out.drop(Drop::Panic);
+            out.event(crate::api::EventKind::RoomClosed { reason: "internal error" });
+            out.address_pending(&room.controller, &room.id);
+            self.transports = self.transports.saturating_sub(room.transports.len());
+            self.routes.forget_room(key);
+            self.buffer.resize(2048, 0);
+            self.forget(key);
+            None
+        }
+    }
+
+    fn forget(&mut self, key: Key) {
+        let Some(room) = self.rooms.remove(key) else { return };
+        self.room_ids.remove(&room.id);
+        if self.epochs.insert(room.id.clone(), room.epoch).is_none() {
+            self.epoch_order.push_back(room.id);
+        }
+        while self.epoch_order.len() > MAX_EPOCHS {
+            if let Some(old) = self.epoch_order.pop_front() {
+                self.epochs.remove(&old);
+            }
+        }
+    }
+
+    /// Carry out commands for one room and renew its lease. One result per command, an error as text.
+    ///
+    /// # Errors
+    /// [`StaleEpoch`] when a newer controller was here.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        request: Apply,
+        out: &mut Outbox,
+    ) -> Result<Vec<Result<(), String>>, StaleEpoch> {
+        let now = self.shared.clock.at(now);
+        let existing = self.room_ids.get(&request.room_id).copied();
+        let current = existing
+            .and_then(|k| self.rooms.get(k))
+            .map(|r| r.epoch)
+            .or_else(|| self.epochs.get(&request.room_id).copied())
+            .unwrap_or(0);
+        if request.epoch < current {
+            return Err(StaleEpoch { current });
+        }
+        if existing.is_none() && self.rooms.len() >= MAX_ROOMS {
+            return Ok(request.commands.iter().map(|_| Err(format!("node has {MAX_ROOMS} rooms"))).collect());
+        }
+        let key = existing.unwrap_or_else(|| {
+            let room = Room::new(request.room_id.clone(), request.controller_id.clone());
+            let key = self.rooms.insert(room);
+            self.room_ids.insert(request.room_id.clone(), key);
+            key
+        });
+        let count = request.commands.len();
+        let results = self.in_room(now, key, out, |room, cx| {
+            room.epoch = request.epoch;
+            room.controller = request.controller_id;
+            let lease = u64::try_from(request.lease.as_micros()).unwrap_or(u64::MAX);
+            room.lease_due_us = now.us.saturating_add(lease);
+            room.apply(cx, request.commands)
+        });
+        Ok(results.unwrap_or_else(|| vec![Err("internal error: room closed".into()); count]))
+    }
+
+    /// Emit the state of all rooms of one controller: its watch starts anew.
+    pub fn resync(&mut self, now: Instant, controller_id: &str, out: &mut Outbox) {
+        let now = self.shared.clock.at(now);
+        let keys: Vec<Key> =
+            self.rooms.iter().filter(|(_, r)| &*r.controller == controller_id).map(|(k, _)| k).collect();
+        for key in keys {
+            self.in_room(now, key, out, |room, cx| room.emit_state(cx));
+        }
+    }
+
+    /// One datagram, decrypted in place. Nothing in it can do more than be counted as a drop.
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, data: &mut [u8], out: &mut Outbox) {
+        let now = self.shared.clock.at(now);
+        self.rx_packets += 1;
+        self.rx_bytes += data.len() as u64;
+        let kind = classify(data);
+        match kind {
+            PacketKind::Stun => self.on_stun(now, path, data, out),
+            PacketKind::Relay => {
+                let route = relay::token(data).and_then(|t| self.routes.tokens.get(&t).copied());
+                let Some((room, link)) = route else { return out.drop(Drop::RelayUnknownToken) };
+                self.in_room(now, room, out, |room, cx| room.on_relay(cx, link, data));
+            }
+            PacketKind::Unknown => out.drop(Drop::UnknownKind),
+            PacketKind::Dtls | PacketKind::Rtp | PacketKind::Rtcp => {
+                let Some((room, transport)) = self.routes.paths.get(&path).copied() else {
+                    return out.drop(Drop::UnknownPath);
+                };
+                self.in_room(now, room, out, |room, cx| match kind {
+                    PacketKind::Rtp => room.on_rtp(cx, transport, path, data),
+                    PacketKind::Rtcp => room.on_rtcp(cx, transport, path, data),
+                    _ => room.on_dtls(cx, transport, data),
+                });
+            }
+        }
+    }
+
+    fn on_stun(&mut self, now: Now, path: Path, data: &[u8], out: &mut Outbox) {
+        let request = match stun::parse(data) {
+            Ok(stun::Message::BindingRequest(request)) => request,
+            // Responses and indications mean nothing to an agent that never asks.
+            Ok(_) => return,
+            Err(_) => return out.drop(Drop::StunMalformed),
+        };
+        let local = request.ufrags().map_or("", |u| u.0);
+        let Some((room, transport)) = self.routes.ufrags.get(local).copied() else {
+            return out.drop(Drop::StunUnknownUfrag);
+        };
+        self.in_room(now, room, out, |room, cx| room.on_stun(cx, transport, &request, path));
+    }
+
+    /// When [`Self::handle_timeout`] is due. `None`: nothing waits.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next().map(|us| self.shared.clock.instant(us))
+    }
+
+    /// Everything that is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        let now = self.shared.clock.at(now);
+        for _ in 0..MAX_TIMERS {
+            let Some((at, key, owner)) = self.timers.pop_due(now.us) else { return };
+            self.in_room(now, key, out, |room, cx| match owner {
+                Owner::Room => {
+                    if room.armed.fire(at) {
+                        room.on_timer(cx);
+                    }
+                }
+                Owner::Transport(transport) => {
+                    let fired = room.transports.get_mut(transport).is_some_and(|t| t.armed.fire(at));
+                    if fired {
+                        room.on_transport_timer(cx, transport);
+                    }
+                }
+                Owner::Link(link) => {
+                    if room.links.get_mut(link).is_some_and(|l| l.armed.fire(at)) {
+                        room.on_link_timer(cx, link);
+                    }
+                }
+            });
+        }
+    }
+
+    /// No room is here.
+    pub fn is_empty(&self) -> bool {
+        self.rooms.len() == 0
+    }
+
+    /// Figures of the node so far.
+    #[must_use]
+    pub fn report(&self, now: Instant, out: &Outbox) -> Report {
+        let now_us = self.shared.clock.us(now);
+        let (tx_packets, tx_bytes) = out.totals();
+        let mut report = Report {
+            rx_packets: self.rx_packets,
+            rx_bytes: self.rx_bytes,
+            tx_packets,
+            tx_bytes,
+            drops: out.drop_counts(),
+            ..Report::default()
+        };
+        for (_, room) in self.rooms.iter() {
+            let participants: HashSet<&Id> = room.transports.iter().map(|(_, t)| &t.participant).collect();
+            report.connections += room.transports.iter().filter(|(_, t)| t.is_connected()).count() as u32;
+            report.participants += participants.len() as u32;
+            let local = |s: &Source| matches!(s, Source::Transport(_));
+            report.rooms.push(RoomReport {
+                room_id: room.id.clone(),
+                epoch: room.epoch,
+                participants: participants.len() as u32,
+                published_tracks: room.tracks.iter().filter(|(_, t)| local(&t.source)).count() as u32,
+            });
+            let fresh = |t: Option<u64>| t.is_some_and(|t| now_us.saturating_sub(t) < 3_000_000);
+            for (_, link) in room.links.iter() {
+                report.links.push(LinkReport {
+                    link_id: link.spec.link_id.clone(),
+                    room_id: room.id.clone(),
+                    peer_node_id: link.spec.peer_node_id.clone(),
+                    up: link.up,
+                    tx_bytes: link.tx_bytes,
+                    rx_bytes: link.rx_bytes,
+                    rtt_ms: link.rtt_us.unwrap_or(0) as f64 / 1000.0,
+                    loss: link.loss(),
+                    tx_tracks: link.outgoing.values().filter(|o| fresh(o.last_us)).count() as u32,
+                    rx_tracks: link.incoming.values().filter(|i| fresh(i.last_us)).count() as u32,
+                });
+            }
+        }
+        report
+    }
+}

@@ -1,0 +1,26 @@
+//! Headwater's media engine, sans-IO: packets, commands and the time in; packets, events and the next deadline out.
+//!
+//! No sockets, no clock, no threads. [`Engine`] is the whole node; [`api`] is what the agent says and hears;
+//! [`Outbox`] is what it gives back. One engine serves many rooms; a fault in one room ends that room only.
+
+pub mod api;
+mod arena;
+mod clock;
+mod context;
+mod datachannel;
+mod engine;
+mod ice;
+mod outbox;
+mod receive;
+mod relay;
+mod room;
+mod router;
+mod send;
+mod stats;
+mod ticker;
+mod timers;
+mod track;
+mod transport;
+
+pub use engine::{Config, Engine};
+pub use outbox::{Drop, Outbox, Path};

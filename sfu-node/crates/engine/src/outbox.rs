@@ -1,0 +1,189 @@
+//! What the engine gives back: datagrams in one arena, events, and counters.
+
+use crate::api::{Event, EventKind};
+use std::{collections::BTreeMap, net::SocketAddr};
+
+/// A local socket and a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Path {
+    /// Index into the sockets that the engine was made with.
+    pub socket: u8,
+    /// The other end.
+    pub peer: SocketAddr,
+}
+
+/// Why packets were not handled or not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+#[allow(missing_docs)]
+pub enum Drop {
+    UnknownKind,
+    UnknownPath,
+    StunMalformed,
+    StunUnknownUfrag,
+    StunRefused,
+    DtlsError,
+    SrtpNoKeys,
+    SrtpAuth,
+    SrtpReplay,
+    RtpMalformed,
+    RtpUnknownSsrc,
+    RtpTooManySsrcs,
+    RtpMuted,
+    RtpUnknownPayloadType,
+    RtpDuplicate,
+    NoAddress,
+    CodecUnsupported,
+    SealFailed,
+    NackUnknown,
+    NackBudget,
+    RelayMalformed,
+    RelayUnknownToken,
+    RelayAuth,
+    RelayReplay,
+    RelayUnknownHandle,
+    RelayTooLarge,
+    DataRefused,
+    Panic,
+}
+
+const NAMES: [&str; Drop::Panic as usize + 1] = [
+    "unknown_kind",
+    "unknown_path",
+    "stun_malformed",
+    "stun_unknown_ufrag",
+    "stun_refused",
+    "dtls_error",
+    "srtp_no_keys",
+    "srtp_auth",
+    "srtp_replay",
+    "rtp_malformed",
+    "rtp_unknown_ssrc",
+    "rtp_too_many_ssrcs",
+    "rtp_muted",
+    "rtp_unknown_payload_type",
+    "rtp_duplicate",
+    "no_address",
+    "codec_unsupported",
+    "seal_failed",
+    "nack_unknown",
+    "nack_budget",
+    "relay_malformed",
+    "relay_unknown_token",
+    "relay_auth",
+    "relay_replay",
+    "relay_unknown_handle",
+    "relay_too_large",
+    "data_refused",
+    "panic",
+];
+
+#[derive(Clone, Copy, Debug)]
+struct Datagram {
+    start: u32,
+    len: u32,
+    path: Path,
+}
+
+/// Output of the engine, emptied by the caller.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub(crate) arena: Vec<u8>,
+    datagrams: Vec<Datagram>,
+    events: Vec<Event>,
+    /// Events of the room being served; the engine adds the addressee.
+    pub(crate) pending: Vec<EventKind>,
+    drops: [u64; NAMES.len()],
+    packets: u64,
+    bytes: u64,
+}
+
+impl Outbox {
+    /// Datagrams to send, in order.
+    pub fn datagrams(&self) -> impl ExactSizeIterator<Item = (Path, &[u8])> {
+        self.datagrams.iter().map(|d| {
+            let (start, len) = (d.start as usize, d.len as usize);
+            (d.path, self.arena.get(start..start + len).unwrap_or(&[]))
+        })
+    }
+
+    /// Datagrams waiting.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.datagrams.len()
+    }
+
+    /// No datagram waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+
+    /// Bytes waiting.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Forget the datagrams: they were sent.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.datagrams.clear();
+    }
+
+    /// Events since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    pub(crate) fn event(&mut self, kind: EventKind) {
+        self.pending.push(kind);
+    }
+
+    pub(crate) fn address_pending(&mut self, controller_id: &crate::api::Id, room_id: &crate::api::Id) {
+        for kind in self.pending.drain(..) {
+            let (controller_id, room_id) = (controller_id.clone(), room_id.clone());
+            self.events.push(Event { controller_id, room_id, kind });
+        }
+    }
+
+    #[inline]
+    pub(crate) fn drop(&mut self, reason: Drop) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// The bytes from `start` to the arena's end are one datagram.
+    #[inline]
+    pub(crate) fn finish(&mut self, path: Path, start: usize) {
+        let len = self.arena.len() - start;
+        self.packets += 1;
+        self.bytes += len as u64;
+        #[expect(clippy::cast_possible_truncation, reason = "the caller empties the arena long before 4 GiB")]
+        self.datagrams.push(Datagram { start: start as u32, len: len as u32, path });
+    }
+
+    pub(crate) fn push(&mut self, path: Path, bytes: &[u8]) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        self.finish(path, start);
+    }
+
+    /// A point to which [`Self::rewind`] can go back.
+    pub(crate) fn mark(&self) -> (usize, usize) {
+        (self.arena.len(), self.datagrams.len())
+    }
+
+    pub(crate) fn rewind(&mut self, (arena, datagrams): (usize, usize)) {
+        self.arena.truncate(arena);
+        self.datagrams.truncate(datagrams);
+        self.pending.clear();
+    }
+
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (self.packets, self.bytes)
+    }
+
+    pub(crate) fn drop_counts(&self) -> BTreeMap<&'static str, u64> {
+        NAMES.iter().zip(self.drops).filter(|d| d.1 > 0).map(|(n, c)| (*n, c)).collect()
+    }
+}

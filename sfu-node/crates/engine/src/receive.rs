@@ -1,0 +1,379 @@
+//! A publisher's side of a transport: which SSRC is which layer of which section, repair and feedback.
+
+use crate::{
+    api::{CodecMap, Kind, Layer, ReceiveSection},
+    arena::Key,
+    clock::Now,
+    outbox::{Drop, Outbox},
+    stats::ReceiveStats,
+};
+use headwater_wire::{
+    codec::Codec,
+    ext::{self, ExtKind, ExtMap},
+    nack::{Arrival, GapTracker},
+    relay::Media,
+    rtcp,
+    rtp::{self, RtpView},
+    twcc,
+};
+use std::collections::HashMap;
+
+/// SSRCs learnt for one transport.
+const MAX_STREAMS: usize = 256;
+/// Sections in one transport.
+pub(crate) const MAX_SECTIONS: usize = 128;
+const TWCC_INTERVAL_US: u64 = 60_000;
+const FIRST_REPORT_US: u64 = 500_000;
+const REPORT_US: u64 = 1_000_000;
+/// Report blocks in one packet (5-bit count).
+const MAX_BLOCKS: usize = 31;
+/// Round trip assumed until one was measured.
+const DEFAULT_RTT_US: u64 = 60_000;
+
+/// A section in the form that packets need.
+pub(crate) struct Section {
+    pub mid: String,
+    pub kind: Kind,
+    pub track: Option<Key>,
+    pub layers: Vec<Layer>,
+    pub muted: bool,
+    codecs: Vec<CodecMap>,
+}
+
+impl Section {
+    fn codec(&self, payload_type: u8) -> Option<&CodecMap> {
+        self.codecs.iter().find(|c| c.payload_type == payload_type)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Media,
+    Rtx,
+}
+
+struct Stream {
+    section: usize,
+    spatial: u8,
+    role: Role,
+    /// Latest SSRC of this layer: an older one is a source that was replaced.
+    stats: ReceiveStats,
+    gaps: GapTracker,
+    nack: bool,
+}
+
+/// A packet on its way into a track.
+pub(crate) struct Ingest<'a> {
+    pub track: Key,
+    pub media: Media<'a>,
+    /// The layer's numbering started anew: another SSRC, or a jump.
+    pub restarted: bool,
+    pub audio_level: Option<u8>,
+}
+
+#[derive(Default)]
+pub(crate) struct Receiver {
+    pub sections: Vec<Section>,
+    streams: HashMap<u32, Stream>,
+    /// Newest media SSRC of (section, spatial).
+    active: HashMap<(usize, u8), u32>,
+    ext: ExtMap,
+    twcc: twcc::Recorder,
+    twcc_due_us: Option<u64>,
+    twcc_media: u32,
+    report_due_us: Option<u64>,
+    nack_due_us: Option<u64>,
+    pub rtt_us: Option<u64>,
+    lost: Vec<u16>,
+}
+
+impl Receiver {
+    /// SRTP is up.
+    pub fn start(&mut self, now_us: u64) {
+        self.report_due_us = Some(now_us + FIRST_REPORT_US);
+    }
+
+    /// Take over a whole set of sections. Streams of sections that stay are kept.
+    pub fn configure(&mut self, sections: Vec<ReceiveSection>, track_of: impl Fn(&str) -> Option<Key>) {
+        let old = std::mem::take(&mut self.sections);
+        self.ext = ExtMap::new();
+        for s in &sections {
+            s.extensions.iter().for_each(|e| self.ext.set(e.id, e.extension));
+        }
+        let moved: Vec<Option<usize>> =
+            old.iter().map(|o| sections.iter().position(|s| s.mid == o.mid && s.kind == o.kind)).collect();
+        self.sections = sections
+            .into_iter()
+            .map(|s| Section {
+                track: track_of(&s.track_id),
+                mid: s.mid,
+                kind: s.kind,
+                layers: s.layers,
+                muted: s.muted,
+                codecs: s.codecs,
+            })
+            .collect();
+        self.streams.retain(|_, stream| match moved.get(stream.section).copied().flatten() {
+            Some(at) => {
+                stream.section = at;
+                true
+            }
+            None => false,
+        });
+        let active = std::mem::take(&mut self.active);
+        for ((section, spatial), ssrc) in active {
+            if let Some(at) = moved.get(section).copied().flatten() {
+                self.active.insert((at, spatial), ssrc);
+            }
+        }
+    }
+
+    /// The SSRC that now carries a layer of a section's track.
+    pub fn media_ssrc(&self, track: Key, spatial: u8) -> Option<u32> {
+        let section = self.sections.iter().position(|s| s.track == Some(track))?;
+        self.active.get(&(section, spatial)).copied()
+    }
+
+    /// One decrypted packet with its SRTP index. `None`: nothing to forward.
+    pub fn ingest<'a>(
+        &mut self,
+        now: Now,
+        view: &RtpView<'a>,
+        index: u64,
+        block: &'a mut Vec<u8>,
+        out: &mut Outbox,
+    ) -> Option<Ingest<'a>> {
+        let header = view.header();
+        let mut restarted = false;
+        if !self.streams.contains_key(&header.ssrc) {
+            restarted = self.learn(view, out)?;
+        }
+        self.record_transport_sequence(now.us, view);
+        let stream = self.streams.get_mut(&header.ssrc)?;
+        let section = self.sections.get(stream.section)?;
+        let Some(codec) = section.codec(header.payload_type) else {
+            out.drop(Drop::RtpUnknownPayloadType);
+            return None;
+        };
+        stream.stats.on_packet(index, header.timestamp, codec.clock_rate, now.us);
+        let (codec, sequence, payload) = if codec.codec == Codec::Rtx {
+            if view.payload().is_empty() {
+                return None; // a probe
+            }
+            let (sequence, payload) = rtp::split_rtx(view.payload())?;
+            (section.codec(codec.apt)?, sequence, payload)
+        } else {
+            (codec, header.sequence, view.payload())
+        };
+        let at = (stream.section, stream.spatial);
+        let media_ssrc = if stream.role == Role::Rtx { *self.active.get(&at)? } else { header.ssrc };
+        let source = self.streams.get_mut(&media_ssrc)?;
+        source.nack = codec.nack;
+        match source.gaps.on_packet(sequence, now.us) {
+            Arrival::New | Arrival::Recovered => {}
+            Arrival::Reset => restarted = true,
+            Arrival::Duplicate | Arrival::TooOld => {
+                out.drop(Drop::RtpDuplicate);
+                return None;
+            }
+        }
+        if source.nack && source.gaps.missing() > 0 {
+            let due = source.gaps.next_due_us();
+            self.nack_due_us = earliest(self.nack_due_us, due);
+        }
+        if section.muted {
+            out.drop(Drop::RtpMuted);
+            return None;
+        }
+        let track = section.track?;
+        let audio_level = ext::find(view, &self.ext, ExtKind::AudioLevel).and_then(ext::audio_level);
+        block.clear();
+        ext::normalise(view, &self.ext, block);
+        let media = Media {
+            handle: 0,
+            spatial: at.1,
+            codec: codec.codec,
+            marker: header.marker,
+            key_frame: codec.codec.is_video() && codec.codec.starts_key_frame(payload),
+            retransmission: false,
+            sequence,
+            timestamp: header.timestamp,
+            extensions: block,
+            payload,
+        };
+        Some(Ingest { track, media, restarted, audio_level: audio_level.map(|l| l.1) })
+    }
+
+    /// A sender report: returns the track and layer that it is about.
+    pub fn on_sender_report(&mut self, ssrc: u32, info: &rtcp::SenderInfo, now_us: u64) -> Option<(Key, u8)> {
+        let stream = self.streams.get_mut(&ssrc)?;
+        stream.stats.on_sender_report(info.ntp, now_us);
+        if stream.role == Role::Rtx {
+            return None;
+        }
+        Some((self.sections.get(stream.section)?.track?, stream.spatial))
+    }
+
+    /// Find out which layer an unknown SSRC is. Returns whether it replaces another source.
+    fn learn(&mut self, view: &RtpView<'_>, out: &mut Outbox) -> Option<bool> {
+        let ssrc = view.ssrc();
+        let Some((section, spatial, role)) = self.identify(view) else {
+            out.drop(Drop::RtpUnknownSsrc);
+            return None;
+        };
+        if self.streams.len() >= MAX_STREAMS {
+            out.drop(Drop::RtpTooManySsrcs);
+            return None;
+        }
+        let stats = ReceiveStats::default();
+        let stream = Stream { section, spatial, role, stats, gaps: GapTracker::new(), nack: false };
+        self.streams.insert(ssrc, stream);
+        if role == Role::Rtx {
+            return Some(false);
+        }
+        if self.twcc_media == 0 {
+            self.twcc_media = ssrc;
+        }
+        let replaced = self.active.insert((section, spatial), ssrc);
+        if let Some(old) = replaced {
+            self.streams.remove(&old);
+        }
+        Some(true)
+    }
+
+    /// By signalled SSRC, by MID and RID (RFC 8843 §9.2, RFC 8852), at last by payload type.
+    fn identify(&self, view: &RtpView<'_>) -> Option<(usize, u8, Role)> {
+        let (ssrc, pt) = (view.ssrc(), view.payload_type());
+        for (at, section) in self.sections.iter().enumerate() {
+            for layer in &section.layers {
+                if layer.ssrc == ssrc {
+                    return Some((at, layer.spatial, Role::Media));
+                }
+                if layer.rtx_ssrc == ssrc {
+                    return Some((at, layer.spatial, Role::Rtx));
+                }
+            }
+        }
+        let text = |kind| ext::find(view, &self.ext, kind).and_then(|v| std::str::from_utf8(v).ok());
+        let (mid, rid, rrid) = (text(ExtKind::Mid), text(ExtKind::Rid), text(ExtKind::RepairedRid));
+        let mut found = None;
+        for (at, section) in self.sections.iter().enumerate() {
+            let Some(codec) = section.codec(pt) else { continue };
+            if mid.is_some_and(|m| m != section.mid) {
+                continue;
+            }
+            let role = if codec.codec == Codec::Rtx { Role::Rtx } else { Role::Media };
+            let name = if role == Role::Rtx { rrid.or(rid) } else { rid };
+            let layer = match name {
+                Some(name) => section.layers.iter().find(|l| l.rid == name),
+                None if section.layers.len() == 1 => section.layers.first(),
+                None => None,
+            };
+            let Some(layer) = layer else { continue };
+            if found.is_some() {
+                return None; // more than one section could be meant
+            }
+            found = Some((at, layer.spatial, role));
+        }
+        found
+    }
+
+    fn record_transport_sequence(&mut self, now_us: u64, view: &RtpView<'_>) {
+        let Some(&[a, b]) = ext::find(view, &self.ext, ExtKind::TransportCc) else { return };
+        self.twcc.record(u16::from_be_bytes([a, b]), now_us);
+        if self.twcc_due_us.is_none() {
+            self.twcc_due_us = Some(now_us + TWCC_INTERVAL_US);
+        }
+    }
+
+    pub fn deadline_us(&self) -> Option<u64> {
+        [self.twcc_due_us, self.report_due_us, self.nack_due_us].into_iter().flatten().min()
+    }
+
+    /// Due feedback, appended to `compound` as plain RTCP packets; nothing is appended when nothing is due.
+    /// Returns tracks and layers that lost packets for good: their decoders need a key frame.
+    pub fn poll_feedback(&mut self, now: Now, sender: u32, compound: &mut Vec<u8>) -> Vec<(Key, u8)> {
+        let due = |t: Option<u64>| t.is_some_and(|t| t <= now.us);
+        let mut abandoned = Vec::new();
+        let report = due(self.report_due_us);
+        let (nack, transport) = (due(self.nack_due_us), due(self.twcc_due_us));
+        if !(report || nack || transport) {
+            return abandoned;
+        }
+        let start = compound.len();
+        if report {
+            self.report_due_us = Some(now.us + REPORT_US);
+            self.push_reports(now, sender, compound);
+        }
+        if compound.len() == start {
+            // A compound starts with a report (RFC 3550 §6.1), an empty one if need be.
+            rtcp::push_receiver_report(compound, sender, &[]);
+        }
+        let empty = compound.len();
+        if nack {
+            self.push_nacks(now, sender, compound, &mut abandoned);
+        }
+        if transport {
+            self.twcc_due_us = None;
+            for _ in 0..8 {
+                if !self.twcc.push_feedback(compound, sender, self.twcc_media) {
+                    break;
+                }
+            }
+            if self.twcc.is_pending() {
+                self.twcc_due_us = Some(now.us + TWCC_INTERVAL_US);
+            }
+        }
+        if compound.len() == empty && !report {
+            compound.truncate(start);
+        }
+        abandoned
+    }
+
+    fn push_reports(&mut self, now: Now, sender: u32, compound: &mut Vec<u8>) {
+        let mut blocks: Vec<rtcp::ReportBlock> = Vec::new();
+        for (ssrc, stream) in self.streams.iter_mut().filter(|(_, s)| s.role == Role::Media) {
+            if stream.stats.has_traffic() {
+                blocks.push(stream.stats.report(*ssrc, now.us));
+            }
+        }
+        for part in blocks.chunks(MAX_BLOCKS) {
+            rtcp::push_receiver_report(compound, sender, part);
+        }
+    }
+
+    fn push_nacks(&mut self, now: Now, sender: u32, compound: &mut Vec<u8>, abandoned: &mut Vec<(Key, u8)>) {
+        self.nack_due_us = None;
+        let rtt = self.rtt_us.unwrap_or(DEFAULT_RTT_US);
+        for (ssrc, stream) in self.streams.iter_mut().filter(|(_, s)| s.nack && s.role == Role::Media) {
+            self.lost.clear();
+            stream.gaps.poll(now.us, rtt, &mut self.lost);
+            if !self.lost.is_empty() {
+                rtcp::push_nack(compound, sender, *ssrc, &self.lost);
+            }
+            if stream.gaps.take_abandoned() > 0
+                && let Some(track) = self.sections.get(stream.section).and_then(|s| s.track)
+            {
+                abandoned.push((track, stream.spatial));
+            }
+            if stream.gaps.missing() > 0 {
+                self.nack_due_us = earliest(self.nack_due_us, stream.gaps.next_due_us());
+            }
+        }
+    }
+
+    /// (expected, lost) packets since the last call.
+    pub fn take_loss(&mut self) -> (u64, u64) {
+        let mut sum = (0, 0);
+        for stream in self.streams.values_mut().filter(|s| s.role == Role::Media) {
+            let (expected, lost) = stream.stats.take_loss();
+            sum = (sum.0 + expected, sum.1 + lost);
+        }
+        sum
+    }
+}
+
+/// The earlier of two optional times.
+pub(crate) fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    [a, b].into_iter().flatten().min()
+}

@@ -1,0 +1,392 @@
+//! A track of the room, published here or reached over a link: layers, liveness, repair ring, key-frame requests.
+
+use crate::{
+    api::{EventKind, Id, Kind},
+    arena::Key,
+};
+use headwater_wire::{
+    codec::Codec,
+    history::{History, Stored},
+    relay::Media,
+    seq::SeqExtender,
+};
+
+/// Spatial layers of a track.
+pub(crate) const LAYERS: usize = 3;
+/// A layer without a packet for this long does not flow.
+const LIVE_US: u64 = 1_500_000;
+/// Key frames of one layer are asked for at most this often.
+const KEY_REQUEST_US: u64 = 500_000;
+/// Levels older than this are silence (discontinuous transmission).
+const LEVEL_AGE_US: u64 = 500_000;
+/// Nobody hears it.
+const SILENT: u8 = 127;
+
+/// Relation of the publisher's RTP and NTP time for one layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SenderClock {
+    pub ntp: u64,
+    pub rtp_timestamp: u32,
+    /// When it came here.
+    pub at_us: u64,
+}
+
+/// Where packets of the track come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Transport(Key),
+    Link(Key),
+}
+
+/// A local subscriber: transport and slot of its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subscriber {
+    pub transport: Key,
+    pub slot: usize,
+}
+
+/// Another node that wants the track.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkSubscriber {
+    pub link: Key,
+    pub handle: u32,
+    /// Asked for.
+    pub mask: u8,
+    /// Sent: what is asked for, in terms of the layers that flow.
+    pub resolved: u8,
+    pub expires_us: u64,
+}
+
+struct LayerState {
+    history: History,
+    extender: SeqExtender,
+    last_us: u64,
+    live: bool,
+    codec: Codec,
+    clock: Option<SenderClock>,
+    key_asked_us: Option<u64>,
+    key_wanted: bool,
+}
+
+/// What a packet changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted {
+    /// Extended sequence number in the layer's numbering.
+    pub sequence: u64,
+    /// A layer came alive, or the codec changed.
+    pub changed: bool,
+}
+
+pub(crate) struct Track {
+    pub id: Id,
+    pub kind: Kind,
+    pub source: Source,
+    /// Layers that the publisher may send, as a bit mask.
+    pub configured: u8,
+    pub subscribers: Vec<Subscriber>,
+    pub link_subscribers: Vec<LinkSubscriber>,
+    layers: [Option<Box<LayerState>>; LAYERS],
+    /// Layers whose key frame may have to be asked for.
+    key_mask: u8,
+    level: f32,
+    level_us: u64,
+    level_sent: u8,
+}
+
+impl Track {
+    pub fn new(id: Id, kind: Kind, source: Source, configured: u8) -> Self {
+        Self {
+            id,
+            kind,
+            source,
+            configured: configured.max(1),
+            subscribers: Vec::new(),
+            link_subscribers: Vec::new(),
+            layers: [None, None, None],
+            key_mask: 0,
+            level: f32::from(SILENT),
+            level_us: 0,
+            level_sent: SILENT,
+        }
+    }
+
+    /// Account for a packet and keep it for repair.
+    #[inline]
+    pub fn accept(&mut self, now_us: u64, media: &Media<'_>, restarted: bool) -> Option<Accepted> {
+        let video = self.kind == Kind::Video;
+        let slot = self.layers.get_mut(usize::from(media.spatial))?;
+        let layer = slot.get_or_insert_with(|| {
+            let (packets, bytes) = if video { (512, 512 << 10) } else { (128, 32 << 10) };
+            Box::new(LayerState {
+                history: History::new(packets, bytes),
+                extender: SeqExtender::new(),
+                last_us: now_us,
+                live: false,
+                codec: media.codec,
+                clock: None,
+                key_asked_us: None,
+                key_wanted: false,
+            })
+        });
+        if restarted {
+            layer.history.clear();
+            layer.extender.reset();
+            layer.clock = None;
+        }
+        let changed = !layer.live || layer.codec != media.codec;
+        layer.live = true;
+        layer.codec = media.codec;
+        layer.last_us = now_us;
+        if media.key_frame {
+            layer.key_wanted = false;
+        }
+        layer.history.insert(&Stored {
+            sequence: media.sequence,
+            timestamp: media.timestamp,
+            marker: media.marker,
+            payload_type: media.codec as u8,
+            extensions: media.extensions,
+            payload: media.payload,
+            arrival_us: now_us,
+        });
+        Some(Accepted { sequence: layer.extender.extend(media.sequence), changed })
+    }
+
+    fn layer(&self, spatial: u8) -> Option<&LayerState> {
+        self.layers.get(usize::from(spatial))?.as_deref()
+    }
+
+    fn layer_mut(&mut self, spatial: u8) -> Option<&mut LayerState> {
+        self.layers.get_mut(usize::from(spatial))?.as_deref_mut()
+    }
+
+    /// A packet for repair.
+    pub fn stored(&self, spatial: u8, sequence: u16) -> Option<Stored<'_>> {
+        self.layer(spatial)?.history.get(sequence)
+    }
+
+    pub fn clock(&self, spatial: u8) -> Option<SenderClock> {
+        self.layer(spatial)?.clock
+    }
+
+    pub fn set_clock(&mut self, spatial: u8, clock: SenderClock) {
+        if let Some(layer) = self.layer_mut(spatial) {
+            layer.clock = Some(clock);
+        }
+    }
+
+    /// Layers that flow, as a bit mask.
+    pub fn live(&self) -> u8 {
+        (0u8..).zip(&self.layers).filter(|(_, l)| l.as_ref().is_some_and(|l| l.live)).fold(0, |m, (i, _)| m | 1 << i)
+    }
+
+    /// Find layers that stopped. True: something changed.
+    pub fn age(&mut self, now_us: u64) -> bool {
+        let mut changed = false;
+        for layer in self.layers.iter_mut().flatten() {
+            if layer.live && now_us.saturating_sub(layer.last_us) > LIVE_US {
+                layer.live = false;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// The layer for a subscriber that wants at most `max`.
+    pub fn select(&self, max: u8) -> Option<u8> {
+        match self.kind {
+            Kind::Audio => Some(0),
+            Kind::Video => select(self.live(), max),
+        }
+    }
+
+    /// The configured layer to ask a neighbour for.
+    pub fn select_configured(&self, max: u8) -> u8 {
+        select(self.configured, max).unwrap_or(0)
+    }
+
+    /// Work out anew which layers each link gets.
+    pub fn resolve_links(&mut self) {
+        let live = self.live();
+        for sub in &mut self.link_subscribers {
+            sub.resolved = (0..LAYERS as u8)
+                .filter(|l| sub.mask & (1 << l) != 0)
+                .fold(0, |m, l| m | select(live, l).map_or(1 << l, |s| 1 << s));
+        }
+    }
+
+    /// Somebody needs a key frame of this layer, or of the one that flows instead.
+    pub fn request_key_frame(&mut self, spatial: u8) {
+        if self.kind == Kind::Audio {
+            return;
+        }
+        let spatial = select(self.live(), spatial).unwrap_or(spatial);
+        if usize::from(spatial) < LAYERS {
+            self.key_mask |= 1 << spatial;
+            if let Some(layer) = self.layer_mut(spatial) {
+                layer.key_wanted = true;
+            }
+        }
+    }
+
+    /// Layers whose key frame is to be asked for now: each at most twice a second.
+    pub fn take_key_requests(&mut self, now_us: u64) -> impl Iterator<Item = u8> + use<> {
+        let mut due = 0u8;
+        if self.key_mask != 0 {
+            for spatial in 0..LAYERS as u8 {
+                if self.key_mask & (1 << spatial) == 0 {
+                    continue;
+                }
+                let Some(layer) = self.layer_mut(spatial) else {
+                    self.key_mask &= !(1 << spatial);
+                    due |= 1 << spatial;
+                    continue;
+                };
+                if !layer.key_wanted {
+                    self.key_mask &= !(1 << spatial);
+                } else if layer.key_asked_us.is_none_or(|t| now_us.saturating_sub(t) >= KEY_REQUEST_US) {
+                    layer.key_asked_us = Some(now_us);
+                    layer.key_wanted = false;
+                    self.key_mask &= !(1 << spatial);
+                    due |= 1 << spatial;
+                }
+            }
+        }
+        (0..LAYERS as u8).filter(move |l| due & (1 << l) != 0)
+    }
+
+    /// An audio level came (−dBov).
+    #[inline]
+    pub fn on_level(&mut self, level: u8, now_us: u64) {
+        if now_us.saturating_sub(self.level_us) > LEVEL_AGE_US {
+            self.level = f32::from(level);
+        }
+        self.level += (f32::from(level) - self.level) * 0.2;
+        self.level_us = now_us;
+    }
+
+    /// The smoothed level, where it is worth telling: while not silent, and once when it becomes so.
+    pub fn take_level(&mut self, now_us: u64) -> Option<u8> {
+        let stale = now_us.saturating_sub(self.level_us) > LEVEL_AGE_US;
+        let level = if stale { SILENT } else { self.level.round().clamp(0.0, 127.0) as u8 };
+        let tell = level < SILENT || self.level_sent < SILENT;
+        self.level_sent = level;
+        tell.then_some(level)
+    }
+
+    /// State for the room actor.
+    pub fn event(&self, ended: bool) -> EventKind {
+        let live = if ended { 0 } else { self.live() };
+        EventKind::Track {
+            track_id: self.id.clone(),
+            live_spatial: (0..LAYERS as u8).filter(|l| live & (1 << l) != 0).collect(),
+            codec: self.layers.iter().flatten().max_by_key(|l| l.last_us).map(|l| l.codec),
+            ended,
+        }
+    }
+
+    pub fn unsubscribe(&mut self, subscriber: Subscriber) {
+        self.subscribers.retain(|s| *s != subscriber);
+    }
+}
+
+/// Highest layer of `mask` that is at most `max`, else the lowest.
+pub(crate) fn select(mask: u8, max: u8) -> Option<u8> {
+    let mask = mask & 0b111;
+    let below = mask & (0xFFu8 >> (7 - max.min(7)));
+    match (below, mask) {
+        (_, 0) => None,
+        (0, _) => Some(mask.trailing_zeros() as u8),
+        (below, _) => Some(7 - below.leading_zeros() as u8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Arena;
+
+    fn media(spatial: u8, key_frame: bool) -> Media<'static> {
+        Media {
+            handle: 0,
+            spatial,
+            codec: Codec::Vp8,
+            marker: true,
+            key_frame,
+            retransmission: false,
+            sequence: 1,
+            timestamp: 1,
+            extensions: &[],
+            payload: b"x",
+        }
+    }
+
+    fn track() -> Track {
+        Track::new("T".into(), Kind::Video, Source::Transport(Arena::default().insert(())), 0b111)
+    }
+
+    #[test]
+    fn selection() {
+        assert_eq!(select(0b111, 2), Some(2));
+        assert_eq!(select(0b011, 2), Some(1));
+        assert_eq!(select(0b100, 0), Some(2), "nothing below: the lowest that there is");
+        assert_eq!(select(0b101, 1), Some(0));
+        assert_eq!(select(0, 2), None);
+        assert_eq!(select(0b111, 200), Some(2));
+    }
+
+    #[test]
+    fn layers_live_and_age() {
+        let mut t = track();
+        assert!(t.accept(0, &media(0, true), false).unwrap().changed);
+        assert!(!t.accept(1, &media(0, false), false).unwrap().changed);
+        t.accept(1_400_000, &media(2, true), false).unwrap();
+        assert_eq!((t.live(), t.select(2), t.select(1)), (0b101, Some(2), Some(0)));
+        assert!(t.age(1_600_000));
+        assert_eq!((t.live(), t.select(1)), (0b100, Some(2)));
+        assert!(t.accept(0, &media(3, true), false).is_none());
+    }
+
+    #[test]
+    fn key_frame_requests_are_merged_and_spaced() {
+        let mut t = track();
+        t.accept(0, &media(1, false), false).unwrap();
+        t.request_key_frame(1);
+        t.request_key_frame(2); // flows as 1
+        assert_eq!(t.take_key_requests(0).collect::<Vec<_>>(), [1]);
+        t.request_key_frame(1);
+        assert_eq!(t.take_key_requests(400_000).count(), 0);
+        assert_eq!(t.take_key_requests(500_000).collect::<Vec<_>>(), [1]);
+        t.request_key_frame(1);
+        t.accept(600_000, &media(1, true), false).unwrap();
+        assert_eq!(t.take_key_requests(2_000_000).count(), 0, "the key frame came");
+    }
+
+    #[test]
+    fn links_get_what_flows() {
+        let mut t = track();
+        let link = Arena::default().insert(());
+        t.link_subscribers.push(LinkSubscriber { link, handle: 1, mask: 0b100, resolved: 0, expires_us: 9 });
+        t.accept(0, &media(0, true), false).unwrap();
+        t.resolve_links();
+        assert_eq!(t.link_subscribers[0].resolved, 0b001);
+        t.accept(0, &media(2, true), false).unwrap();
+        t.resolve_links();
+        assert_eq!(t.link_subscribers[0].resolved, 0b100);
+    }
+
+    #[test]
+    fn levels_are_smoothed_and_end_in_silence() {
+        let mut t = track();
+        assert_eq!(t.take_level(0), None);
+        for i in 0..50 {
+            t.on_level(30, i * 20_000);
+        }
+        assert_eq!(t.take_level(1_000_000), Some(30));
+        t.on_level(127, 1_000_000);
+        let level = t.take_level(1_000_000).unwrap();
+        assert!((45..55).contains(&level), "{level}");
+        assert_eq!(t.take_level(9_000_000), Some(127));
+        assert_eq!(t.take_level(9_000_000), None);
+    }
+}

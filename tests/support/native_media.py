@@ -1,0 +1,289 @@
+"""The native module under real clients: an engine with its events, and aiortc peers negotiated by the gateway's SDP.
+
+No gateway and no gRPC: commands go straight into `Engine.apply`.
+"""
+
+import asyncio
+import contextlib
+import fractions
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import aioice.ice
+import numpy as np
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack, VideoStreamTrack
+from av import AudioFrame, VideoFrame
+from headwater_api.nodev1 import node_pb2
+from headwater_gateway.sdp import (
+    Candidate,
+    LocalTransport,
+    PublisherNegotiation,
+    SendTrack,
+    SubscriberNegotiation,
+)
+from headwater_sfu._native import Engine
+
+from support.deadline import until
+
+_ssrcs = itertools.count(0x1000)
+LOOPBACK = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def loopback_only() -> Iterator[None]:
+    """aioice leaves 127.0.0.0/8 out of its host candidates; here it is the only network."""
+    before = aioice.ice.get_host_addresses
+    aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: [LOOPBACK] if use_ipv4 else ["::1"]
+    try:
+        yield
+    finally:
+        aioice.ice.get_host_addresses = before
+
+
+class Node:
+    """One engine, its events, and short forms of the commands."""
+
+    def __init__(self, name: str = "node", room: str = "room", bind: str = f"{LOOPBACK}:0") -> None:
+        self.engine = Engine(bind=[bind], advertise=None, node_id=name, region="eu", max_connections=100)
+        self.info = node_pb2.NodeInfo.FromString(self.engine.info())
+        self.room = room
+        self.epoch = 1
+        self.events: list[node_pb2.Event] = []
+        asyncio.get_running_loop().add_reader(self.engine.fileno(), self._drain)
+
+    def _drain(self) -> None:
+        for controller, response in self.engine.drain(256):
+            assert controller == "test"
+            self.events += node_pb2.WatchResponse.FromString(response).events
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.engine.fileno())
+        self.engine.close()
+
+    @property
+    def address(self) -> str:
+        return str(self.info.media_addresses[0])
+
+    def apply(self, *commands: node_pb2.Command, room: str = "") -> list[str]:
+        """The commands' errors ("" for done)."""
+        request = node_pb2.ApplyRequest(
+            room_id=room or self.room, epoch=self.epoch, controller_id="test", commands=commands
+        )
+        response = node_pb2.ApplyResponse.FromString(self.engine.apply(request.SerializeToString()))
+        return [r.error for r in response.results]
+
+    def do(self, **command: Any) -> None:
+        """One command that must work."""
+        assert self.apply(node_pb2.Command(**command)) == [""]
+
+    def report(self) -> node_pb2.NodeReport:
+        return node_pb2.NodeReport.FromString(self.engine.report())
+
+    def local(self) -> LocalTransport:
+        """Fresh ICE credentials on this node."""
+        return LocalTransport(
+            ufrag=secrets.token_hex(4),
+            pwd=secrets.token_hex(12),
+            fingerprint=self.info.dtls_fingerprint,
+            candidates=tuple(Candidate.parse(a) for a in self.info.media_addresses),
+        )
+
+    def create(self, transport_id: str, local: LocalTransport, fingerprint: str = "", **more: Any) -> None:
+        self.do(
+            create_transport=node_pb2.CreateTransport(
+                transport_id=transport_id,
+                participant_id=transport_id.split("/")[0],
+                local_ufrag=local.ufrag,
+                local_pwd=local.pwd,
+                remote_fingerprint=fingerprint,
+                **more,
+            )
+        )
+
+    def last_state(self, transport_id: str) -> int | None:
+        states = [e.transport.state for e in self.events if e.transport.transport_id == transport_id]
+        return states[-1] if states else None
+
+    def live(self, track_id: str) -> list[int]:
+        seen = [list(e.track.live_spatial) for e in self.events if e.track.track_id == track_id]
+        return seen[-1] if seen else []
+
+    def flowing(self, transport_id: str, track_id: str) -> int:
+        seen = [
+            e.subscription.current_spatial
+            for e in self.events
+            if e.subscription.transport_id == transport_id and e.subscription.track_id == track_id
+        ]
+        return seen[-1] if seen else -1
+
+    async def connected(self, transport_id: str) -> None:
+        await until(
+            lambda: self.last_state(transport_id) == node_pb2.TRANSPORT_CONNECTED,
+            10,
+            f"{transport_id} connected",
+        )
+
+
+class Picture(VideoStreamTrack):
+    """A picture of one brightness, 320x240."""
+
+    def __init__(self, luma: int) -> None:
+        super().__init__()
+        self._luma = luma
+
+    async def recv(self) -> VideoFrame:
+        pts, time_base = await self.next_timestamp()
+        plane = np.full((360, 320), 128, dtype=np.uint8)
+        plane[:240] = self._luma
+        # Something that moves: the encoder would send next to nothing otherwise.
+        plane[(pts // 3000) % 200 : (pts // 3000) % 200 + 40, 40:80] = 255 - self._luma
+        frame = VideoFrame.from_ndarray(plane, format="yuv420p")
+        frame.pts, frame.time_base = pts, time_base
+        return frame
+
+
+class Tone(AudioStreamTrack):
+    """A sine of 440 Hz, mono, 48 kHz."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at = 0
+        self._start: float | None = None
+
+    async def recv(self) -> AudioFrame:
+        loop = asyncio.get_running_loop()
+        if self._start is None:
+            self._start = loop.time()
+        await asyncio.sleep(max(0.0, self._start + self._at / 48000 - loop.time()))
+        wave = np.sin(2 * np.pi * 440 * (self._at + np.arange(960)) / 48000) * 10000
+        frame = AudioFrame.from_ndarray(wave.astype(np.int16).reshape(1, -1), format="s16", layout="mono")
+        frame.pts, frame.sample_rate, frame.time_base = self._at, 48000, fractions.Fraction(1, 48000)
+        self._at += 960
+        return frame
+
+
+class Publisher:
+    """An aiortc peer that publishes tracks to a node."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        self.node, self.transport = node, f"{name}/pub"
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.negotiation = PublisherNegotiation()
+        self.codecs: dict[str, node_pb2.CodecMap] = {}
+        self.sections: list[node_pb2.ReceiveSection] = []
+
+    async def publish(self, tracks: dict[str, MediaStreamTrack]) -> None:
+        """Offer, configure, connect. `tracks`: by track id."""
+        for track in tracks.values():
+            self.pc.addTrack(track)
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        local = self.node.local()
+        answer = self.negotiation.answer(self.pc.localDescription.sdp, local)
+        ids = {track.kind: track_id for track_id, track in tracks.items()}
+        self.node.create(self.transport, local, answer.remote_fingerprint)
+        kinds = {node_pb2.KIND_AUDIO: "audio", node_pb2.KIND_VIDEO: "video"}
+        self.sections = [s.receive_section(ids[kinds[s.kind]]) for s in answer.sections]
+        self.codecs = {s.track_id: s.codecs[0] for s in self.sections}
+        self.configure()
+        await self.pc.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
+
+    def configure(self) -> None:
+        self.node.do(
+            configure_receive=node_pb2.ConfigureReceive(transport_id=self.transport, sections=self.sections)
+        )
+
+
+class Subscriber:
+    """An aiortc peer that receives tracks from a node and decodes them."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        self.node, self.name, self.transport = node, name, f"{name}/sub"
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.negotiation = SubscriberNegotiation()
+        self.local = node.local()
+        self.frames: dict[str, list[Any]] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+        self.created = False
+        self.pc.on("track", self._on_track)
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        frames: list[Any] = []
+        self.frames[track.kind] = frames
+
+        async def read() -> None:
+            with contextlib.suppress(MediaStreamError):
+                while True:
+                    frames.append(await track.recv())
+
+        self.tasks.append(asyncio.ensure_future(read()))
+
+    async def subscribe(
+        self,
+        tracks: dict[str, node_pb2.CodecMap],
+        rtx: bool = True,
+        change: Callable[[node_pb2.SendSection], None] = lambda section: None,
+        data_channels: list[node_pb2.DataChannel] | None = None,
+    ) -> None:
+        """Offer the tracks, take the answer, configure."""
+        for track_id, codec in tracks.items():
+            video = codec.codec == node_pb2.CODEC_VP8
+            self.negotiation.add_track(
+                SendTrack(
+                    track_sid=track_id,
+                    participant_sid="PA_publisher",
+                    kind=node_pb2.KIND_VIDEO if video else node_pb2.KIND_AUDIO,
+                    codec=codec,
+                    ssrc=next(_ssrcs),
+                    rtx_ssrc=next(_ssrcs) if video and rtx else 0,
+                )
+            )
+        if not self.created:
+            self.node.create(self.transport, self.local, data_channels=data_channels or [])
+            self.created = True
+        offer_id, offer = self.negotiation.offer(self.local)
+        await self.pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        await self.pc.setLocalDescription(await self.pc.createAnswer())
+        answer = self.negotiation.apply_answer(self.pc.localDescription.sdp, offer_id)
+        assert not answer.refused
+        self.node.do(
+            set_remote=node_pb2.SetRemote(
+                transport_id=self.transport, remote_fingerprint=answer.remote_fingerprint
+            )
+        )
+        for section in answer.sections:
+            section.max_spatial = 2
+            change(section)
+        self.node.do(
+            configure_send=node_pb2.ConfigureSend(transport_id=self.transport, sections=answer.sections)
+        )
+
+    def brightness(self) -> float:
+        """Mean luma of the last picture, its moving part included."""
+        frame = self.frames["video"][-1]
+        return float(np.asarray(frame.to_ndarray(format="yuv420p"))[:240].mean())
+
+    async def close(self) -> None:
+        await self.pc.close()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def closing(*parts: Any) -> AsyncIterator[None]:
+    """Close peers before nodes, whatever happened."""
+    with loopback_only():
+        try:
+            yield
+        finally:
+            for part in parts:
+                if isinstance(part, Publisher):
+                    await part.pc.close()
+                elif isinstance(part, Subscriber):
+                    await part.close()
+            for part in parts:
+                if isinstance(part, Node):
+                    part.close()
