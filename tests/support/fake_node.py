@@ -39,6 +39,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     applied: deque[node_pb2.ApplyRequest] = field(default_factory=lambda: deque(maxlen=_QUEUE))
     drained: deque[bool] = field(default_factory=lambda: deque(maxlen=_QUEUE))
     refused: int = 0
+    opened: int = 0  # Watch streams so far
     silent: bool = False  # streams stay open, nothing is sent: a node that hangs
     address: str = ""  # set while it serves
     report: node_pb2.NodeReport = field(default_factory=node_pb2.NodeReport)
@@ -110,6 +111,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
         await self._check(context)
         queue: asyncio.Queue[node_pb2.WatchResponse] = asyncio.Queue(_QUEUE)
         self._streams[queue] = request.controller_id
+        self.opened += 1
         try:
             response = self._report()
             while True:

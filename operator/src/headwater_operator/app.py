@@ -91,7 +91,9 @@ class App:
                 return Exit.STOPPED
             self._metrics.leader.set(1)
             try:
-                return await self._lead(lease, client.fenced(lease.fence))
+                return await self._lead(
+                    lease, client.fenced(lease.fence, write_timeout_s=settings.lease.write_timeout_s)
+                )
             finally:
                 self._metrics.leader.set(0)
                 await lease.release()

@@ -35,15 +35,21 @@ class KubeClient:
     """Reads anything; writes only while `fence()` does not raise."""
 
     def __init__(
-        self, api: ApiClient, *, fence: Callable[[], None] = no_fence, timeout_s: float = 15.0
+        self,
+        api: ApiClient,
+        *,
+        fence: Callable[[], None] = no_fence,
+        timeout_s: float = 15.0,
+        write_timeout_s: float | None = None,
     ) -> None:
         self._api = api
         self._fence = fence
         self._timeout_s = timeout_s
+        self._write_timeout_s = timeout_s if write_timeout_s is None else write_timeout_s
 
-    def fenced(self, fence: Callable[[], None]) -> "KubeClient":
-        """The same connection with another fence."""
-        return KubeClient(self._api, fence=fence, timeout_s=self._timeout_s)
+    def fenced(self, fence: Callable[[], None], *, write_timeout_s: float) -> "KubeClient":
+        """The same connection with a fence; a write that has passed it is given up after `write_timeout_s`."""
+        return KubeClient(self._api, fence=fence, timeout_s=self._timeout_s, write_timeout_s=write_timeout_s)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """One object. Raises NotFound, Unavailable, Refused."""
@@ -115,8 +121,9 @@ class KubeClient:
     ) -> Object:
         url_path = f"{path}?{urlencode(query)}" if query else path
         headers = {"Accept": _JSON, "Content-Type": content_type}
+        timeout_s = self._timeout_s if method == "GET" else self._write_timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 request = await self._api.param_serialize(
                     method, url_path, header_params=headers, body=body, auth_settings=["BearerToken"]
                 )

@@ -33,6 +33,11 @@ class LeaseSettings:
     renew_deadline_s: float = 10.0
     retry_s: float = 2.0
 
+    @property
+    def write_timeout_s(self) -> float:
+        """A write that starts just before the renew deadline ends before another replica may start."""
+        return self.duration_s - self.renew_deadline_s
+
     def __post_init__(self) -> None:
         if not 0 < self.retry_s < self.renew_deadline_s < self.duration_s:
             raise ValueError("lease times must keep 0 < retry < renew deadline < duration")

@@ -1,0 +1,125 @@
+"""From Kubernetes' objects to the planner's views."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from headwater_operator.loop.deaths import Deaths
+from headwater_operator.loop.views import kube_node_view, pod_view
+from headwater_planner.world import Phase
+
+CREATED = "2030-01-31T08:00:00Z"
+NOW = datetime(2030, 1, 31, 9, 0, tzinfo=UTC)
+
+
+def a_pod(status: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    labels = {"headwater.dev/region": "eu"}
+    return {
+        "metadata": {"name": "n", "uid": "u", "labels": labels, "creationTimestamp": CREATED, **metadata},
+        "status": status,
+    }
+
+
+def container(**state: Any) -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "sfu", "containerID": "process://1", "state": state}]}
+
+
+def test_a_ready_pod() -> None:
+    condition = {"type": "Ready", "status": "True", "lastTransitionTime": "2030-01-31T08:00:05Z"}
+    view = pod_view(
+        a_pod({"phase": "Running", "podIP": "127.9.0.1", "conditions": [condition], **container(running={})})
+    )
+    assert (view.region, view.phase, view.ready, view.pod_ip, view.started) == (
+        "eu", Phase.RUNNING, True, "127.9.0.1", True,
+    )  # fmt: skip
+    assert view.ready_changed_at == datetime(2030, 1, 31, 8, 0, 5, tzinfo=UTC)
+    assert not view.dead and not view.terminating
+
+
+def test_a_pod_that_nobody_has_looked_at_yet() -> None:
+    view = pod_view({"metadata": {"name": "n", "uid": "u"}})
+    assert (view.phase, view.ready, view.started, view.region) == (Phase.UNKNOWN, False, False, "")
+
+
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [
+        (
+            {"phase": "Failed", **container(terminated={"exitCode": 137, "reason": "Error"})},
+            "its process ended with exit code 137 (Error)",
+        ),
+        # The kubelet tells of the container first, of the phase up to a second later.
+        ({"phase": "Running", **container(terminated={"exitCode": 1})}, "its process ended with exit code 1"),
+        ({"phase": "Failed", "reason": "Evicted", "message": "disk pressure"}, "Evicted: disk pressure"),
+        ({"phase": "Succeeded"}, "its Pod is Succeeded"),
+    ],
+)
+def test_a_pod_whose_process_is_gone_says_how(status: dict[str, Any], ended: str) -> None:
+    view = pod_view(a_pod(status))
+    assert view.dead and view.ended == ended
+
+
+def test_a_pod_that_finds_no_place() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/6 nodes"}
+    view = pod_view(a_pod({"phase": "Pending", "conditions": [condition]}))
+    assert (view.unschedulable, view.started) == ("0/6 nodes", False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "trouble"),
+    [
+        ("ContainerCreating", ""),
+        ("ImagePullBackOff", "ImagePullBackOff"),
+        ("CreateContainerConfigError",) * 2,
+    ],
+)
+def test_why_a_container_waits(reason: str, trouble: str) -> None:
+    view = pod_view(a_pod({"phase": "Pending", **container(waiting={"reason": reason, "message": "m"})}))
+    assert view.trouble == trouble
+
+
+def test_a_pod_on_its_way_out() -> None:
+    assert pod_view(a_pod({"phase": "Running"}, deletionTimestamp=CREATED)).terminating
+
+
+def test_a_kubernetes_node() -> None:
+    node = {
+        "metadata": {"name": "k1", "labels": {"a": "b"}},
+        "spec": {"unschedulable": True},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    view = kube_node_view(node)
+    assert (view.name, view.labels, view.ready, view.schedulable) == ("k1", {"a": "b"}, True, False)
+
+
+class TestDeaths:
+    def dead(self, uid: str = "u", finished: str = "2030-01-31T08:00:09Z", **metadata: Any) -> dict[str, Any]:
+        end = {"exitCode": 1, "finishedAt": finished}
+        return a_pod({"phase": "Failed", **container(terminated=end)}, **({"uid": uid} | metadata))
+
+    def test_a_death_is_noted_once_with_the_length_of_its_life(self) -> None:
+        deaths = Deaths()
+        for _ in range(3):
+            deaths.see(pod_view(self.dead()), self.dead(), NOW)
+        (death,) = deaths.known()
+        assert (death.lifetime_s, death.region) == (9.0, "eu")
+        assert death.at == NOW - timedelta(hours=1) + timedelta(seconds=9)
+
+    def test_a_pod_that_was_told_to_go_did_not_die(self) -> None:
+        deaths = Deaths()
+        body = self.dead(deletionTimestamp=CREATED)
+        deaths.see(pod_view(body), body, NOW)
+        assert deaths.known() == ()
+
+    def test_a_clock_that_is_ahead_does_not_give_a_death_in_the_future(self) -> None:
+        deaths = Deaths()
+        body = self.dead(finished="2031-01-01T00:00:00Z")
+        deaths.see(pod_view(body), body, NOW)
+        assert deaths.known()[0].at == NOW
+
+    def test_the_memory_is_bounded(self) -> None:
+        deaths = Deaths()
+        for number in range(500):
+            body = self.dead(f"u{number}")
+            deaths.see(pod_view(body), body, NOW)
+        assert len(deaths.known()) == 64
