@@ -285,5 +285,75 @@ async def closing(*parts: Any) -> AsyncIterator[None]:
                 elif isinstance(part, Subscriber):
                     await part.close()
             for part in parts:
-                if isinstance(part, Node):
+                if isinstance(part, Node | LossyWire):
                     part.close()
+
+
+class LossyWire:
+    """Two UDP sockets between two nodes that pass datagrams on, and lose every `lose_every`-th one (0: none)."""
+
+    def __init__(self, lose_every: int = 0) -> None:
+        self.lose_every = lose_every
+        self.passed, self.lost = 0, 0
+        self._sides: list[asyncio.DatagramTransport] = []
+
+    async def open(self, first: str, second: str) -> tuple[str, str]:
+        """The addresses at which `first` finds `second`, and `second` finds `first`."""
+        loop = asyncio.get_running_loop()
+        for target in (second, first):
+            host, _, port = target.rpartition(":")
+            other = 1 - len(self._sides)
+            transport, _ = await loop.create_datagram_endpoint(
+                lambda other=other, to=(host, int(port)): _Side(self, other, to),  # type: ignore[misc]
+                local_addr=(LOOPBACK, 0),
+            )
+            self._sides.append(transport)
+        return tuple("{}:{}".format(*side.get_extra_info("sockname")[:2]) for side in self._sides)  # type: ignore[return-value]
+
+    def pass_on(self, data: bytes, from_side: int, to: tuple[str, int]) -> None:
+        self.passed += 1
+        if self.lose_every and self.passed % self.lose_every == 0:
+            self.lost += 1
+            return
+        self._sides[from_side].sendto(data, to)
+
+    def close(self) -> None:
+        for side in self._sides:
+            side.close()
+
+
+class _Side(asyncio.DatagramProtocol):
+    def __init__(self, wire: LossyWire, other: int, to: tuple[str, int]) -> None:
+        self._wire, self._other, self._to = wire, other, to
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._wire.pass_on(data, self._other, self._to)
+
+
+def link(a: Node, b: Node, link_id: str = "RL_1", a_to_b: str = "", b_to_a: str = "") -> None:
+    """Open a relay link at both ends, with keys swapped."""
+    keys = secrets.token_bytes(32), secrets.token_bytes(32)
+    token = secrets.randbits(31)
+    for node, peer, address, (tx, rx) in (
+        (a, b, a_to_b or b.address, keys),
+        (b, a, b_to_a or a.address, keys[::-1]),
+    ):
+        node.do(
+            open_relay=node_pb2.OpenRelay(
+                link_id=link_id,
+                peer_node_id=peer.info.node_id,
+                peer_address=address,
+                tx_key=tx,
+                rx_key=rx,
+                link_token=token,
+            )
+        )
+
+
+def remote_track(node: Node, section: node_pb2.ReceiveSection, link_id: str = "RL_1") -> None:
+    """Make a track that another node publishes available here."""
+    node.do(
+        add_remote_track=node_pb2.AddRemoteTrack(
+            track_id=section.track_id, kind=section.kind, link_id=link_id, layers=section.layers
+        )
+    )
