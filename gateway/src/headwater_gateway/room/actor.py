@@ -331,9 +331,9 @@ class RoomActor:
                     queue = self._queue(node_id)
                     if queue is not None:
                         queue.send(commands)
-                case effects.SetWanted(sid, wanted):
+                case effects.ChangeWanted(sid, changed, dropped):
                     if (port := self._ports.get(sid)) is not None:
-                        port.set_wanted(wanted)
+                        port.change_wanted(changed, dropped)
                 case effects.EndSession(sid, farewell, why):
                     if (port := self._ports.pop(sid, None)) is not None:
                         port.end(farewell, why)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headwater_api.ids import NodeId, ParticipantSid
+from headwater_api.ids import NodeId, ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import rtc
 
@@ -24,11 +24,12 @@ class ToNode:
 
 
 @dataclass(frozen=True, slots=True)
-class SetWanted:
-    """The whole set of tracks that a subscriber is to get."""
+class ChangeWanted:
+    """Tracks that a subscriber is to get from now on, or otherwise than before, and those no more."""
 
     sid: ParticipantSid
-    tracks: tuple[WantedTrack, ...]
+    changed: tuple[WantedTrack, ...]
+    dropped: tuple[TrackSid, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +54,4 @@ class RoomEnded:
     why: str
 
 
-Effect = ToClients | ToNode | SetWanted | EndSession | ReleaseNode | RoomEnded
+Effect = ToClients | ToNode | ChangeWanted | EndSession | ReleaseNode | RoomEnded

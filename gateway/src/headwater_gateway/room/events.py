@@ -75,7 +75,7 @@ def _on_subscription(room: RoomState, event: node_pb2.SubscriptionEvent) -> None
     track = room.tracks.get(TrackSid(event.track_id))
     if participant is None or track is None or track.info.type != models.TrackType.VIDEO:
         return
-    wanted = next((w for w in participant.wanted if w.track_sid == track.sid), None)
+    wanted = participant.wanted.get(track.sid)
     if wanted is None or wanted.paused:
         return
     paused = event.current_spatial < 0 and not track.info.muted

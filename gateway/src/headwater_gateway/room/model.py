@@ -165,7 +165,7 @@ class Participant:
     choices: dict[TrackSid, bool] = field(default_factory=dict)
     settings: dict[TrackSid, TrackSetting] = field(default_factory=dict)
     audience: Audience = field(default_factory=Audience)
-    wanted: tuple[WantedTrack, ...] = ()
+    wanted: dict[TrackSid, WantedTrack] = field(default_factory=dict)
     data_sequence: int = 0
     # The client's WebSocket is away since then (monotonic seconds); None while it is there.
     detached_at: float | None = None

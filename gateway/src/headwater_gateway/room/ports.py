@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from headwater_api.ids import ParticipantSid
+from headwater_api.ids import ParticipantSid, TrackSid
 from headwater_api.reasons import Reason
 from livekit.protocol import rtc
 
@@ -17,8 +17,8 @@ class ClientPort(Protocol):
     def deliver(self, message: rtc.SignalResponse, encoded: bytes) -> None:
         """A message for the client; dropped while its WebSocket is away (a resume tells the whole state)."""
 
-    def set_wanted(self, tracks: tuple[WantedTrack, ...]) -> None:
-        """The whole set of tracks that the subscriber transport is to carry."""
+    def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
+        """Tracks that the subscriber transport is to carry from now on or otherwise, and those no more."""
 
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
         """Say `leave` and close. The participant is, or will be, off the roster."""

@@ -101,7 +101,7 @@ def _update_layers(
         del track.info.layers[:]
         track.info.layers.extend(request.layers)
         room.announce(participant, now)
-        subscriptions.sync_wanted(room)
+        subscriptions.sync_tracks(room, [track.sid])
 
 
 def _sync_state(room: RoomState, participant: Participant, request: rtc.SyncState) -> None:
@@ -110,10 +110,10 @@ def _sync_state(room: RoomState, participant: Participant, request: rtc.SyncStat
     named = [*choice.track_sids, *(t for group in choice.participant_tracks for t in group.track_sids)]
     if named:
         subscriptions.choose(room, participant, choice)
-    for sid in request.track_sids_disabled[: subscriptions.MAX_TRACKS_NAMED]:
-        if TrackSid(sid) in room.tracks:
-            participant.settings[TrackSid(sid)] = TrackSetting(disabled=True)
-    subscriptions.sync_wanted(room, participant.sid)
+    disabled = [TrackSid(sid) for sid in request.track_sids_disabled if sid in room.tracks]
+    for sid in disabled:
+        participant.settings[sid] = TrackSetting(disabled=True)
+    subscriptions.sync_subscriber(room, participant, disabled)
 
 
 def kind_of(kind: str) -> models.ParticipantInfo.Kind:

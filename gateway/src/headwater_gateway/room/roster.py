@@ -17,7 +17,7 @@ from headwater_gateway.room.model import (
     subscriber_transport,
 )
 from headwater_gateway.room.state import RoomState
-from headwater_gateway.room.subscriptions import sync_wanted
+from headwater_gateway.room.subscriptions import sync_dynacast, sync_subscriber, sync_tracks
 from headwater_gateway.room.tracks import forget_tracks
 from headwater_gateway.room.wire import leave, participant_info
 
@@ -34,7 +34,6 @@ def join(room: RoomState, request: JoinRequest, facts: NodeFacts, *, now: float,
             farewell = leave(reason, rtc.LeaveRequest.DISCONNECT)
             room.effects.append(EndSession(older.sid, farewell, "the identity joined again"))
         _take_off(room, older, reason, now)
-        sync_wanted(room)
     participant = Participant(
         sid=ParticipantSid(room.ids.sid("PA_")),
         identity=request.identity,
@@ -60,7 +59,7 @@ def join(room: RoomState, request: JoinRequest, facts: NodeFacts, *, now: float,
     room.was_joined, room.empty_since = True, None
     sync_cascade(room)
     room.updates.put(participant_info(participant), hidden=participant.is_hidden, now=now)
-    sync_wanted(room, participant.sid)
+    sync_subscriber(room, participant)
     return participant
 
 
@@ -76,7 +75,6 @@ def remove(room: RoomState, sid: ParticipantSid, reason: models.DisconnectReason
         return
     _take_off(room, participant, reason, now)
     sync_cascade(room)
-    sync_wanted(room)
     if not room.participants:
         room.empty_since = now
 
@@ -88,7 +86,7 @@ def _take_off(room: RoomState, participant: Participant, reason: models.Disconne
     for track in participant.tracks:
         room.tracks.pop(track, None)
     forget_tracks(room, participant.tracks)
-    participant.tracks.clear()
+    gone, participant.tracks = participant.tracks, {}
     participant.state = models.ParticipantInfo.DISCONNECTED
     participant.disconnect_reason = reason
     room.speakers.forget(participant.sid)
@@ -97,6 +95,8 @@ def _take_off(room: RoomState, participant: Participant, reason: models.Disconne
         _close_transports(room, participant)
     if not participant.is_hidden:
         room.announce(participant, now)
+    sync_tracks(room, gone)
+    sync_dynacast(room, participant.wanted)
 
 
 def _close_transports(room: RoomState, participant: Participant) -> None:
@@ -112,13 +112,18 @@ def lose_node(room: RoomState, node_id: NodeId, why: str, now: float) -> int:
     forget_node(room, node_id, dead=True)
     moved = [p for p in room.participants.values() if p.node_id == node_id and p.moving_at is None]
     for participant in moved:
-        participant.moving_at = now
-        participant.wanted = ()
-        room.moved += 1
+        _mark_moving(room, participant, now)
         farewell = leave(models.DisconnectReason.MIGRATION, rtc.LeaveRequest.RECONNECT)
         room.effects.append(EndSession(participant.sid, farewell, why))
     sync_cascade(room)
     return len(moved)
+
+
+def _mark_moving(room: RoomState, participant: Participant, now: float) -> None:
+    participant.moving_at = now
+    wanted, participant.wanted = participant.wanted, {}
+    room.moved += 1
+    sync_dynacast(room, wanted)
 
 
 def send_away(room: RoomState, sid: ParticipantSid, why: str, now: float) -> None:
@@ -127,9 +132,7 @@ def send_away(room: RoomState, sid: ParticipantSid, why: str, now: float) -> Non
     if participant is None or participant.moving_at is not None:
         return
     _close_transports(room, participant)
-    participant.moving_at = now
-    participant.wanted = ()
-    room.moved += 1
+    _mark_moving(room, participant, now)
     farewell = leave(models.DisconnectReason.MIGRATION, rtc.LeaveRequest.RECONNECT)
     room.effects.append(EndSession(sid, farewell, why))
     sync_cascade(room)

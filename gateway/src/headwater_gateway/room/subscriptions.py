@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from headwater_api.ids import ParticipantSid, TrackSid
+from headwater_api.ids import TrackSid
 from livekit.protocol import models, rtc
 
-from headwater_gateway.room.effects import SetWanted
+from headwater_gateway.room.effects import ChangeWanted
 from headwater_gateway.room.model import (
     HIGHEST_SPATIAL,
     Audience,
@@ -20,49 +20,64 @@ from headwater_gateway.room.state import RoomState
 MAX_TRACKS_NAMED = 2000
 
 
-def sync_wanted(room: RoomState, only: ParticipantSid | None = None) -> None:
-    """Tell each subscriber's session its set of tracks where it has changed.
-
-    Participant updates go first: a client must know a track before its media arrives.
-    """
-    people = list(room.participants.values()) if only is None else [room.participants[only]]
-    for participant in people:
-        if participant.moving_at is not None:
-            continue
-        wanted = wanted_tracks(room, participant)
-        if wanted != participant.wanted:
-            participant.wanted = wanted
-            room.flush_updates()
-            room.effects.append(SetWanted(participant.sid, wanted))
-    sync_dynacast(room)
+def sync_tracks(room: RoomState, tracks: Iterable[TrackSid]) -> None:
+    """These tracks came, changed or went: tell the sessions of those who get or got them."""
+    changed = tuple(tracks)
+    for participant in room.participants.values():
+        _sync(room, participant, changed)
+    sync_dynacast(room, changed)
 
 
-def wanted_tracks(room: RoomState, subscriber: Participant) -> tuple[WantedTrack, ...]:
-    """The whole set, in the order of publication."""
-    found: list[WantedTrack] = []
-    if not subscriber.permission.can_subscribe:
-        return ()
-    for track in room.tracks.values():
-        if not is_subscribed(room, subscriber, track) or track.codec is None:
-            continue
-        setting = subscriber.settings.get(track.sid, TrackSetting())
-        found.append(
-            WantedTrack(
-                track.sid,
-                track.publisher,
-                track.info.stream,
-                track.kind,
-                track.codec,
-                min(wanted_spatial(track.info.layers, setting), room.config.max_spatial),
-                setting.disabled,
-            )
-        )
-    return tuple(found)
+def sync_subscriber(
+    room: RoomState, subscriber: Participant, tracks: Iterable[TrackSid] | None = None
+) -> None:
+    """The subscriber, or what it asked of these tracks (all, if None), has changed."""
+    changed = tuple(room.tracks if tracks is None else tracks)
+    _sync(room, subscriber, changed)
+    sync_dynacast(room, changed)
+
+
+def _sync(room: RoomState, subscriber: Participant, tracks: tuple[TrackSid, ...]) -> None:
+    """Participant updates go first: a client must know a track before its media arrives."""
+    if subscriber.moving_at is not None:
+        return
+    changed: list[WantedTrack] = []
+    dropped: list[TrackSid] = []
+    for sid in tracks:
+        track = room.tracks.get(sid)
+        wanted = wanted_track(room, subscriber, track) if track is not None else None
+        before = subscriber.wanted.get(sid)
+        if wanted is None:
+            if before is not None:
+                del subscriber.wanted[sid]
+                dropped.append(sid)
+        elif wanted != before:
+            subscriber.wanted[sid] = wanted
+            changed.append(wanted)
+    if changed or dropped:
+        room.flush_updates()
+        room.effects.append(ChangeWanted(subscriber.sid, tuple(changed), tuple(dropped)))
+
+
+def wanted_track(room: RoomState, subscriber: Participant, track: PublishedTrack) -> WantedTrack | None:
+    """How much of the track the subscriber is to get; None: nothing."""
+    if not is_subscribed(room, subscriber, track) or track.codec is None:
+        return None
+    setting = subscriber.settings.get(track.sid)
+    return WantedTrack(
+        track.sid,
+        track.publisher,
+        track.info.stream,
+        track.kind,
+        track.codec,
+        min(wanted_spatial(track.info.layers, setting), room.config.max_spatial),
+        setting is not None and setting.disabled,
+    )
 
 
 def is_subscribed(room: RoomState, subscriber: Participant, track: PublishedTrack) -> bool:
     """Chosen (or automatic), live, of somebody else, and permitted by its publisher."""
-    if not track.is_live or track.publisher == subscriber.sid:
+    if not track.is_live or track.publisher == subscriber.sid or not subscriber.permission.can_subscribe:
         return False
     if not subscriber.choices.get(track.sid, subscriber.auto_subscribe):
         return False
@@ -70,11 +85,13 @@ def is_subscribed(room: RoomState, subscriber: Participant, track: PublishedTrac
     return publisher is not None and publisher.audience.admits(subscriber.sid, subscriber.identity, track.sid)
 
 
-def wanted_spatial(layers: Sequence[models.VideoLayer], setting: TrackSetting) -> int:
+def wanted_spatial(layers: Sequence[models.VideoLayer], setting: TrackSetting | None) -> int:
     """The layer that a setting asks for: by picture size where given, else by quality.
 
     By size it is the smallest layer at least as large as asked, whichever way the picture is turned.
     """
+    if setting is None:
+        return HIGHEST_SPATIAL
     ordered = sorted((layer for layer in layers if layer.width and layer.height), key=_area)
     if setting.width and setting.height and ordered:
         long_side, short_side = _sides(setting.width, setting.height)
@@ -99,19 +116,21 @@ def _sides(width: int, height: int) -> tuple[int, int]:
 def choose(room: RoomState, participant: Participant, request: rtc.UpdateSubscription) -> None:
     """`subscription`: explicit yes or no for tracks, which need not exist yet."""
     named = [*request.track_sids, *(t for group in request.participant_tracks for t in group.track_sids)]
-    for track in named[:MAX_TRACKS_NAMED]:
-        participant.choices[TrackSid(track)] = request.subscribe
+    tracks = [TrackSid(track) for track in named[:MAX_TRACKS_NAMED]]
+    for track in tracks:
+        participant.choices[track] = request.subscribe
     _bound(participant.choices, room)
-    sync_wanted(room, participant.sid)
+    sync_subscriber(room, participant, tracks)
 
 
 def set_tracks(room: RoomState, participant: Participant, request: rtc.UpdateTrackSettings) -> None:
     """`track_setting`: pause, quality or size of tracks."""
     setting = TrackSetting(request.disabled, request.quality, request.width, request.height)
-    for track in request.track_sids[:MAX_TRACKS_NAMED]:
-        participant.settings[TrackSid(track)] = setting
+    tracks = [TrackSid(track) for track in request.track_sids[:MAX_TRACKS_NAMED]]
+    for track in tracks:
+        participant.settings[track] = setting
     _bound(participant.settings, room)
-    sync_wanted(room, participant.sid)
+    sync_subscriber(room, participant, tracks)
 
 
 def _bound(table: dict[TrackSid, Any], room: RoomState) -> None:
@@ -134,7 +153,7 @@ def set_audience(room: RoomState, participant: Participant, request: rtc.Subscri
                 participant_sid=participant.sid, track_sid=track, allowed=track in after
             )
             room.tell(other.sid, rtc.SignalResponse(subscription_permission_update=update))
-    sync_wanted(room)
+    sync_tracks(room, participant.tracks)
 
 
 def _admitted(publisher: Participant, subscriber: Participant) -> frozenset[TrackSid]:
@@ -154,22 +173,21 @@ def _audience(request: rtc.SubscriptionPermission) -> Audience:
     return Audience(request.all_participants, by_identity, by_sid)
 
 
-def sync_dynacast(room: RoomState, tracks: Iterable[PublishedTrack] | None = None) -> None:
-    """Tell publishers which layers somebody wants, where that has changed."""
-    top: dict[TrackSid, int] = {}
-    for participant in room.participants.values():
-        for wanted in participant.wanted:
-            if not wanted.paused and participant.moving_at is None:
-                top[wanted.track_sid] = max(top.get(wanted.track_sid, -1), wanted.max_spatial)
-    for track in room.tracks.values() if tracks is None else tracks:
-        if track.info.type != models.TrackType.VIDEO or not track.is_live:
+def sync_dynacast(room: RoomState, tracks: Iterable[TrackSid]) -> None:
+    """Tell publishers which layers of these tracks somebody wants, where that has changed."""
+    for sid in tracks:
+        track = room.tracks.get(sid)
+        if track is None or track.info.type != models.TrackType.VIDEO or not track.is_live:
             continue
-        highest = top.get(track.sid, -1)
-        layers = tuple(spatial <= highest for spatial in range(3))
-        if layers == track.dynacast:
-            continue
-        track.dynacast = layers
-        room.tell(track.publisher, _quality_update(track, layers))
+        highest = -1
+        for participant in room.participants.values():
+            wanted = participant.wanted.get(sid)
+            if wanted is not None and not wanted.paused:
+                highest = max(highest, wanted.max_spatial)
+        layers = tuple(spatial <= highest for spatial in range(HIGHEST_SPATIAL + 1))
+        if layers != track.dynacast:
+            track.dynacast = layers
+            room.tell(track.publisher, _quality_update(track, layers))
 
 
 def _quality_update(track: PublishedTrack, layers: tuple[bool, ...]) -> rtc.SignalResponse:

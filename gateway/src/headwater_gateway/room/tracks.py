@@ -10,7 +10,7 @@ from livekit.protocol import models, rtc
 from headwater_gateway.room.links import sync_cascade
 from headwater_gateway.room.model import Participant, PublishedTrack, publisher_transport
 from headwater_gateway.room.state import RoomState
-from headwater_gateway.room.subscriptions import sync_wanted
+from headwater_gateway.room.subscriptions import sync_tracks
 from headwater_gateway.sdp.types import OfferedSection
 
 MAX_TRACKS: Final = 32
@@ -132,6 +132,7 @@ def set_sections(
         if current is None or current.cid != track.section.cid:
             _drop(room, participant, track)
             room.announce(participant, now, at_once=True)
+            sync_tracks(room, [track.sid])
         else:
             track.section, track.codec = current, current.codecs[0] if current.codecs else None
     bind(room, participant, now, changed=True)
@@ -155,7 +156,7 @@ def bind(room: RoomState, participant: Participant, now: float, *, changed: bool
         room.announce(participant, now, at_once=True)
     if fresh or changed:
         sync_cascade(room)
-        sync_wanted(room)
+        sync_tracks(room, participant.tracks)
 
 
 def _section_for(track: PublishedTrack, free: list[OfferedSection]) -> OfferedSection | None:
@@ -209,7 +210,7 @@ def unpublish(room: RoomState, participant: Participant, sid: TrackSid, now: flo
     room.tell(participant.sid, rtc.SignalResponse(track_unpublished=message))
     room.announce(participant, now, at_once=True)
     sync_cascade(room)
-    sync_wanted(room)
+    sync_tracks(room, [sid])
 
 
 def _drop(room: RoomState, participant: Participant, track: PublishedTrack) -> None:
@@ -237,7 +238,7 @@ def note_codec(room: RoomState, track_id: str, codec: node_pb2.Codec.ValueType) 
         if candidate.codec == codec:
             track.codec = candidate
             track.info.mime_type = MIME_OF_CODEC.get(codec, track.info.mime_type)
-            sync_wanted(room)
+            sync_tracks(room, [track.sid])
             return
 
 

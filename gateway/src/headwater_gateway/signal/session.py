@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId
+from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId, TrackSid
 from livekit.protocol import models, rtc
 
 from headwater_gateway.room.actor import RoomActor
@@ -38,7 +38,8 @@ class _Message:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    tracks: tuple[WantedTrack, ...]
+    changed: tuple[WantedTrack, ...]
+    dropped: tuple[TrackSid, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,8 @@ class Session:
     def deliver(self, message: rtc.SignalResponse, encoded: bytes) -> None:
         self._notify(_Message(message, encoded))
 
-    def set_wanted(self, tracks: tuple[WantedTrack, ...]) -> None:
-        self._notify(_Wanted(tracks))
+    def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
+        self._notify(_Wanted(changed, dropped))
 
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
         self._notices.append(_End(leave, why))
@@ -173,8 +174,8 @@ class Session:
             case _Message(message, encoded):
                 if self._channel is not None:
                     await self._channel.send_encoded(encoded, message)
-            case _Wanted(tracks):
-                await self._want(tracks)
+            case _Wanted():
+                await self._want(notice)
             case _End(farewell, why):
                 await self._finish(farewell, why)
 
@@ -250,9 +251,9 @@ class Session:
 
     # -- the subscriber transport ----------------------------------------------------------------
 
-    async def _want(self, tracks: tuple[WantedTrack, ...]) -> None:
+    async def _want(self, change: _Wanted) -> None:
         assert self._media is not None and self._room is not None
-        self._room.command(self.sid, self._media.want(tracks))
+        self._room.command(self.sid, self._media.want(change.changed, change.dropped))
         await self._offer_if_due()
 
     async def _offer_if_due(self) -> None:

@@ -120,21 +120,23 @@ class SessionMedia:
 
     # -- subscriber ------------------------------------------------------------------------------
 
-    def want(self, tracks: tuple[WantedTrack, ...]) -> tuple[node_pb2.Command, ...]:
-        """The whole set of tracks to carry. Layer changes of known tracks need no new offer."""
-        wanted = {t.track_sid: t for t in tracks}
-        before, self._wanted = self._wanted, wanted
+    def want(
+        self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]
+    ) -> tuple[node_pb2.Command, ...]:
+        """Tracks to carry from now on, or otherwise; and no more. Other layers alone need no new offer."""
         commands: list[node_pb2.Command] = []
-        for sid, track in wanted.items():
-            old = before.get(sid)
+        for track in changed:
+            old = self._wanted.get(track.track_sid)
+            self._wanted[track.track_sid] = track
             if old is None or old.codec != track.codec:
                 self._subscriber.add_track(self._send_track(track))
-            elif (old.max_spatial, old.paused) != (track.max_spatial, track.paused):
-                commands.append(self._update(sid, track.max_spatial, track.paused))
-        for sid in before.keys() - wanted.keys():
-            self._subscriber.remove_track(sid)
-            self._ssrcs.pop(sid, None)
-            commands.append(self._update(sid, 0, paused=True))  # until the next offer takes the m-line
+            else:
+                commands.append(self._update(track.track_sid, track.max_spatial, track.paused))
+        for sid in dropped:
+            if self._wanted.pop(sid, None) is not None:
+                self._subscriber.remove_track(sid)
+                self._ssrcs.pop(sid, None)
+                commands.append(self._update(sid, 0, paused=True))  # until the next offer takes the m-line
         # A track that waits for its first answer gets the newest setting with that.
         return tuple(c for c in commands if c.update_subscription.track_id in self._carried)
 
