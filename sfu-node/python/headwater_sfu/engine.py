@@ -72,6 +72,7 @@ class EngineModule:
 
 def load_native() -> EngineModule:
     """The compiled engine. Raises ImportError where the extension was not built."""
-    from headwater_sfu import _native
+    from headwater_sfu._native import Engine as NativeEngine
+    from headwater_sfu._native import StaleEpoch
 
-    return EngineModule(_native.Engine, _native.StaleEpoch)
+    return EngineModule(NativeEngine, StaleEpoch)
