@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from headwater_api.conditions import Condition, Status
+from headwater_operator.handlers.config import kopf_settings
 from headwater_operator.kube.resources import EVENTS, NODES, PODS, SFUCLUSTERS
 from headwater_operator.loop.meetings import join_url_of
 from headwater_operator.loop.transitions import transitions
-from headwater_operator.settings import InvalidSettings, Settings, kopf_settings
+from headwater_operator.settings import InvalidSettings, Settings
 
 
 def test_the_standard_library_is_not_shadowed() -> None:
@@ -58,11 +59,11 @@ def test_a_wrong_setting_is_named(environ: dict[str, str]) -> None:
 
 
 def test_kopf_keeps_to_the_edge() -> None:
-    settings = kopf_settings(Settings.from_env({}))
+    settings = kopf_settings(namespaced=False)
     assert settings.peering.standalone and not settings.posting.enabled
     assert not settings.scanning.disabled
     assert settings.persistence.finalizer.startswith("headwater.dev/")
-    assert kopf_settings(Settings.from_env({"HEADWATER_NAMESPACES": "a"})).scanning.disabled
+    assert kopf_settings(namespaced=True).scanning.disabled
 
 
 def test_paths() -> None:

@@ -34,7 +34,7 @@ from headwater_operator.metrics import Metrics
 from headwater_operator.nodes.inbox import Inbox
 from headwater_operator.nodes.watch import NodeStreams
 from headwater_operator.render.sfu_node import SfuDefaults
-from headwater_operator.settings import Settings, kopf_settings
+from headwater_operator.settings import Settings
 
 log = structlog.get_logger(__name__)
 FLEET_WORKERS: Final = 4
@@ -175,9 +175,7 @@ class App:
             client=client, observer=observer, statuses=statuses, events=events, store=store, now=utc_now,
             rng=rng, public_url=settings.public_url,
         )  # fmt: skip
-        kopf_thread = KopfThread(
-            intake, kopf_settings(settings), namespaces=settings.namespaces, environ=self._environ
-        )
+        kopf_thread = KopfThread(intake, namespaces=settings.namespaces, environ=self._environ)
         fleet_workers = Workers("SFUCluster", fleet_queue, fleets.reconcile, rng=rng, metrics=metrics)
         meeting_workers = Workers("Meeting", meeting_queue, meetings.reconcile, rng=rng, metrics=metrics)
         try:

@@ -1,4 +1,4 @@
-"""The operator's settings: one frozen value from the environment, and kopf's settings derived from it."""
+"""The operator's settings: one frozen value from the environment."""
 
 import os
 import socket
@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import kopf
 from headwater_api import wellknown
 
 from headwater_operator.kube.lease import LeaseSettings
 
-PREFIX: Final = "op.headwater.dev"
 DEFAULT_TOKEN_SECRET: Final = "headwater-node-token"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 DEFAULT_IMAGE: Final = "headwater-sfu:latest"
@@ -86,35 +84,3 @@ def _number(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 <= value <= 86_400:
         raise InvalidSettings(f"{name}={text!r} is out of range: write a number such as {default:g}")
     return value
-
-
-def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
-    """Why each value: kopf's defaults post every log line as an Event, stall 54 s without cluster-wide
-    rights, back off for ten minutes, and share their annotations with every other kopf operator."""
-    out = kopf.OperatorSettings()
-    out.persistence.finalizer = f"{wellknown.GROUP}/operator"
-    out.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX, v1=False)
-    out.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=PREFIX, key="last", v1=False)
-    out.persistence.consistency_timeout = 5.0
-    out.watching.inactivity_timeout = 70.0
-    out.watching.connect_timeout = 5.0
-    out.watching.server_timeout = None
-    out.watching.reconnect_backoff = 1.0
-    out.watching.chunk_size = 500
-    out.watching.label_selectors["pods"] = f"{wellknown.LABEL_COMPONENT}={wellknown.COMPONENT_SFU}"
-    out.networking.request_timeout = 15.0
-    out.networking.connect_timeout = 5.0
-    out.networking.error_backoffs = (0.5, 1, 2, 4, 8)
-    out.queueing.worker_limit = None
-    out.queueing.idle_timeout = 5.0
-    out.queueing.exit_timeout = 10.0
-    out.queueing.error_delays = (1, 2, 5, 10, 30, 60)
-    out.execution.default_backoff = 10
-    out.execution.max_workers = 4
-    out.posting.enabled = False  # our own recorder posts, on transitions only
-    out.posting.loggers = False
-    out.peering.standalone = True
-    out.process.ultimate_exiting_timeout = None  # the process's end is ours to decide
-    # With a Role and no ClusterRole kopf would retry forbidden lists of CRDs and namespaces for a minute.
-    out.scanning.disabled = bool(settings.namespaces)
-    return out

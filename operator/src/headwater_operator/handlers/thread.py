@@ -10,10 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import kopf
 import structlog
 
-from headwater_operator.handlers import login, watch
 from headwater_operator.loop.intake import Intake
 
 log = structlog.get_logger(__name__)
@@ -24,26 +22,17 @@ class KopfFailed(Exception):
     """kopf ended though nobody asked it to."""
 
 
-def _post_to(loop: asyncio.AbstractEventLoop) -> watch.Post:
-    def post(call: Callable[..., None], *args: Any) -> None:
-        loop.call_soon_threadsafe(call, *args)
-
-    return post
-
-
 class KopfThread:
     """`run` until cancelled; raises KopfFailed when kopf ends by itself."""
 
     def __init__(
         self,
         intake: Intake,
-        settings: kopf.OperatorSettings,
         *,
         namespaces: tuple[str, ...],
         environ: Mapping[str, str],
     ) -> None:
         self._intake = intake
-        self._settings = settings
         self._namespaces = namespaces
         self._environ = environ
         self._stop = threading.Event()
@@ -67,18 +56,26 @@ class KopfThread:
     def _main(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[BaseException | None]") -> None:
         error: BaseException | None = None
         try:
-            asyncio.run(self._operator(_post_to(loop)))
+            asyncio.run(self._operator(loop))
         except Exception as raised:
             error = raised
         loop.call_soon_threadsafe(_settle, ended, error)
 
-    async def _operator(self, post: watch.Post) -> None:
+    async def _operator(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Imported here: it takes a second, in which the first relist and its Pods need not wait.
+        import kopf
+
+        from headwater_operator.handlers import config, login, watch
+
+        def post(call: Callable[..., None], *args: Any) -> None:
+            loop.call_soon_threadsafe(call, *args)
+
         registry = kopf.OperatorRegistry()
         login.register(registry, self._environ)
         watch.register(registry, self._intake, post)
         await kopf.operator(
             registry=registry,
-            settings=self._settings,
+            settings=config.kopf_settings(namespaced=bool(self._namespaces)),
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             stop_flag=self._stop,

@@ -48,7 +48,7 @@ class KubeClient:
         self._write_timeout_s = timeout_s if write_timeout_s is None else write_timeout_s
 
     def fenced(self, fence: Callable[[], None], *, write_timeout_s: float) -> "KubeClient":
-        """The same connection with a fence; a write that has passed it is given up after `write_timeout_s`."""
+        """The same connection, fenced; a write that passed the fence is given up after `write_timeout_s`."""
         return KubeClient(self._api, fence=fence, timeout_s=self._timeout_s, write_timeout_s=write_timeout_s)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
