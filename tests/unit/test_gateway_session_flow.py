@@ -125,6 +125,7 @@ async def test_join_is_the_first_frame_and_complete(world: World) -> None:
     assert ann.received[0].WhichOneof("message") == "join"
     assert join.participant.sid.startswith("PA_") and join.room.sid.startswith("RM_")
     assert (join.ping_interval, join.ping_timeout, join.subscriber_primary) == (5, 15, True)
+    assert join.fast_publish
     assert tuple(map(int, join.server_info.version.split("."))) >= (1, 8, 0)
     assert dict(join.participant.attributes) == {"headwater.region": "eu", "headwater.node": "eu-1"}
     await ann.wait("offer")

@@ -113,6 +113,9 @@ class Session:
         response.ping_interval, response.ping_timeout = PING_INTERVAL_S, PING_TIMEOUT_S
         response.subscriber_primary = True
         response.enabled_publish_codecs.extend(models.Codec(mime=mime) for mime in PUBLISH_CODECS)
+        # The publisher connects at once; and Rust clients leave their debounced negotiation, which can lose
+        # the offer of a track that is published while the one before is being offered.
+        response.fast_publish = response.participant.permission.can_publish
         await channel.send(rtc.SignalResponse(join=response))
         room.command(self.sid, self._media.create())
         # Clients wait for the subscriber connection: offer it even before there is a track.
@@ -223,6 +226,7 @@ class Session:
         answered = self._media.answer(offer.sdp)
         room.command(self.sid, answered.commands)
         room.publish(self.sid, answered.sections)
+        self._log.debug("session.offer_answered", offer=offer.id, sections=answered.summary())
         answer = rtc.SessionDescription(type="answer", sdp=answered.sdp, id=offer.id)
         await self._send(rtc.SignalResponse(answer=answer))
 
@@ -233,6 +237,7 @@ class Session:
         except StaleAnswer as stale:
             self._log.debug("session.stale_answer", detail=str(stale))
             return
+        self._log.debug("session.answer_taken", offer=answer.id, tracks=taken.track_sids)
         room.command(self.sid, taken.commands)
         room.subscribed(self.sid, taken.track_sids)
         await self._offer_if_due()

@@ -35,6 +35,10 @@ class Answered:
     sections: tuple[OfferedSection, ...]
     commands: tuple[node_pb2.Command, ...]
 
+    def summary(self) -> list[str]:
+        """The m-lines in use, for the log."""
+        return [f"{s.mid} {node_pb2.Kind.Name(s.kind)} {s.cid}" for s in self.sections if not s.inactive]
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
