@@ -18,7 +18,8 @@ from support.native_media import (
 
 
 def link_report(node: Node, link_id: str = "RL_1") -> node_pb2.LinkReport:
-    return next(r for r in node.report().links if r.link_id == link_id)
+    (found,) = [r for r in node.report().links if r.link_id == link_id]
+    return found
 
 
 async def test_a_track_crosses_a_link_only_while_it_is_wanted() -> None:
@@ -27,7 +28,9 @@ async def test_a_track_crosses_a_link_only_while_it_is_wanted() -> None:
     async with closing(alice, bob, a, b):
         await alice.publish({"TR_a": Tone(), "TR_v": Picture(200)})
         link(a, b)
-        await until(lambda: any(e.relay.up for e in a.events) and any(e.relay.up for e in b.events), 5, "link up")
+        await until(
+            lambda: any(e.relay.up for e in a.events) and any(e.relay.up for e in b.events), 5, "link up"
+        )
         for section in alice.sections:
             remote_track(b, section)
         await until(lambda: a.live("TR_v") == [0], 5, "video live at its node")

@@ -1,6 +1,6 @@
-"""The native module under real clients: an engine with its events, and aiortc peers negotiated by the gateway's SDP.
+"""The native module under real clients: an engine with its events, and aiortc peers.
 
-No gateway and no gRPC: commands go straight into `Engine.apply`.
+Descriptions come from the gateway's SDP module; no gateway and no gRPC: commands go straight into `Engine.apply`.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import contextlib
 import fractions
 import itertools
 import secrets
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -25,7 +26,6 @@ from headwater_gateway.sdp import (
     SubscriberNegotiation,
 )
 from headwater_sfu._native import Engine
-
 from support.deadline import until
 
 _ssrcs = itertools.count(0x1000)
@@ -46,8 +46,14 @@ def loopback_only() -> Iterator[None]:
 class Node:
     """One engine, its events, and short forms of the commands."""
 
-    def __init__(self, name: str = "node", room: str = "room", bind: str = f"{LOOPBACK}:0") -> None:
-        self.engine = Engine(bind=[bind], advertise=None, node_id=name, region="eu", max_connections=100)
+    def __init__(
+        self,
+        name: str = "node",
+        room: str = "room",
+        bind: str = f"{LOOPBACK}:0",
+        advertise: list[str] | None = None,
+    ) -> None:
+        self.engine = Engine(bind=[bind], advertise=advertise, node_id=name, region="eu", max_connections=100)
         self.info = node_pb2.NodeInfo.FromString(self.engine.info())
         self.room = room
         self.epoch = 1
@@ -95,7 +101,7 @@ class Node:
         self.do(
             create_transport=node_pb2.CreateTransport(
                 transport_id=transport_id,
-                participant_id=transport_id.split("/")[0],
+                participant_id=transport_id.split("/", maxsplit=1)[0],
                 local_ufrag=local.ufrag,
                 local_pwd=local.pwd,
                 remote_fingerprint=fingerprint,
@@ -151,13 +157,13 @@ class Tone(AudioStreamTrack):
     def __init__(self) -> None:
         super().__init__()
         self._at = 0
-        self._start: float | None = None
+        self._begin: float | None = None
 
     async def recv(self) -> AudioFrame:
         loop = asyncio.get_running_loop()
-        if self._start is None:
-            self._start = loop.time()
-        await asyncio.sleep(max(0.0, self._start + self._at / 48000 - loop.time()))
+        if self._begin is None:
+            self._begin = loop.time()
+        await asyncio.sleep(max(0.0, self._begin + self._at / 48000 - loop.time()))
         wave = np.sin(2 * np.pi * 440 * (self._at + np.arange(960)) / 48000) * 10000
         frame = AudioFrame.from_ndarray(wave.astype(np.int16).reshape(1, -1), format="s16", layout="mono")
         frame.pts, frame.sample_rate, frame.time_base = self._at, 48000, fractions.Fraction(1, 48000)
@@ -285,12 +291,12 @@ async def closing(*parts: Any) -> AsyncIterator[None]:
                 elif isinstance(part, Subscriber):
                     await part.close()
             for part in parts:
-                if isinstance(part, Node | LossyWire):
+                if isinstance(part, Node | LossyWire | LossyDoor):
                     part.close()
 
 
 class LossyWire:
-    """Two UDP sockets between two nodes that pass datagrams on, and lose every `lose_every`-th one (0: none)."""
+    """Two UDP sockets between two nodes that pass datagrams on and lose every `lose_every`-th (0: none)."""
 
     def __init__(self, lose_every: int = 0) -> None:
         self.lose_every = lose_every
@@ -328,6 +334,77 @@ class _Side(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._wire.pass_on(data, self._other, self._to)
+
+
+class LossyDoor:
+    """A NAT in front of a node that loses every `lose_every`-th SRTP packet to its clients (0: none)."""
+
+    def __init__(self, lose_every: int = 0) -> None:
+        self.lose_every = lose_every
+        self.passed, self.lost = 0, 0
+        self._node = ("", 0)
+        self._front: asyncio.DatagramTransport | None = None
+        self._backs: dict[tuple[str, int], asyncio.DatagramTransport] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+
+    async def open(self, node_port: int) -> str:
+        """The address to advertise for a node on this port of the loopback."""
+        self._node = (LOOPBACK, node_port)
+        self._front, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Front(self), local_addr=(LOOPBACK, 0)
+        )
+        return "{}:{}".format(*self._front.get_extra_info("sockname")[:2])
+
+    def from_client(self, data: bytes, client: tuple[str, int]) -> None:
+        if client in self._backs:
+            self._backs[client].sendto(data, self._node)
+            return
+        task = asyncio.ensure_future(self._add(client, data))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _add(self, client: tuple[str, int], data: bytes) -> None:
+        back, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Back(self, client), local_addr=(LOOPBACK, 0)
+        )
+        self._backs[client] = back
+        back.sendto(data, self._node)
+
+    def to_client(self, data: bytes, client: tuple[str, int]) -> None:
+        media = data[0] >= 128 and not 192 <= data[1] <= 223
+        self.passed += media
+        if media and self.lose_every and self.passed % self.lose_every == 0:
+            self.lost += 1
+        elif self._front is not None:
+            self._front.sendto(data, client)
+
+    def close(self) -> None:
+        for transport in (self._front, *self._backs.values()):
+            if transport is not None:
+                transport.close()
+
+
+class _Front(asyncio.DatagramProtocol):
+    def __init__(self, door: LossyDoor) -> None:
+        self._door = door
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._door.from_client(data, addr)
+
+
+class _Back(asyncio.DatagramProtocol):
+    def __init__(self, door: LossyDoor, client: tuple[str, int]) -> None:
+        self._door, self._client = door, client
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._door.to_client(data, self._client)
+
+
+def free_port() -> int:
+    """A UDP port of the loopback that was free a moment ago."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
 
 
 def link(a: Node, b: Node, link_id: str = "RL_1", a_to_b: str = "", b_to_a: str = "") -> None:

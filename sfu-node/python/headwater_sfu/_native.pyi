@@ -4,6 +4,8 @@ Messages are serialised protobufs of ``headwater.node.v1``. All methods may be c
 wait for the media thread release the GIL and answer within microseconds, at most 5 s (then ``TimeoutError``).
 """
 
+from collections.abc import Sequence
+
 class StaleEpoch(Exception):
     """The room was commanded with a newer epoch before: this controller has been replaced."""
 
@@ -16,8 +18,8 @@ class Engine:
     def __init__(
         self,
         *,
-        bind: list[str],
-        advertise: list[str] | None,
+        bind: Sequence[str],
+        advertise: Sequence[str] | None,
         node_id: str,
         region: str,
         max_connections: int,
@@ -44,8 +46,8 @@ class Engine:
     def fileno(self) -> int:
         """An ``eventfd``, readable while events wait; for ``loop.add_reader``. Belongs to the engine."""
 
-    def drain(self, max: int) -> list[tuple[str, bytes]]:
-        """At most ``max`` events, oldest first, as (controller_id, ``WatchResponse`` with those events).
+    def drain(self, limit: int) -> list[tuple[str, bytes]]:
+        """At most ``limit`` events, oldest first, as (controller_id, ``WatchResponse`` with those events).
 
         Bounded on purpose: call again while :meth:`fileno` is readable. Undrained events are kept up to 65 536
         or 64 MiB; beyond that data messages are refused first (``drops["events_overflow"]`` in the report).

@@ -219,7 +219,18 @@ impl Engine {
     }
 
     /// One datagram, decrypted in place. Nothing in it can do more than be counted as a drop.
-    pub fn handle_datagram(&mut self, now: Instant, path: Path, data: &mut [u8], out: &mut Outbox) {
+    ///
+    /// `arrived`: when the kernel had it, at most `now`. Publishers estimate their bandwidth from the spacing of
+    /// these times, which a busy loop would flatten.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        arrived: Instant,
+        path: Path,
+        data: &mut [u8],
+        out: &mut Outbox,
+    ) {
+        let arrived_us = self.shared.clock.us(arrived);
         let now = self.shared.clock.at(now);
         self.rx_packets += 1;
         self.rx_bytes += data.len() as u64;
@@ -237,7 +248,7 @@ impl Engine {
                     return out.drop(Drop::UnknownPath);
                 };
                 self.in_room(now, room, out, |room, cx| match kind {
-                    PacketKind::Rtp => room.on_rtp(cx, transport, path, data),
+                    PacketKind::Rtp => room.on_rtp(cx, transport, path, arrived_us, data),
                     PacketKind::Rtcp => room.on_rtcp(cx, transport, path, data),
                     _ => room.on_dtls(cx, transport, data),
                 });

@@ -138,6 +138,7 @@ impl Receiver {
     pub fn ingest<'a>(
         &mut self,
         now: Now,
+        arrived_us: u64,
         view: &RtpView<'a>,
         index: u64,
         block: &'a mut Vec<u8>,
@@ -148,7 +149,7 @@ impl Receiver {
         if !self.streams.contains_key(&header.ssrc) {
             restarted = self.learn(view, out)?;
         }
-        self.record_transport_sequence(now.us, view);
+        self.record_transport_sequence(now.us, arrived_us, view);
         let stream = self.streams.get_mut(&header.ssrc)?;
         let section = self.sections.get(stream.section)?;
         let Some(codec) = section.codec(header.payload_type) else {
@@ -278,9 +279,9 @@ impl Receiver {
         found
     }
 
-    fn record_transport_sequence(&mut self, now_us: u64, view: &RtpView<'_>) {
+    fn record_transport_sequence(&mut self, now_us: u64, arrived_us: u64, view: &RtpView<'_>) {
         let Some(&[a, b]) = ext::find(view, &self.ext, ExtKind::TransportCc) else { return };
-        self.twcc.record(u16::from_be_bytes([a, b]), now_us);
+        self.twcc.record(u16::from_be_bytes([a, b]), arrived_us);
         if self.twcc_due_us.is_none() {
             self.twcc_due_us = Some(now_us + TWCC_INTERVAL_US);
         }

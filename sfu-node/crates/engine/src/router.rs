@@ -61,7 +61,7 @@ impl Room {
     }
 
     #[inline]
-    pub fn on_rtp(&mut self, cx: &mut Context<'_>, key: Key, path: Path, data: &mut [u8]) {
+    pub fn on_rtp(&mut self, cx: &mut Context<'_>, key: Key, path: Path, arrived_us: u64, data: &mut [u8]) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(opened) = transport.open_rtp(cx.now, path, data, cx.out) else { return };
         let Some(view) = data.get(..opened.len).and_then(RtpView::parse) else {
@@ -69,7 +69,7 @@ impl Room {
             return;
         };
         let mut block = std::mem::take(cx.block);
-        let ingest = transport.receiver.ingest(cx.now, &view, opened.index, &mut block, cx.out);
+        let ingest = transport.receiver.ingest(cx.now, arrived_us, &view, opened.index, &mut block, cx.out);
         if let Some(at) = transport.receiver.deadline_us() {
             cx.timers.arm(&mut transport.armed, at, cx.room, Owner::Transport(key));
         }

@@ -27,6 +27,8 @@ const FLUSH_DATAGRAMS: usize = 2048;
 const FLUSH_BYTES: usize = 2 << 20;
 /// Longest time from a packet's arrival in the loop to the flush.
 const FLUSH_AFTER: Duration = Duration::from_millis(2);
+/// A receive time older than this is a jump of the wall clock.
+const MAX_AGE_NS: u64 = 1_000_000_000;
 /// Commands in one turn.
 const MAX_COMMANDS: usize = 64;
 /// Longest sleep: the latency window moves on.
@@ -183,7 +185,7 @@ impl Worker {
         for _ in 0..MAX_BATCHES {
             let Some(socket) = self.sockets.get(index) else { return };
             let Ok(count) = self.batch.receive(socket) else { return };
-            let now = Instant::now();
+            let (now, now_ns) = (Instant::now(), sys::wall_ns());
             for i in 0..count {
                 let Some(received) = self.batch.get(i) else {
                     self.truncated += 1;
@@ -191,7 +193,11 @@ impl Worker {
                 };
                 let path = Path { socket: u8::try_from(index).unwrap_or(u8::MAX), peer: received.from };
                 let (before, at_ns) = (self.out.len(), received.at_ns);
-                self.engine.handle_datagram(now, path, received.data, &mut self.out);
+                // A wall clock that jumps, or a kernel without timestamps, must not turn into nonsense.
+                let age_ns = u64::try_from(now_ns - at_ns).unwrap_or(0);
+                let age = if at_ns == 0 || age_ns > MAX_AGE_NS { 0 } else { age_ns };
+                let arrived = now.checked_sub(Duration::from_nanos(age)).unwrap_or(now);
+                self.engine.handle_datagram(now, arrived, path, received.data, &mut self.out);
                 if self.out.len() > before && at_ns > 0 {
                     self.arrivals.push(at_ns);
                 }

@@ -109,9 +109,9 @@ impl Engine {
         self.handle.event_fd()
     }
 
-    fn drain<'py>(&self, py: Python<'py>, max: usize) -> Vec<(String, Bound<'py, PyBytes>)> {
+    fn drain<'py>(&self, py: Python<'py>, limit: usize) -> Vec<(String, Bound<'py, PyBytes>)> {
         let handle = &self.handle;
-        let packed = py.detach(move || pack(handle.drain(max)));
+        let packed = py.detach(move || pack(handle.drain(limit)));
         packed.into_iter().map(|(id, bytes)| (id, PyBytes::new(py, &bytes))).collect()
     }
 
