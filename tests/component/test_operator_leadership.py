@@ -24,21 +24,21 @@ def acted(operator: OperatorProcess) -> bool:
 
 
 async def test_only_the_holder_acts_and_the_standby_is_ready(
-    operator: OperatorProcess, standby: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet
+    leader: OperatorProcess, standby: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet
 ) -> None:
     await fleet.declare({"eu": (2, 4)})
     await fleet.says("Ready", "True")
     assert len(await fleet.names()) == 2, "two replicas do not make twice the Pods"
-    assert acted(operator) and not acted(standby)
+    assert acted(leader) and not acted(standby)
     async with aiohttp.ClientSession() as session, session.get(f"{standby.admin}/readyz") as response:
         assert (response.status, (await response.text()).strip()) == (200, "standby")
 
 
 async def test_a_stopped_holder_gives_the_lease_up_at_once(
-    operator: OperatorProcess, standby: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet
+    leader: OperatorProcess, standby: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet
 ) -> None:
-    operator.signal(signal.SIGTERM)
-    assert await operator.ended() == 0
+    leader.signal(signal.SIGTERM)
+    assert await leader.ended() == 0
     await until(lambda: standby.logged("lease acquired"), 5, "the standby leads")
     assert (await lease_of(fleet))["leaseTransitions"] == 1
     await fleet.declare({"eu": (1, 4)})
@@ -47,28 +47,28 @@ async def test_a_stopped_holder_gives_the_lease_up_at_once(
 
 
 async def test_a_killed_holder_is_succeeded(
-    operator: OperatorProcess, standby: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet
+    leader: OperatorProcess, standby: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet
 ) -> None:
-    operator.signal(signal.SIGKILL)
-    await operator.ended()
+    leader.signal(signal.SIGKILL)
+    await leader.ended()
     await until(lambda: standby.logged("lease acquired"), 15, "the standby leads")
     await fleet.declare({"eu": (1, 4)})
     await fleet.says("Ready", "True")
 
 
 async def test_a_holder_that_was_paused_does_not_act_again(
-    operator: OperatorProcess, standby: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet
+    leader: OperatorProcess, standby: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet
 ) -> None:
     await fleet.declare({"eu": (1, 4)})
     await fleet.says("Ready", "True")
-    before = len(operator.events())
-    operator.signal(signal.SIGSTOP)
+    before = len(leader.events())
+    leader.signal(signal.SIGSTOP)
     await until(lambda: standby.logged("lease acquired"), 15, "the standby leads")
     await fleet.declare({"eu": (3, 4)})
     await fleet.has(3)
-    operator.signal(signal.SIGCONT)
-    assert await operator.ended() == 3, "it ends when it sees that the Lease is lost"
-    later = operator.events()[before:]
+    leader.signal(signal.SIGCONT)
+    assert await leader.ended() == 3, "it ends when it sees that the Lease is lost"
+    later = leader.events()[before:]
     assert not [event for event in later if event["event"].startswith("Create SFU node")]
     assert len(await fleet.names()) == 3
     assert (await lease_of(fleet))["holderIdentity"] == "op-2"

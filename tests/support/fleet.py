@@ -48,7 +48,8 @@ def a_pod(
 
 def a_pending_pod(name: str, region: str = "eu", **changes: Any) -> PodView:
     """A Pod that waits for its start."""
-    waiting: dict[str, Any] = {"phase": Phase.PENDING, "pod_ip": "", "started": False, "ready": False, "age_s": 2}
+    waiting: dict[str, Any] = {"phase": Phase.PENDING, "pod_ip": "", "started": False, "ready": False}
+    waiting["age_s"] = 2
     return a_pod(name, region, **(waiting | changes))
 
 

@@ -1,11 +1,13 @@
 """Fixtures for the operator's component tests: a client, a kubelet's stand-in, an operator, a fleet."""
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from headwater_operator.kube.client import KubeClient, open_client
-from headwater_operator.kube.resources import NODES, PODS, SFUCLUSTERS, Resource
+from headwater_operator.kube.errors import Conflict, NotFound
+from headwater_operator.kube.resources import MEETINGS, NODES, PODS, SFUCLUSTERS, Resource
 from support.deadline import until
 from support.fake_kubelet import FakeKubelet, fake_kubelet
 from support.kube import ApiServer
@@ -34,11 +36,19 @@ async def kubelet(client: KubeClient, namespace: str) -> AsyncIterator[FakeKubel
         yield started
 
 
+@pytest.fixture(scope="module")
+def operator(api_server: ApiServer, request: pytest.FixtureRequest) -> Iterator[OperatorProcess]:
+    """The module's operator, which serves every namespace. Tests of its life take `leader` instead."""
+    namespace = request.module.__name__.rpartition(".")[2].replace("_", "-")
+    api_server.kubectl("create", "namespace", namespace)
+    with operator_process(api_server.kubeconfig, namespace, HEADWATER_LEASE_DURATION="15") as started:
+        yield started
+
+
 @pytest.fixture
-async def operator(
-    api_server: ApiServer, namespace: str, client: KubeClient
-) -> AsyncIterator[OperatorProcess]:
-    async with operator_process(api_server.kubeconfig, namespace) as started:
+def leader(api_server: ApiServer, namespace: str) -> Iterator[OperatorProcess]:
+    """An operator of the test's own, for its namespace only."""
+    with operator_process(api_server.kubeconfig, namespace, HEADWATER_NAMESPACES=namespace) as started:
         yield started
 
 
@@ -89,14 +99,21 @@ class Fleet:
 
 
 @pytest.fixture
-async def standby(
-    api_server: ApiServer, namespace: str, operator: OperatorProcess
-) -> AsyncIterator[OperatorProcess]:
-    """A second replica, which stands by."""
-    async with operator_process(api_server.kubeconfig, namespace, "op-2", wait="standing by") as started:
+def standby(api_server: ApiServer, namespace: str, leader: OperatorProcess) -> Iterator[OperatorProcess]:
+    """A second replica beside `leader`."""
+    wait = "standing by"
+    with operator_process(
+        api_server.kubeconfig, namespace, "op-2", wait=wait, HEADWATER_NAMESPACES=namespace
+    ) as started:
         yield started
 
 
 @pytest.fixture
-def fleet(client: KubeClient, namespace: str) -> Fleet:
-    return Fleet(client, namespace)
+async def fleet(client: KubeClient, namespace: str) -> AsyncIterator[Fleet]:
+    """No fleet and no Meeting is left afterwards: a session's operator would go on with them."""
+    yield Fleet(client, namespace)
+    for resource in (MEETINGS, SFUCLUSTERS, PODS):
+        for body in await client.list(resource, namespace):
+            metadata = body["metadata"]
+            with contextlib.suppress(NotFound, Conflict):
+                await client.delete(resource, namespace, metadata["name"], uid=metadata["uid"])

@@ -4,17 +4,21 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from support.deadline import until
+from support.kube import poll
 
+START_S: Final = 60.0
 STOP_S: Final = 30.0
-# `python -m headwater_operator` that dies with its parent. Not by preexec_fn: gRPC aborts in the fork.
+# It dies with its parent. Not by preexec_fn: gRPC aborts in the fork.
 _MAIN: Final = (
     "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 9); "
     "runpy.run_module('headwater_operator', run_name='__main__', alter_sys=True)"
@@ -27,12 +31,17 @@ class OperatorProcess:
     """One replica."""
 
     name: str
-    process: asyncio.subprocess.Process
-    lines: list[str] = field(default_factory=list)
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def lines(self) -> list[str]:
+        """What it wrote to stderr."""
+        return self.log.read_text(errors="replace").splitlines()
 
     def events(self) -> list[dict[str, Any]]:
         """Its log lines that are JSON."""
-        return [json.loads(line) for line in self.lines if line.startswith("{")]
+        return [json.loads(line) for line in self.lines if line.startswith("{") and line.endswith("}")]
 
     def logged(self, text: str) -> bool:
         """Whether it said so."""
@@ -46,58 +55,53 @@ class OperatorProcess:
 
     def signal(self, number: int) -> None:
         """To its process id, if it still runs."""
-        if self.process.returncode is None:
+        if self.process.poll() is None:
             self.process.send_signal(number)
 
     async def ended(self) -> int:
         """Its exit code, within STOP_S."""
-        async with asyncio.timeout(STOP_S):
-            return await self.process.wait()
+        await until(lambda: self.process.poll() is not None, STOP_S, f"{self.name} ends")
+        return await asyncio.to_thread(self.process.wait)
+
+    def started(self, text: str) -> bool:
+        """Whether it logged `text`; fails at once where it ended."""
+        assert self.process.poll() is None, f"{self.name} ended: {self.lines[-5:]}"
+        return self.logged(text)
 
 
-@asynccontextmanager
-async def operator_process(
+@contextmanager
+def operator_process(
     kubeconfig: Path, namespace: str, name: str = "op-1", *, wait: str = "lease acquired", **environ: str
-) -> AsyncIterator[OperatorProcess]:
-    """Starts a replica for one namespace and waits until it has logged `wait`; stops it after the block."""
+) -> Iterator[OperatorProcess]:
+    """A replica with its Lease in `namespace`, once it has logged `wait`; stopped after the block."""
     env = {
         "PATH": os.environ["PATH"],
         "HOME": "/nonexistent",
         "KUBECONFIG": str(kubeconfig),
         "POD_NAME": name,
         "POD_NAMESPACE": namespace,
-        "HEADWATER_NAMESPACES": namespace,
         "HEADWATER_ADMIN_PORT": "0",
         "HEADWATER_NODE_TOKEN": TOKEN,
         "HEADWATER_LEASE_DURATION": "3",
         "HEADWATER_RESYNC": "5",
         **environ,
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _MAIN,
-        env=env, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    operator = OperatorProcess(name, process)
-    reader = asyncio.create_task(_read(operator))
-    try:
-        await until(
-            lambda: operator.logged(wait) or process.returncode is not None, 40, f"{name} logs {wait!r}"
-        )
-        assert process.returncode is None, f"{name} ended with {process.returncode}: {operator.lines[-5:]}"
-        yield operator
-    finally:
-        operator.signal(signal.SIGCONT)
-        operator.signal(signal.SIGTERM)
+    with tempfile.TemporaryDirectory(prefix="hw-op-") as home:
+        log = Path(home) / "stderr"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _MAIN],
+                env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=out,
+            )  # fmt: skip
+        operator = OperatorProcess(name, process, log)
         try:
-            await operator.ended()
-        except TimeoutError:
-            operator.signal(signal.SIGKILL)
-            await operator.ended()
-        await reader
-
-
-async def _read(operator: OperatorProcess) -> None:
-    assert operator.process.stderr is not None
-    async for line in operator.process.stderr:
-        operator.lines.append(line.decode(errors="replace").rstrip())
+            poll(f"{name} logs {wait!r}", START_S, lambda: operator.started(wait))
+            yield operator
+        finally:
+            operator.signal(signal.SIGCONT)
+            operator.signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_S)
