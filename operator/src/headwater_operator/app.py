@@ -156,15 +156,36 @@ class App:
         inbox = Inbox(monotonic=monotonic, on_change=intake.presence_changed)
         streams = NodeStreams(inbox, token=settings.node_token, rng=rng, metrics=metrics)
         events = EventRecorder(
-            client,
-            instance=settings.lease.identity,
-            now=utc_now,
-            monotonic=monotonic,
-            rng=rng,
-            metrics=metrics,
-        )
-        statuses = StatusWriter(client, monotonic=monotonic, metrics=metrics)
+            client, instance=settings.lease.identity, now=utc_now, monotonic=monotonic, rng=rng, metrics=metrics
+        )  # fmt: skip
         observer = Observer(client, inbox, now=utc_now, monotonic=monotonic)
+        fleets, meetings = self._loops(client, intake, store, streams, events, observer)
+        fleet_workers = Workers("SFUCluster", fleet_queue, fleets.reconcile, rng=rng, metrics=metrics)
+        meeting_workers = Workers("Meeting", meeting_queue, meetings.reconcile, rng=rng, metrics=metrics)
+        parts = {
+            "kopf": KopfThread(intake, namespaces=settings.namespaces, environ=self._environ).run(),
+            "relist": intake.run(),
+            "events": events.run(),
+            "fleets": fleet_workers.run(FLEET_WORKERS),
+            "meetings": meeting_workers.run(MEETING_WORKERS),
+        }
+        try:
+            yield intake, parts
+        finally:
+            await streams.close()
+
+    def _loops(  # noqa: PLR0917
+        self,
+        client: KubeClient,
+        intake: Intake,
+        store: Store,
+        streams: NodeStreams,
+        events: EventRecorder,
+        observer: Observer,
+    ) -> tuple[FleetLoop, MeetingLoop]:
+        """The two loops over what they share."""
+        settings, metrics, rng, monotonic = self._settings, self._metrics, self._rng, time.monotonic
+        statuses = StatusWriter(client, monotonic=monotonic, metrics=metrics)
         defaults = SfuDefaults(image=settings.sfu_image, node_token_secret=settings.node_token_secret)
         fleets = FleetLoop(
             observer=observer, actor=Actor(client, streams, events, defaults=defaults, metrics=metrics),
@@ -175,22 +196,7 @@ class App:
             client=client, observer=observer, statuses=statuses, events=events, store=store, now=utc_now,
             rng=rng, public_url=settings.public_url,
         )  # fmt: skip
-        kopf_thread = KopfThread(intake, namespaces=settings.namespaces, environ=self._environ)
-        fleet_workers = Workers("SFUCluster", fleet_queue, fleets.reconcile, rng=rng, metrics=metrics)
-        meeting_workers = Workers("Meeting", meeting_queue, meetings.reconcile, rng=rng, metrics=metrics)
-        try:
-            yield (
-                intake,
-                {
-                    "kopf": kopf_thread.run(),
-                    "relist": intake.run(),
-                    "events": events.run(),
-                    "fleets": fleet_workers.run(FLEET_WORKERS),
-                    "meetings": meeting_workers.run(MEETING_WORKERS),
-                },
-            )
-        finally:
-            await streams.close()
+        return fleets, meetings
 
 
 async def _end(tasks: Mapping[str, "asyncio.Task[Any]"]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+_REMEMBERED = 4096
 
 
 class WakeQueue(Generic[K]):
@@ -60,10 +61,17 @@ class WakeQueue(Generic[K]):
         """The work on `key` has ended; it may be given out again."""
         self._busy.discard(key)
         if self._min_interval_s > 0.0:
+            self._prune()
             self._not_before[key] = self._monotonic() + self._min_interval_s
         if key in self._due:
             self._due[key] = max(self._due[key], self._not_before.get(key, 0.0))
             self._push(key)
+
+    def _prune(self) -> None:
+        """Keys of objects that are long gone must not stay for ever."""
+        if len(self._not_before) >= _REMEMBERED:
+            now = self._monotonic()
+            self._not_before = {key: at for key, at in self._not_before.items() if at > now}
 
     def _push(self, key: K) -> None:
         heapq.heappush(self._heap, (self._due[key], next(self._serial), key))

@@ -54,19 +54,24 @@ def render_sfu_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "namespace": cluster.metadata.namespace,
-            "labels": {**template.labels, **node_labels(cluster.metadata.name, region.name)},
-            # Autoscalers of Kubernetes nodes must not take a node that serves: the operator drains first.
-            "annotations": {
-                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-                "karpenter.sh/do-not-disrupt": "true",
-                **template.annotations,
-            },
-            "ownerReferences": [_owner(cluster)],
-        },
+        "metadata": _metadata(cluster, region, name),
         "spec": spec,
+    }
+
+
+def _metadata(cluster: SFUCluster, region: RegionSpec, name: str) -> Manifest:
+    template = cluster.spec.node.pod_template
+    return {
+        "name": name,
+        "namespace": cluster.metadata.namespace,
+        "labels": {**template.labels, **node_labels(cluster.metadata.name, region.name)},
+        # Autoscalers of Kubernetes nodes must not take a node that serves: the operator drains first.
+        "annotations": {
+            "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+            "karpenter.sh/do-not-disrupt": "true",
+            **template.annotations,
+        },
+        "ownerReferences": [_owner(cluster)],
     }
 
 
