@@ -156,7 +156,8 @@ class App:
         inbox = Inbox(monotonic=monotonic, on_change=intake.presence_changed)
         streams = NodeStreams(inbox, token=settings.node_token, rng=rng, metrics=metrics)
         events = EventRecorder(
-            client, instance=settings.lease.identity, now=utc_now, monotonic=monotonic, rng=rng, metrics=metrics
+            client, instance=settings.lease.identity, now=utc_now, monotonic=monotonic, rng=rng,
+            metrics=metrics,
         )  # fmt: skip
         observer = Observer(client, inbox, now=utc_now, monotonic=monotonic)
         fleets, meetings = self._loops(client, intake, store, streams, events, observer)
