@@ -160,6 +160,27 @@ def test_where_the_kernel_refuses_namespaces_one_line_says_what_to_do(directory:
     assert "Run as root" in done.stderr
 
 
+def test_a_kernel_that_forbids_mounting_is_found_before_anything_starts(directory: Path) -> None:
+    (directory / "container-init").write_text(
+        "#!/bin/sh\necho container-init: tmpfs on /: EPERM >&2; exit 127\n"
+    )
+    process = up(directory)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert len(errors.splitlines()) == 1, errors
+    assert "tmpfs on /: EPERM" in errors and "Run as root" in errors
+    assert json.loads((directory / "data" / "state.json").read_text())["phase"] == "failed"
+
+
+def test_without_root_a_killed_supervisor_leaves_nothing(directory: Path) -> None:
+    process = up(directory, "--components=nodes")
+    try:
+        wait_ready(process, directory)
+    finally:
+        end(process, signal.SIGKILL, 5)
+    wait_gone(str(directory / "data"), 20)
+
+
 @pytest.fixture
 def headwater() -> Iterator[Headwater]:
     build()

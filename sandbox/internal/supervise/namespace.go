@@ -15,8 +15,8 @@ import (
 // inNamespace marks the copy of `up` that has become root of its own namespaces.
 const inNamespace = "HEADWATER_SANDBOX_IN_NAMESPACE"
 
-const noNamespace = "mounting for the containers needs root or an unprivileged user namespace, and this kernel refuses one (%v). " +
-	"Run as root, or allow them: sysctl -w user.max_user_namespaces=10000, and where they exist kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0"
+const noNamespace = "mounting for the containers needs root or an unprivileged user namespace, and this kernel refuses it (%v). " +
+	"Run as root on Linux 5.12 or later, or allow namespaces: sysctl -w user.max_user_namespaces=10000, and where they exist kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0"
 
 // mayMount says whether this process can give containers mounts of their own.
 func mayMount() bool {

@@ -76,6 +76,11 @@ func (u *up) run(ctx context.Context) error {
 	if err := u.prepare(listeners); err != nil {
 		return err
 	}
+	if u.has("nodes") {
+		if err := u.trial(ctx); err != nil {
+			return err
+		}
+	}
 	if err := u.startServer(ctx); err != nil {
 		return err
 	}

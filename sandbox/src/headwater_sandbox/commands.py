@@ -75,12 +75,21 @@ def _stay(running: lifecycle.Running, die_with: int | None) -> None:
     print("headwater: running; Ctrl-C ends it", file=sys.stderr)
     watched = None if die_with is None else Path(f"/proc/{die_with}")
     try:
-        supervisor.keep_alive(
-            running.process, running.info.data_dir, lambda: watched is not None and not watched.exists()
-        )
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the way out takes a moment and is not to be cut short
-        lifecycle.down(running.info.name)
+        ended = supervisor.keep_alive(running.process, lambda: watched is not None and not watched.exists())
+    except KeyboardInterrupt:
+        _leave(running)
+        raise
+    if not ended:
+        _leave(running)
+    elif running.process.returncode != 0:
+        raise SandboxError(supervisor.why_ended(running.info.data_dir))
+    else:
+        print("headwater: ended by another command", file=sys.stderr)
+
+
+def _leave(running: lifecycle.Running) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the way out takes a moment and is not to be cut short
+    lifecycle.down(running.info.name)
 
 
 @contextmanager
@@ -139,7 +148,7 @@ def status(as_json: Json = False, name: Name = DEFAULT_NAME) -> None:
         if as_json:
             print(json.dumps(info.to_json() | {"nodes": [node.to_json() for node in nodes]}))
             return
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else 120)
         console.print(f"sandbox [bold]{info.name}[/bold]: {', '.join(info.gateways)}")
         console.print(f"kubeconfig {info.kubeconfig}", soft_wrap=True)
         console.print(node_table(nodes))

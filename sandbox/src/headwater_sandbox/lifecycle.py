@@ -91,8 +91,10 @@ def find(name: str) -> Info:
     """The running sandbox of that name. Raises SandboxError."""
     directory = directory_of(name)
     if supervisor.supervisor_pid(directory) is None:
+        state = supervisor.read_state(directory)
+        ended = f" (it ended: {state.error})" if state and state.error else ""
         raise SandboxError(
-            f"no sandbox {name!r} runs: start one with `headwater sandbox up --detach`{_named(name)}"
+            f"no sandbox {name!r} runs{ended}: start one with `headwater sandbox up --detach{_named(name)}`"
         )
     try:
         return parse_info(json.loads((directory / "sandbox.json").read_text()))

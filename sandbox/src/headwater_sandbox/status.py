@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from headwater_api import wellknown
+from rich import box
 from rich.table import Table
 
 from headwater_sandbox.install import PODS
@@ -104,11 +105,11 @@ def _link(link: dict[str, Any]) -> dict[str, Any]:
 
 
 def node_table(nodes: list[SfuNode]) -> Table:
-    table = Table("Region")
-    for title in ("SFU node", "Pod IP", "PID", "Ready"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("Region", "SFU node", "Pod IP", "PID", "Ready"):
         table.add_column(title, no_wrap=True)
     for title in ("Rooms", "Participants", "Relay links"):
-        table.add_column(title, justify="right")
+        table.add_column(title, no_wrap=True, justify="right")
     for node in nodes:
         up = sum(link["up"] for link in node.links)
         table.add_row(

@@ -202,11 +202,12 @@ def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def keep_alive(process: subprocess.Popen[bytes], directory: Path, stopped: Callable[[], bool]) -> None:
-    """Waits until the control plane ends by itself, which is an error, or `stopped` says so."""
+def keep_alive(process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> bool:
+    """Waits until the control plane ends (True) or `stopped` says so (False)."""
     while not stopped():
         try:
             process.wait(0.5)
         except subprocess.TimeoutExpired:
             continue
-        raise SandboxError(why_ended(directory))
+        return True
+    return False
