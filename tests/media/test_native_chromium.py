@@ -149,7 +149,7 @@ async def walk_the_layers(page: Page, node: Node) -> None:
         before = await stats(page)
         limit(node, max_spatial)
         await width_becomes(page, width)
-        await until(lambda spatial=max_spatial: node.flowing("view/sub", "TR_v") == spatial, 2, "the event")
+        assert node.flowing("view/sub", "TR_v") == max_spatial
         after = await stats(page)
         assert after["freezes"] == before["freezes"], (max_spatial, before, after)
 

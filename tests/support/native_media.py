@@ -1,6 +1,6 @@
 """The native module under real clients: an engine with its events, and aiortc peers.
 
-Descriptions come from the gateway's SDP module; no gateway and no gRPC: commands go straight into `Engine.apply`.
+Descriptions come from the gateway's SDP module. No gateway and no gRPC: commands go into `Engine.apply`.
 """
 
 import asyncio

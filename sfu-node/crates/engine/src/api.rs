@@ -143,20 +143,59 @@ pub struct OpenRelay {
 #[allow(missing_docs)]
 pub enum Command {
     CreateTransport(CreateTransport),
-    SetRemote { transport_id: Id, remote_fingerprint: String },
-    RestartIce { transport_id: Id, local_ufrag: String, local_pwd: String },
-    CloseTransport { transport_id: Id },
-    ConfigureReceive { transport_id: Id, sections: Vec<ReceiveSection> },
-    ConfigureSend { transport_id: Id, sections: Vec<SendSection> },
-    UpdateSubscription { transport_id: Id, track_id: Id, max_spatial: u8, paused: bool },
-    SendData { transport_ids: Vec<Id>, label: String, payload: Vec<u8>, binary: bool },
+    SetRemote {
+        transport_id: Id,
+        remote_fingerprint: String,
+    },
+    RestartIce {
+        transport_id: Id,
+        local_ufrag: String,
+        local_pwd: String,
+    },
+    CloseTransport {
+        transport_id: Id,
+    },
+    ConfigureReceive {
+        transport_id: Id,
+        sections: Vec<ReceiveSection>,
+    },
+    ConfigureSend {
+        transport_id: Id,
+        sections: Vec<SendSection>,
+    },
+    UpdateSubscription {
+        transport_id: Id,
+        track_id: Id,
+        max_spatial: u8,
+        paused: bool,
+    },
+    SendData {
+        transport_ids: Vec<Id>,
+        label: String,
+        payload: Vec<u8>,
+        binary: bool,
+    },
     OpenRelay(OpenRelay),
-    CloseRelay { link_id: Id },
-    AddRemoteTrack { track_id: Id, kind: Kind, link_id: Id, layers: Vec<Layer> },
-    RemoveRemoteTrack { track_id: Id },
-    RequestKeyFrame { track_id: Id },
+    CloseRelay {
+        link_id: Id,
+    },
+    AddRemoteTrack {
+        track_id: Id,
+        kind: Kind,
+        link_id: Id,
+        layers: Vec<Layer>,
+    },
+    RemoveRemoteTrack {
+        track_id: Id,
+    },
+    RequestKeyFrame {
+        track_id: Id,
+    },
     CloseRoom,
-    PutSnapshot { version: u64, blob: Vec<u8> },
+    PutSnapshot {
+        version: u64,
+        blob: Vec<u8>,
+    },
     /// Not understood by the converter: reported as this command's own error.
     Invalid(String),
 }
@@ -205,13 +244,38 @@ pub enum EventKind {
         srtp_profile: &'static str,
         remote_address: Option<SocketAddr>,
     },
-    Track { track_id: Id, live_spatial: Vec<u8>, codec: Option<Codec>, ended: bool },
+    Track {
+        track_id: Id,
+        live_spatial: Vec<u8>,
+        codec: Option<Codec>,
+        ended: bool,
+    },
     AudioLevels(Vec<(Id, u8)>),
-    Data { transport_id: Id, label: Arc<str>, payload: Vec<u8>, binary: bool },
-    Quality { participant_id: Id, uplink_loss: f32, downlink_loss: f32, rtt_ms: f32 },
-    Subscription { transport_id: Id, track_id: Id, current_spatial: i32 },
-    Relay { link_id: Id, up: bool, reason: &'static str },
-    RoomClosed { reason: &'static str },
+    Data {
+        transport_id: Id,
+        label: Arc<str>,
+        payload: Vec<u8>,
+        binary: bool,
+    },
+    Quality {
+        participant_id: Id,
+        uplink_loss: f32,
+        downlink_loss: f32,
+        rtt_ms: f32,
+    },
+    Subscription {
+        transport_id: Id,
+        track_id: Id,
+        current_spatial: i32,
+    },
+    Relay {
+        link_id: Id,
+        up: bool,
+        reason: &'static str,
+    },
+    RoomClosed {
+        reason: &'static str,
+    },
 }
 
 /// An event with its addressee.

@@ -127,7 +127,8 @@ impl DataChannels {
         if self.aborted {
             return Err("SCTP association closed");
         }
-        let open = self.by_label.get(label).copied().filter(|id| self.channels.get(id).is_some_and(|c| c.open));
+        let open =
+            self.by_label.get(label).copied().filter(|id| self.channels.get(id).is_some_and(|c| c.open));
         match open {
             Some(id) => self.send_on(id, payload, binary),
             None => self.queue(label, payload, binary),
@@ -216,8 +217,11 @@ impl DataChannels {
             PPID_BINARY_EMPTY => (Vec::new(), true),
             _ => return None,
         };
-        (payload.len() <= self.max_message)
-            .then(|| DataOutput::Message { label: channel.label.clone(), payload, binary })
+        (payload.len() <= self.max_message).then(|| DataOutput::Message {
+            label: channel.label.clone(),
+            payload,
+            binary,
+        })
     }
 
     fn on_dcep(&mut self, id: u16, m: &[u8]) {
@@ -295,7 +299,13 @@ impl DataChannels {
         self.send_raw(id, ppid, payload, &options)
     }
 
-    fn send_raw(&mut self, id: u16, ppid: u32, m: Vec<u8>, options: &SendOptions) -> Result<(), &'static str> {
+    fn send_raw(
+        &mut self,
+        id: u16,
+        ppid: u32,
+        m: Vec<u8>,
+        options: &SendOptions,
+    ) -> Result<(), &'static str> {
         let Some(socket) = &mut self.socket else { return Err("SCTP is not up") };
         socket.send(Message::new(StreamId(id), PpId(ppid), m), options).map_err(|_| "SCTP send queue is full")
     }

@@ -96,8 +96,7 @@ impl Ice {
         };
         if let Err(refusal) = request.check(key) {
             out.drop(Drop::StunRefused);
-            let authenticated =
-                !matches!(refusal, stun::Refusal::BadRequest | stun::Refusal::Unauthorized);
+            let authenticated = !matches!(refusal, stun::Refusal::BadRequest | stun::Refusal::Unauthorized);
             let key = authenticated.then_some(key);
             stun::write_refusal(&request.transaction_id, &refusal, key, &mut self.response);
             out.push(path, &self.response);

@@ -158,7 +158,10 @@ impl Outbox {
         let len = self.arena.len() - start;
         self.packets += 1;
         self.bytes += len as u64;
-        #[expect(clippy::cast_possible_truncation, reason = "the caller empties the arena long before 4 GiB")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the caller empties the arena long before 4 GiB"
+        )]
         self.datagrams.push(Datagram { start: start as u32, len: len as u32, path });
     }
 

@@ -14,6 +14,7 @@ use aws_lc_rs::digest;
 use headwater_wire::{
     nack::{Arrival, GapTracker},
     relay::{Datagram, Demand, Media, Opener, RelayError, Sealer},
+    seq::distance,
 };
 use std::collections::HashMap;
 
@@ -25,6 +26,9 @@ const DOWN_US: u64 = 3_000_000;
 pub(crate) const DEMAND_US: u64 = 3_000_000;
 /// Tracks that one peer may ask for or be asked for.
 pub(crate) const MAX_TRACKS: usize = 4096;
+/// A layer that was silent for this long and then jumped by this many packets had been paused.
+const PAUSE_US: u64 = 1_000_000;
+const PAUSE_PACKETS: i16 = 32;
 const DEFAULT_RTT_US: u64 = 80_000;
 
 /// A track that comes in over the link, under a handle that we chose.
@@ -35,6 +39,8 @@ pub(crate) struct Incoming {
     pub demanded: u8,
     pub last_us: Option<u64>,
     gaps: [GapTracker; LAYERS],
+    /// When each layer's newest packet came.
+    layer_us: [u64; LAYERS],
 }
 
 /// A track that the peer asked for, under a handle that it chose.
@@ -82,7 +88,8 @@ impl Link {
             .path_to(spec.peer_address)
             .ok_or_else(|| format!("peer_address {}: no socket of that address family", spec.peer_address))?;
         let epoch = key_epoch(&spec);
-        let sealer = Sealer::new(&spec.tx_key, spec.link_token, epoch, now.unix_us).ok_or("tx_key unusable")?;
+        let sealer =
+            Sealer::new(&spec.tx_key, spec.link_token, epoch, now.unix_us).ok_or("tx_key unusable")?;
         let opener = Opener::new(&spec.rx_key, spec.link_token, epoch).ok_or("rx_key unusable")?;
         Ok(Self {
             path,
@@ -118,7 +125,7 @@ impl Link {
     pub fn add_incoming(&mut self, track: Key, track_id: Id) {
         self.next_handle = self.next_handle.wrapping_add(1);
         let gaps = [GapTracker::new(), GapTracker::new(), GapTracker::new()];
-        let incoming = Incoming { track, track_id, demanded: 0, last_us: None, gaps };
+        let incoming = Incoming { track, track_id, demanded: 0, last_us: None, gaps, layer_us: [0; LAYERS] };
         self.incoming.insert(self.next_handle, incoming);
     }
 
@@ -166,6 +173,15 @@ impl Link {
         let first = incoming.last_us.is_none();
         incoming.last_us = Some(now.us);
         let gaps = incoming.gaps.get_mut(usize::from(media.spatial))?;
+        let newest_us = incoming.layer_us.get_mut(usize::from(media.spatial))?;
+        // The layer was not asked for in between: what it missed is no loss, and would come too late to be shown.
+        let paused = now.us.saturating_sub(*newest_us) > PAUSE_US
+            && gaps.highest().is_some_and(|h| distance(h as u16, media.sequence) > PAUSE_PACKETS);
+        *newest_us = now.us;
+        if paused {
+            *gaps = GapTracker::new();
+        }
+        let first = first || paused;
         let arrival = gaps.on_packet(media.sequence, now.us);
         if gaps.missing() > 0 {
             self.nack_due_us = earliest(self.nack_due_us, gaps.next_due_us());

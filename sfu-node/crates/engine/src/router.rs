@@ -26,7 +26,13 @@ const MAX_MESSAGES: usize = 256;
 const MAX_RELAY_NACK: usize = 256;
 
 impl Room {
-    pub fn on_stun(&mut self, cx: &mut Context<'_>, key: Key, request: &stun::BindingRequest<'_>, path: Path) {
+    pub fn on_stun(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        request: &stun::BindingRequest<'_>,
+        path: Path,
+    ) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let learned = transport.ice.on_request(cx.now, request, path, cx.out);
         if let Some(old) = learned.evicted {
@@ -109,7 +115,9 @@ impl Room {
         let mut switched = false;
         for subscriber in &track.subscribers {
             let Some(transport) = self.transports.get_mut(subscriber.transport) else { continue };
-            let (Some(srtp), Some(path)) = (transport.srtp_out.as_mut(), transport.ice.selected()) else { continue };
+            let (Some(srtp), Some(path)) = (transport.srtp_out.as_mut(), transport.ice.selected()) else {
+                continue;
+            };
             let Some(sender) = transport.senders.get_mut(subscriber.slot) else { continue };
             let mut exit = Exit { srtp, path, out: cx.out };
             if sender.forward(cx.now, media, &source, cx.shared, &mut exit) {
@@ -132,6 +140,7 @@ impl Room {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(len) = transport.open_rtcp(cx.now, path, data, cx.out) else { return };
         let Some(compound) = data.get(..len) else { return };
+        let mut wished = false;
         for packet in rtcp::Packets::new(compound).take(MAX_RTCP) {
             match packet {
                 rtcp::Packet::SenderReport { ssrc, info, reports } => {
@@ -140,14 +149,20 @@ impl Room {
                 }
                 rtcp::Packet::ReceiverReport { reports, .. } => self.on_reports(cx, key, reports),
                 rtcp::Packet::Nack { media, lost, .. } => self.on_nack(cx, key, media, lost),
-                rtcp::Packet::Pli { media, .. } => self.on_key_wish(key, media),
+                rtcp::Packet::Pli { media, .. } => {
+                    wished = true;
+                    self.on_key_wish(key, media);
+                }
                 rtcp::Packet::Fir { entries, .. } => {
+                    wished = true;
                     entries.take(MAX_RTCP).for_each(|(ssrc, _)| self.on_key_wish(key, ssrc));
                 }
                 _ => {}
             }
         }
-        self.send_key_requests(cx);
+        if wished {
+            self.send_key_requests(cx);
+        }
     }
 
     fn on_reports(&mut self, cx: &mut Context<'_>, key: Key, reports: rtcp::Reports<'_>) {
@@ -163,7 +178,9 @@ impl Room {
 
     fn on_sender_report(&mut self, cx: &mut Context<'_>, key: Key, ssrc: u32, info: &rtcp::SenderInfo) {
         let Some(transport) = self.transports.get_mut(key) else { return };
-        let Some((track, spatial)) = transport.receiver.on_sender_report(ssrc, info, cx.now.us) else { return };
+        let Some((track, spatial)) = transport.receiver.on_sender_report(ssrc, info, cx.now.us) else {
+            return;
+        };
         self.set_clock(cx, track, spatial, info.ntp, info.rtp_timestamp);
     }
 
@@ -183,7 +200,9 @@ impl Room {
 
     fn on_nack(&mut self, cx: &mut Context<'_>, key: Key, ssrc: u32, lost: rtcp::NackSeqs<'_>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
-        let (Some(srtp), Some(path)) = (transport.srtp_out.as_mut(), transport.ice.selected()) else { return };
+        let (Some(srtp), Some(path)) = (transport.srtp_out.as_mut(), transport.ice.selected()) else {
+            return;
+        };
         let Some(sender) = transport.senders.by_ssrc(ssrc) else { return };
         let Some(track) = sender.track.and_then(|t| self.tracks.get(t)) else { return };
         sender.on_nack(cx.now, lost, track, &mut Exit { srtp, path, out: cx.out });
@@ -224,7 +243,8 @@ impl Room {
             relay::Message::Demand(demand) => self.on_demand(cx, key, &demand),
             relay::Message::Nack { handle, spatial, lost } => {
                 let Some(outgoing) = link.outgoing.get(&handle) else { return };
-                let Some(track) = self.track_ids.get(&outgoing.track_id).and_then(|t| self.tracks.get(*t)) else {
+                let Some(track) = self.track_ids.get(&outgoing.track_id).and_then(|t| self.tracks.get(*t))
+                else {
                     return;
                 };
                 for sequence in lost.iter().take(MAX_RELAY_NACK) {

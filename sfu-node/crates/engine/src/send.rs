@@ -6,6 +6,7 @@ use crate::{
     clock::Now,
     context::Shared,
     outbox::{Drop, Outbox, Path},
+    senders::Used,
     track::{SenderClock, Track},
 };
 use headwater_wire::{
@@ -18,17 +19,10 @@ use headwater_wire::{
     rtp::{HeaderWriter, RtpHeader},
     srtp::Outbound,
 };
-use std::collections::HashMap;
 
-/// Sections in one transport.
-pub(crate) const MAX_SENDERS: usize = 1024;
-const REPORT_US: u64 = 1_000_000;
 /// Packets sent again for one subscriber and m-line in each interval.
 const NACK_BUDGET: u32 = 200;
 const NACK_BUDGET_US: u64 = 100_000;
-/// Longest compound of sender reports, bytes before encryption.
-const MAX_COMPOUND: usize = 1100;
-const CNAME: &str = "headwater";
 
 /// Where a sender's packets go.
 pub(crate) struct Exit<'a> {
@@ -65,21 +59,23 @@ pub(crate) struct Sender {
     remote: Option<(u32, i32)>,
     quality_prior: Option<(u32, i32)>,
     /// Middle NTP of the last sender report, and when it went.
-    last_sr: Option<(u32, u64)>,
+    pub last_sr: Option<(u32, u64)>,
     announced: Option<u8>,
 }
 
 impl Sender {
-    fn new(section: SendSection, shared: &Shared) -> Self {
+    pub fn new(section: SendSection, shared: &Shared, used: &mut Used) -> Self {
+        let munger = used.mungers.remove(&section.ssrc);
+        let rtx_index = used.rtx.remove(&section.rtx_ssrc);
         let mut sender = Self {
             track: None,
             current: None,
             target: None,
             ext: ExtMap::new(),
             chosen: None,
-            munger: None,
+            munger,
             floor: 0,
-            rtx_index: u64::from(shared.random_u32() & 0x7FFF),
+            rtx_index: rtx_index.unwrap_or_else(|| u64::from(shared.random_u32() & 0x7FFF)),
             packets: 0,
             octets: 0,
             budget: (0, 0),
@@ -90,7 +86,18 @@ impl Sender {
             section,
         };
         sender.map_extensions();
+        sender.resync();
         sender
+    }
+
+    /// Keep the numbering: the same SSRC may come back, and under the same keys no number may be used twice.
+    pub fn retire(self, used: &mut Used) {
+        if let Some(munger) = self.munger {
+            used.mungers.insert(self.section.ssrc, munger);
+        }
+        if self.section.rtx_ssrc != 0 {
+            used.rtx.insert(self.section.rtx_ssrc, self.rtx_index);
+        }
     }
 
     fn map_extensions(&mut self) {
@@ -101,7 +108,15 @@ impl Sender {
     }
 
     /// The same m-line with other settings.
-    fn reconfigure(&mut self, section: SendSection) {
+    pub fn reconfigure(&mut self, section: SendSection, shared: &Shared, used: &mut Used) {
+        if section.rtx_ssrc != self.section.rtx_ssrc {
+            if self.section.rtx_ssrc != 0 {
+                used.rtx.insert(self.section.rtx_ssrc, self.rtx_index);
+            }
+            let index = used.rtx.remove(&section.rtx_ssrc);
+            self.rtx_index = index.unwrap_or_else(|| u64::from(shared.random_u32() & 0x7FFF));
+            self.chosen = None;
+        }
         let reshaped = section.mid != self.section.mid
             || section.codecs != self.section.codecs
             || section.extensions != self.section.extensions;
@@ -313,7 +328,12 @@ impl Sender {
                     ssrc: self.section.rtx_ssrc,
                     ..header
                 };
-                Shape { header, roc: (self.rtx_index >> 16) as u32, original: Some(sequence), vp8: origin.vp8 }
+                Shape {
+                    header,
+                    roc: (self.rtx_index >> 16) as u32,
+                    original: Some(sequence),
+                    vp8: origin.vp8,
+                }
             }
             // Byte for byte what was sent: anything else would reuse a nonce.
             None => Shape { header, roc: (origin.index >> 16) as u32, original: None, vp8: origin.vp8 },
@@ -322,7 +342,7 @@ impl Sender {
     }
 
     /// NTP and RTP time of this moment on the publisher's scales, so that its tracks stay in step.
-    fn report_info(&self, now: Now, clock: Option<&SenderClock>) -> Option<rtcp::SenderInfo> {
+    pub fn report_info(&self, now: Now, clock: Option<&SenderClock>) -> Option<rtcp::SenderInfo> {
         let munger = self.munger.as_ref()?;
         let chosen = self.chosen?;
         let ticks = |from_us: u64| {
@@ -376,126 +396,4 @@ struct Shape {
 /// Microseconds as a 32.32 fixed-point difference.
 fn ntp_delta(us: u64) -> u64 {
     (u128::from(us) * (1u128 << 32) / 1_000_000) as u64
-}
-
-/// All senders of one transport.
-#[derive(Default)]
-pub(crate) struct Senders {
-    slots: Vec<Option<Sender>>,
-    by_ssrc: HashMap<u32, usize>,
-    report_due_us: Option<u64>,
-}
-
-impl Senders {
-    /// SRTP is up.
-    pub fn start(&mut self, now_us: u64) {
-        self.report_due_us = Some(now_us + REPORT_US / 4);
-    }
-
-    /// Take over a whole set of sections; those with a known SSRC keep their numbering.
-    /// Returns the slots whose track has to be found anew.
-    pub fn configure(&mut self, sections: Vec<SendSection>, shared: &Shared) -> Vec<(usize, Option<Key>)> {
-        let mut detached = Vec::new();
-        for (at, slot) in self.slots.iter_mut().enumerate() {
-            let stays = slot.as_ref().is_some_and(|s| sections.iter().any(|n| n.ssrc == s.section.ssrc));
-            if !stays && let Some(sender) = slot.take() {
-                detached.push((at, sender.track));
-            }
-        }
-        for section in sections {
-            let found = self.slots.iter_mut().enumerate().find_map(|(at, slot)| {
-                slot.as_mut().filter(|s| s.section.ssrc == section.ssrc).map(|s| (at, s))
-            });
-            if let Some((at, sender)) = found {
-                let before = sender.track;
-                sender.reconfigure(section);
-                if sender.track.is_none() {
-                    detached.push((at, before));
-                }
-            } else {
-                let sender = Some(Sender::new(section, shared));
-                let at = match self.slots.iter().position(Option::is_none) {
-                    Some(at) => {
-                        self.slots[at] = sender;
-                        at
-                    }
-                    None => {
-                        self.slots.push(sender);
-                        self.slots.len() - 1
-                    }
-                };
-                detached.push((at, None));
-            }
-        }
-        self.index();
-        detached
-    }
-
-    fn index(&mut self) {
-        self.by_ssrc.clear();
-        for (at, slot) in self.slots.iter().enumerate() {
-            let Some(sender) = slot else { continue };
-            self.by_ssrc.insert(sender.section.ssrc, at);
-            if sender.section.rtx_ssrc != 0 {
-                self.by_ssrc.insert(sender.section.rtx_ssrc, at);
-            }
-        }
-    }
-
-    pub fn get(&self, at: usize) -> Option<&Sender> {
-        self.slots.get(at)?.as_ref()
-    }
-
-    #[inline]
-    pub fn get_mut(&mut self, at: usize) -> Option<&mut Sender> {
-        self.slots.get_mut(at)?.as_mut()
-    }
-
-    pub fn by_ssrc(&mut self, ssrc: u32) -> Option<&mut Sender> {
-        let at = *self.by_ssrc.get(&ssrc)?;
-        self.get_mut(at)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (usize, &Sender)> {
-        self.slots.iter().enumerate().filter_map(|(at, s)| Some((at, s.as_ref()?)))
-    }
-
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Sender)> {
-        self.slots.iter_mut().enumerate().filter_map(|(at, s)| Some((at, s.as_mut()?)))
-    }
-
-    pub fn deadline_us(&self) -> Option<u64> {
-        self.report_due_us.filter(|_| !self.by_ssrc.is_empty())
-    }
-
-    /// Due sender reports, one compound per call of `each`.
-    pub fn poll_reports(
-        &mut self,
-        now: Now,
-        clock_of: impl Fn(Key, u8) -> Option<SenderClock>,
-        compound: &mut Vec<u8>,
-        mut each: impl FnMut(&mut Vec<u8>),
-    ) {
-        if self.report_due_us.is_none_or(|t| t > now.us) {
-            return;
-        }
-        self.report_due_us = Some(now.us + REPORT_US);
-        compound.clear();
-        for sender in self.slots.iter_mut().flatten().filter(|s| !s.section.paused) {
-            let Some((track, layer)) = sender.track.zip(sender.current) else { continue };
-            let clock = clock_of(track, layer);
-            let Some(info) = sender.report_info(now, clock.as_ref()) else { continue };
-            sender.last_sr = Some((rtcp::ntp_middle(info.ntp), now.us));
-            rtcp::push_sender_report(compound, sender.section.ssrc, &info, &[]);
-            rtcp::push_sdes_cname(compound, sender.section.ssrc, CNAME);
-            if compound.len() > MAX_COMPOUND - 64 {
-                each(compound);
-                compound.clear();
-            }
-        }
-        if !compound.is_empty() {
-            each(compound);
-            compound.clear();
-        }
-    }
 }

@@ -59,7 +59,7 @@ impl ReceiveStats {
         let received_interval = received - self.received_prior;
         (self.expected_prior, self.received_prior) = (expected, received);
         let lost_interval = expected_interval.saturating_sub(received_interval);
-        let fraction = if expected_interval == 0 { 0 } else { (lost_interval << 8) / expected_interval };
+        let fraction = (lost_interval << 8).checked_div(expected_interval).unwrap_or(0);
         let (last_sr, delay) = self.last_sr.map_or((0, 0), |(sr, at)| {
             (sr, (now_us.saturating_sub(at).min(60_000_000_000) * 65_536 / 1_000_000) as u32)
         });
@@ -118,7 +118,12 @@ mod tests {
     fn jitter_survives_timestamp_wrap() {
         let mut s = ReceiveStats::default();
         for i in 0..50u32 {
-            s.on_packet(u64::from(i), u32::MAX.wrapping_sub(960 * 20).wrapping_add(i * 960), 48_000, u64::from(i) * 20_000);
+            s.on_packet(
+                u64::from(i),
+                u32::MAX.wrapping_sub(960 * 20).wrapping_add(i * 960),
+                48_000,
+                u64::from(i) * 20_000,
+            );
         }
         assert_eq!(s.report(1, 0).jitter, 0);
     }

@@ -71,25 +71,29 @@ impl Room {
                 cx.out.arena.extend_from_slice(compound);
                 Transport::finish_rtcp(srtp, path, cx.out, start);
             });
-            for (track, spatial) in abandoned {
-                if let Some(track) = self.tracks.get_mut(track) {
-                    track.request_key_frame(spatial);
-                }
-            }
-            self.send_key_requests(cx);
+            self.on_abandoned(cx, abandoned);
         }
         self.arm_transport(cx, key);
     }
 
     pub fn on_link_timer(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
-        for (track, spatial) in link.on_timer(cx.now, cx.out) {
+        let abandoned = link.on_timer(cx.now, cx.out);
+        self.on_abandoned(cx, abandoned);
+        self.arm_link(cx, key);
+    }
+
+    /// Packets are lost for good: decoders of these layers need a key frame.
+    fn on_abandoned(&mut self, cx: &mut Context<'_>, abandoned: Vec<(Key, u8)>) {
+        if abandoned.is_empty() {
+            return;
+        }
+        for (track, spatial) in abandoned {
             if let Some(track) = self.tracks.get_mut(track) {
                 track.request_key_frame(spatial);
             }
         }
         self.send_key_requests(cx);
-        self.arm_link(cx, key);
     }
 
     /// A layer came or went: choose anew for everybody.
@@ -236,7 +240,8 @@ impl Room {
             }
             sum.rtt_us = sum.rtt_us.max(transport.receiver.rtt_us.unwrap_or(0));
         }
-        let share = |(expected, lost): (u64, u64)| if expected == 0 { 0.0 } else { lost as f32 / expected as f32 };
+        let share =
+            |(expected, lost): (u64, u64)| if expected == 0 { 0.0 } else { lost as f32 / expected as f32 };
         for (participant_id, sum) in sums {
             if sum.up.0 + sum.down.0 > 0 {
                 let (uplink_loss, downlink_loss) = (share(sum.up), share(sum.down));

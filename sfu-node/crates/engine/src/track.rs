@@ -177,7 +177,10 @@ impl Track {
 
     /// Layers that flow, as a bit mask.
     pub fn live(&self) -> u8 {
-        (0u8..).zip(&self.layers).filter(|(_, l)| l.as_ref().is_some_and(|l| l.live)).fold(0, |m, (i, _)| m | 1 << i)
+        (0u8..)
+            .zip(&self.layers)
+            .filter(|(_, l)| l.as_ref().is_some_and(|l| l.live))
+            .fold(0, |m, (i, _)| m | 1 << i)
     }
 
     /// Find layers that stopped. True: something changed.

@@ -8,7 +8,7 @@ use crate::{
     ice::{Consent, Ice},
     outbox::{Drop, Outbox, Path},
     receive::Receiver,
-    send::Senders,
+    senders::Senders,
     timers::Armed,
 };
 use dimpl::{Dtls, Output, SrtpProfile, certificate};
@@ -314,7 +314,13 @@ impl Transport {
 
     /// Decrypt one RTP packet in place. Returns its length and index.
     #[inline]
-    pub fn open_rtp(&mut self, now: Now, path: Path, data: &mut [u8], out: &mut Outbox) -> Option<srtp::OpenedRtp> {
+    pub fn open_rtp(
+        &mut self,
+        now: Now,
+        path: Path,
+        data: &mut [u8],
+        out: &mut Outbox,
+    ) -> Option<srtp::OpenedRtp> {
         let Some(srtp) = &mut self.srtp_in else {
             out.drop(Drop::SrtpNoKeys);
             return None;
@@ -382,7 +388,8 @@ fn normalise_fingerprint(text: &str) -> Result<String, String> {
         }
         None => text,
     };
-    let shape_ok = hex.len() == 95 && hex.split(':').all(|p| p.len() == 2 && u8::from_str_radix(p, 16).is_ok());
+    let shape_ok =
+        hex.len() == 95 && hex.split(':').all(|p| p.len() == 2 && u8::from_str_radix(p, 16).is_ok());
     if !hex.is_empty() && !shape_ok {
         return Err("remote_fingerprint: not 32 hex pairs separated by colons".into());
     }

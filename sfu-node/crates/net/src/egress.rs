@@ -37,7 +37,8 @@ impl Egress {
         while at < self.order.len() {
             let socket = datagrams[self.order[at] as usize].0.socket;
             let end = at + self.order[at..].partition_point(|i| datagrams[*i as usize].0.socket <= socket);
-            let run: Vec<(Path, &[u8])> = self.order[at..end].iter().map(|i| datagrams[*i as usize]).collect();
+            let run: Vec<(Path, &[u8])> =
+                self.order[at..end].iter().map(|i| datagrams[*i as usize]).collect();
             match sockets.get(usize::from(socket)) {
                 Some(socket) => self.send_run(socket, &run),
                 None => self.drop("no_socket", run.len()),

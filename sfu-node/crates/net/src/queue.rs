@@ -99,8 +99,12 @@ mod tests {
     use std::time::Duration;
 
     fn data(len: usize) -> Event {
-        let kind =
-            EventKind::Data { transport_id: "t".into(), label: "l".into(), payload: vec![0; len], binary: true };
+        let kind = EventKind::Data {
+            transport_id: "t".into(),
+            label: "l".into(),
+            payload: vec![0; len],
+            binary: true,
+        };
         Event { controller_id: "c".into(), room_id: "r".into(), kind }
     }
 

@@ -111,7 +111,8 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1i32)?;
     }
-    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
         // Without CAP_NET_ADMIN the kernel's own maximum applies, silently.
         if set_option(fd, libc::SOL_SOCKET, forced, &SOCKET_BUFFER).is_err() {
             set_option(fd, libc::SOL_SOCKET, plain, &SOCKET_BUFFER)?;
@@ -216,13 +217,13 @@ impl RecvBatch {
         let mut vectors: [libc::iovec; RECV_BATCH] =
             [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; RECV_BATCH];
         self.headers.clear();
-        for i in 0..RECV_BATCH {
-            vectors[i] = libc::iovec { iov_base: self.data[i].as_mut_ptr().cast(), iov_len: RECV_SIZE };
+        for (i, vector) in vectors.iter_mut().enumerate() {
+            *vector = libc::iovec { iov_base: self.data[i].as_mut_ptr().cast(), iov_len: RECV_SIZE };
             // SAFETY: all-zero bytes are a valid mmsghdr.
             let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
             header.msg_hdr.msg_name = ptr::from_mut(&mut self.names[i]).cast();
             header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_hdr.msg_iov = &mut vectors[i];
+            header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = self.controls[i].0.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = CONTROL as _;

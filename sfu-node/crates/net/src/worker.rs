@@ -168,7 +168,9 @@ impl Worker {
         self.latency.tick(self.us(now));
         let mut report = self.engine.report(now, &self.out);
         report.drops.extend(self.egress.drops.iter().map(|(k, v)| (*k, *v)));
-        for (name, count) in [("receive_truncated", self.truncated), ("events_overflow", self.queue.dropped())] {
+        for (name, count) in
+            [("receive_truncated", self.truncated), ("events_overflow", self.queue.dropped())]
+        {
             if count > 0 {
                 report.drops.insert(name, count);
             }

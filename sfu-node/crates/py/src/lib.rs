@@ -149,7 +149,9 @@ fn pack(events: Vec<headwater_engine::api::Event>) -> Vec<(String, Vec<u8>)> {
                 group.1.events.push(event);
                 group.2 += size;
             }
-            None => groups.push((controller, proto::WatchResponse { events: vec![event], report: None }, size)),
+            None => {
+                groups.push((controller, proto::WatchResponse { events: vec![event], report: None }, size))
+            }
         }
     }
     groups.into_iter().map(|(id, response, _)| (id.to_string(), response.encode_to_vec())).collect()

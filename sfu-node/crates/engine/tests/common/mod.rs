@@ -1,5 +1,12 @@
 //! A small world on a virtual clock: engines, fake clients with real DTLS and SRTP, a network with delay and loss.
-#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::type_complexity,
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use dimpl::{Dtls, Output, SrtpProfile, certificate};
 use headwater_engine::{Config, Engine, Outbox, Path, api::*};
@@ -149,7 +156,13 @@ impl Client {
         compound
     }
 
-    fn on_rtcp(&mut self, at_ms: u64, compound: &[u8], to: SocketAddr, net: &mut Vec<(SocketAddr, SocketAddr, Vec<u8>)>) {
+    fn on_rtcp(
+        &mut self,
+        at_ms: u64,
+        compound: &[u8],
+        to: SocketAddr,
+        net: &mut Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+    ) {
         for packet in rtcp::Packets::new(compound) {
             match packet {
                 rtcp::Packet::Nack { media, lost, .. } => {
@@ -215,7 +228,11 @@ impl World {
         (self.now - self.base).as_millis() as u64
     }
 
-    pub fn try_apply(&mut self, node: usize, commands: Vec<Command>) -> Result<Vec<Result<(), String>>, StaleEpoch> {
+    pub fn try_apply(
+        &mut self,
+        node: usize,
+        commands: Vec<Command>,
+    ) -> Result<Vec<Result<(), String>>, StaleEpoch> {
         let n = &mut self.nodes[node];
         let request = Apply {
             room_id: ROOM.into(),
@@ -236,12 +253,19 @@ impl World {
     /// A client and its transport `name` on a node, not yet connected.
     pub fn client(&mut self, node: usize, name: &str) -> usize {
         static CERTIFICATE: OnceLock<dimpl::DtlsCertificate> = OnceLock::new();
-        let certificate = CERTIFICATE.get_or_init(|| certificate::generate_self_signed_certificate().unwrap());
+        let certificate =
+            CERTIFICATE.get_or_init(|| certificate::generate_self_signed_certificate().unwrap());
         let fingerprint = certificate::format_fingerprint(&certificate.fingerprint());
         self.client_with(node, name, certificate.clone(), &fingerprint)
     }
 
-    pub fn client_with(&mut self, node: usize, name: &str, certificate: dimpl::DtlsCertificate, fingerprint: &str) -> usize {
+    pub fn client_with(
+        &mut self,
+        node: usize,
+        name: &str,
+        certificate: dimpl::DtlsCertificate,
+        fingerprint: &str,
+    ) -> usize {
         let spec = CreateTransport {
             transport_id: name.into(),
             participant_id: name.into(),
@@ -331,7 +355,8 @@ impl World {
             let n = &mut self.nodes[i];
             n.events.extend(n.out.take_events());
             let from = n.addr;
-            let all: Vec<(SocketAddr, Vec<u8>)> = n.out.datagrams().map(|(p, d)| (p.peer, d.to_vec())).collect();
+            let all: Vec<(SocketAddr, Vec<u8>)> =
+                n.out.datagrams().map(|(p, d)| (p.peer, d.to_vec())).collect();
             n.out.clear();
             for (to, datagram) in all {
                 self.post(from, to, datagram);
@@ -400,12 +425,17 @@ impl World {
                 let mut id = [0; 12];
                 id[..8].copy_from_slice(&c.transaction.to_be_bytes());
                 let username = format!("ufrag-{}:remote", c.name);
-                let fields = stun::RequestFields { username: &username, priority: 1, tie_breaker: 1, use_candidate: true };
+                let fields = stun::RequestFields {
+                    username: &username,
+                    priority: 1,
+                    tie_breaker: 1,
+                    use_candidate: true,
+                };
                 let mut request = Vec::new();
                 stun::write_request(&id, &fields, &stun::IceKey::new(PWD), &mut request);
                 net.push((c.addr, to, request));
             }
-            if !c.connected() && at_us % 50_000 == 0 {
+            if !c.connected() && at_us.is_multiple_of(50_000) {
                 c.dtls.handle_timeout(self.now).ok();
                 c.drain(&mut net, to);
             }
@@ -433,7 +463,16 @@ impl World {
 
 pub fn codec(payload_type: u8, codec: Codec, apt: u8) -> CodecMap {
     let clock_rate = if codec == Codec::Opus { 48_000 } else { 90_000 };
-    CodecMap { payload_type, codec, clock_rate, apt, nack: true, pli: true, transport_cc: true, fmtp: String::new() }
+    CodecMap {
+        payload_type,
+        codec,
+        clock_rate,
+        apt,
+        nack: true,
+        pli: true,
+        transport_cc: true,
+        fmtp: String::new(),
+    }
 }
 
 /// A publisher's section for VP8 with these layers' SSRCs, or for Opus with one.
