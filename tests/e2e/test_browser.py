@@ -63,9 +63,7 @@ async def test_it_joins_publishes_three_layers_and_shows_a_remote_bot(cluster: C
         await page.wait_for_selector("body[data-state=connected]", timeout=15_000)
 
         await until(
-            lambda: (
-                fleet.pairs().get(("bot-us", "chromium")) and fleet.pairs()["bot-us", "chromium"].fps >= 10
-            ),
+            lambda: fleet.fps("bot-us", "chromium") >= 10,
             30,
             f"the bot decodes Chromium's video ({problems})",
         )

@@ -18,9 +18,7 @@ async def test_it_publishes_to_and_decodes_from_a_bot_in_another_region(cluster:
     ):
         await client.publish(source=9)
         await until(
-            lambda: (
-                fleet.pairs().get(("bot-us", "aiortc-1")) and fleet.pairs()["bot-us", "aiortc-1"].fps >= 10
-            ),
+            lambda: fleet.fps("bot-us", "aiortc-1") >= 10,
             30,
             "the bot decodes the client's marked video",
         )

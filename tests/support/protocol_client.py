@@ -77,6 +77,7 @@ class ProtocolClient:
         self.messages: list[rtc.SignalResponse] = []
         self.participants: dict[str, models.ParticipantInfo] = {}
         self.seen: dict[str, Seen] = {}
+        self._offers: asyncio.Queue[rtc.SessionDescription] = asyncio.Queue(100)
         self.closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -87,7 +88,7 @@ class ProtocolClient:
         except BaseException:
             await self._http.close()
             raise
-        self._tasks.append(asyncio.create_task(self._read()))
+        self._tasks += [asyncio.create_task(self._read()), asyncio.create_task(self._answer_forever())]
         await until(lambda: self.join, 10, "the join response arrives")
         return self
 
@@ -159,12 +160,20 @@ class ProtocolClient:
             elif kind == "update":
                 self._note(message.update.participants)
             elif kind == "offer":
-                await self._answer(message.offer)
+                self._offers.put_nowait(message.offer)
         self.closed.set()
 
     def _note(self, participants: Any) -> None:
         for participant in participants:
             self.participants[participant.identity] = participant
+
+    async def _answer_forever(self) -> None:
+        """One offer after the other: aiortc starts no receiver for a track added while it still connects."""
+        while True:
+            await self._answer(await self._offers.get())
+            await until(
+                lambda: self._subscriber.connectionState == "connected", 20, "the subscriber connects"
+            )
 
     async def _answer(self, offer: rtc.SessionDescription) -> None:
         pc = self._subscriber
