@@ -87,6 +87,20 @@ func (u *up) run(ctx context.Context) error {
 	if err := u.startRest(); err != nil {
 		return err
 	}
+	if err := u.serve(ctx, listeners); err != nil {
+		return err
+	}
+	fmt.Printf("READY server=%s kubeconfig=%s\n", u.server, u.path("admin.kubeconfig"))
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-u.procs.failed:
+		return err
+	}
+}
+
+// serve opens the gateways' ports and completes the nodes, once the API server answers.
+func (u *up) serve(ctx context.Context, listeners []net.Listener) error {
 	if err := u.state.update(func(s *State) { s.Phase = Serving }); err != nil {
 		return err
 	}
@@ -105,16 +119,7 @@ func (u *up) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := u.state.update(func(s *State) { s.Phase = Ready }); err != nil {
-		return err
-	}
-	fmt.Printf("READY server=%s kubeconfig=%s\n", u.server, u.path("admin.kubeconfig"))
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-u.procs.failed:
-		return err
-	}
+	return u.state.update(func(s *State) { s.Phase = Ready })
 }
 
 // prepare picks the port, writes the identities and the first state.
