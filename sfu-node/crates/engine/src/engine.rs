@@ -5,7 +5,7 @@ use crate::{
     arena::{Arena, Key},
     clock::{Clock, Now},
     context::{Context, Routes, Shared},
-    outbox::{Drop, Outbox, Path},
+    outbox::{DropReason, Outbox, Path},
     room::Room,
     timers::{Owner, Timers},
     track::Source,
@@ -144,7 +144,7 @@ impl Engine {
             Some(result)
         } else {
             out.rewind(mark);
-            out.drop(Drop::Panic);
+            out.drop(DropReason::Panic);
             out.event(crate::api::EventKind::RoomClosed { reason: "internal error" });
             out.address_pending(&room.controller, &room.id);
             self.transports = self.transports.saturating_sub(room.transports.len());
@@ -239,13 +239,13 @@ impl Engine {
             PacketKind::Stun => self.on_stun(now, path, data, out),
             PacketKind::Relay => {
                 let route = relay::token(data).and_then(|t| self.routes.tokens.get(&t).copied());
-                let Some((room, link)) = route else { return out.drop(Drop::RelayUnknownToken) };
+                let Some((room, link)) = route else { return out.drop(DropReason::RelayUnknownToken) };
                 self.in_room(now, room, out, |room, cx| room.on_relay(cx, link, data));
             }
-            PacketKind::Unknown => out.drop(Drop::UnknownKind),
+            PacketKind::Unknown => out.drop(DropReason::UnknownKind),
             PacketKind::Dtls | PacketKind::Rtp | PacketKind::Rtcp => {
                 let Some((room, transport)) = self.routes.paths.get(&path).copied() else {
-                    return out.drop(Drop::UnknownPath);
+                    return out.drop(DropReason::UnknownPath);
                 };
                 self.in_room(now, room, out, |room, cx| match kind {
                     PacketKind::Rtp => room.on_rtp(cx, transport, path, arrived_us, data),
@@ -261,11 +261,11 @@ impl Engine {
             Ok(stun::Message::BindingRequest(request)) => request,
             // Responses and indications mean nothing to an agent that never asks.
             Ok(_) => return,
-            Err(_) => return out.drop(Drop::StunMalformed),
+            Err(_) => return out.drop(DropReason::StunMalformed),
         };
         let local = request.ufrags().map_or("", |u| u.0);
         let Some((room, transport)) = self.routes.ufrags.get(local).copied() else {
-            return out.drop(Drop::StunUnknownUfrag);
+            return out.drop(DropReason::StunUnknownUfrag);
         };
         self.in_room(now, room, out, |room, cx| room.on_stun(cx, transport, &request, path));
     }
@@ -348,5 +348,61 @@ impl Engine {
             }
         }
         report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Command, CreateTransport, EventKind};
+
+    fn apply(engine: &mut Engine, now: Instant, room: &str, out: &mut Outbox) {
+        let spec = CreateTransport {
+            transport_id: "t".into(),
+            participant_id: "p".into(),
+            local_ufrag: format!("ufrag-{room}"),
+            local_pwd: "x".repeat(24),
+            remote_fingerprint: String::new(),
+            data_channels: vec![],
+            max_message_size: 0,
+        };
+        let request = Apply {
+            room_id: room.into(),
+            epoch: 3,
+            controller_id: "c".into(),
+            lease: Duration::from_secs(60),
+            commands: vec![Command::CreateTransport(spec)],
+        };
+        assert_eq!(engine.apply(now, request, out), Ok(vec![Ok(())]));
+    }
+
+    #[test]
+    fn a_panic_costs_one_room() {
+        let now = Instant::now();
+        let config = Config { sockets: vec![([127, 0, 0, 1], 1).into()], max_connections: 2, seed: 1 };
+        let mut engine = Engine::new(config, now, Duration::ZERO).unwrap();
+        let mut out = Outbox::default();
+        apply(&mut engine, now, "bad", &mut out);
+        apply(&mut engine, now, "good", &mut out);
+        let key = engine.room_ids["bad"];
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let at = engine.shared.clock.at(now);
+        let result: Option<()> = engine.in_room(at, key, &mut out, |_, _| panic!("on purpose"));
+        std::panic::set_hook(hook);
+        assert_eq!(result, None);
+        let events = out.take_events();
+        let closed: Vec<&str> = events
+            .iter()
+            .filter(|e| matches!(e.kind, EventKind::RoomClosed { reason: "internal error" }))
+            .map(|e| &*e.room_id)
+            .collect();
+        assert_eq!(closed, ["bad"]);
+        let report = engine.report(now, &out);
+        assert_eq!(report.rooms.iter().map(|r| &*r.room_id).collect::<Vec<_>>(), ["good"]);
+        assert_eq!(report.drops["panic"], 1);
+        assert_eq!(engine.routes.ufrags.keys().collect::<Vec<_>>(), ["ufrag-good"]);
+        // Its place is free again, and its epoch is still known.
+        apply(&mut engine, now, "bad", &mut out);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Now,
-    outbox::{Drop, Outbox, Path},
+    outbox::{DropReason, Outbox, Path},
 };
 use headwater_wire::stun::{self, IceKey};
 
@@ -91,11 +91,11 @@ impl Ice {
     ) -> Learned {
         let local = request.ufrags().map_or("", |u| u.0);
         let Some((_, key)) = self.credentials.iter().find(|c| c.0 == local) else {
-            out.drop(Drop::StunUnknownUfrag);
+            out.drop(DropReason::StunUnknownUfrag);
             return Learned::default();
         };
         if let Err(refusal) = request.check(key) {
-            out.drop(Drop::StunRefused);
+            out.drop(DropReason::StunRefused);
             let authenticated = !matches!(refusal, stun::Refusal::BadRequest | stun::Refusal::Unauthorized);
             let key = authenticated.then_some(key);
             stun::write_refusal(&request.transaction_id, &refusal, key, &mut self.response);

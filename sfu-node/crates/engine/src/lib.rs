@@ -26,4 +26,4 @@ mod tracks;
 mod transport;
 
 pub use engine::{Config, Engine};
-pub use outbox::{Drop, Outbox, Path};
+pub use outbox::{DropReason, Outbox, Path};

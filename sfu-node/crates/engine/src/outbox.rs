@@ -16,7 +16,7 @@ pub struct Path {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
 #[allow(missing_docs)]
-pub enum Drop {
+pub enum DropReason {
     UnknownKind,
     UnknownPath,
     StunMalformed,
@@ -47,7 +47,7 @@ pub enum Drop {
     Panic,
 }
 
-const NAMES: [&str; Drop::Panic as usize + 1] = [
+const NAMES: [&str; DropReason::Panic as usize + 1] = [
     "unknown_kind",
     "unknown_path",
     "stun_malformed",
@@ -148,7 +148,7 @@ impl Outbox {
     }
 
     #[inline]
-    pub(crate) fn drop(&mut self, reason: Drop) {
+    pub(crate) fn drop(&mut self, reason: DropReason) {
         self.drops[reason as usize] += 1;
     }
 

@@ -4,7 +4,7 @@ use crate::{
     api::{CodecMap, Kind, Layer, ReceiveSection},
     arena::Key,
     clock::Now,
-    outbox::{Drop, Outbox},
+    outbox::{DropReason, Outbox},
     stats::ReceiveStats,
 };
 use headwater_wire::{
@@ -153,7 +153,7 @@ impl Receiver {
         let stream = self.streams.get_mut(&header.ssrc)?;
         let section = self.sections.get(stream.section)?;
         let Some(codec) = section.codec(header.payload_type) else {
-            out.drop(Drop::RtpUnknownPayloadType);
+            out.drop(DropReason::RtpUnknownPayloadType);
             return None;
         };
         stream.stats.on_packet(index, header.timestamp, codec.clock_rate, now.us);
@@ -174,7 +174,7 @@ impl Receiver {
             Arrival::New | Arrival::Recovered => {}
             Arrival::Reset => restarted = true,
             Arrival::Duplicate | Arrival::TooOld => {
-                out.drop(Drop::RtpDuplicate);
+                out.drop(DropReason::RtpDuplicate);
                 return None;
             }
         }
@@ -183,7 +183,7 @@ impl Receiver {
             self.nack_due_us = earliest(self.nack_due_us, due);
         }
         if section.muted {
-            out.drop(Drop::RtpMuted);
+            out.drop(DropReason::RtpMuted);
             return None;
         }
         let track = section.track?;
@@ -219,11 +219,11 @@ impl Receiver {
     fn learn(&mut self, view: &RtpView<'_>, out: &mut Outbox) -> Option<bool> {
         let ssrc = view.ssrc();
         let Some((section, spatial, role)) = self.identify(view) else {
-            out.drop(Drop::RtpUnknownSsrc);
+            out.drop(DropReason::RtpUnknownSsrc);
             return None;
         };
         if self.streams.len() >= MAX_STREAMS {
-            out.drop(Drop::RtpTooManySsrcs);
+            out.drop(DropReason::RtpTooManySsrcs);
             return None;
         }
         let stats = ReceiveStats::default();

@@ -5,7 +5,7 @@ use crate::{
     arena::Key,
     clock::Now,
     context::Shared,
-    outbox::{Drop, Outbox, Path},
+    outbox::{DropReason, Outbox, Path},
     receive::earliest,
     timers::Armed,
     track::LAYERS,
@@ -154,9 +154,9 @@ impl Link {
             }
             Err(e) => {
                 out.drop(match e {
-                    RelayError::Replayed => Drop::RelayReplay,
-                    RelayError::Authentication | RelayError::Epoch => Drop::RelayAuth,
-                    _ => Drop::RelayMalformed,
+                    RelayError::Replayed => DropReason::RelayReplay,
+                    RelayError::Authentication | RelayError::Epoch => DropReason::RelayAuth,
+                    _ => DropReason::RelayMalformed,
                 });
                 None
             }
@@ -167,7 +167,7 @@ impl Link {
     #[inline]
     pub fn on_media(&mut self, now: Now, media: &Media<'_>, out: &mut Outbox) -> Option<(Key, bool)> {
         let Some(incoming) = self.incoming.get_mut(&media.handle) else {
-            out.drop(Drop::RelayUnknownHandle);
+            out.drop(DropReason::RelayUnknownHandle);
             return None;
         };
         let first = incoming.last_us.is_none();
@@ -190,7 +190,7 @@ impl Link {
             Arrival::New | Arrival::Recovered => Some((incoming.track, first)),
             Arrival::Reset => Some((incoming.track, true)),
             Arrival::Duplicate | Arrival::TooOld => {
-                out.drop(Drop::RtpDuplicate);
+                out.drop(DropReason::RtpDuplicate);
                 None
             }
         }
@@ -203,7 +203,7 @@ impl Link {
         if fill(&mut datagram).is_err() || datagram.is_empty() {
             drop(datagram);
             out.arena.truncate(start);
-            out.drop(Drop::RelayTooLarge);
+            out.drop(DropReason::RelayTooLarge);
             return;
         }
         match datagram.seal() {
@@ -213,7 +213,7 @@ impl Link {
             }
             Err(_) => {
                 out.arena.truncate(start);
-                out.drop(Drop::SealFailed);
+                out.drop(DropReason::SealFailed);
             }
         }
     }

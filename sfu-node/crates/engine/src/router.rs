@@ -3,7 +3,7 @@
 use crate::{
     arena::Key,
     context::Context,
-    outbox::{Drop, Path},
+    outbox::{DropReason, Path},
     room::Room,
     send::Exit,
     timers::Owner,
@@ -71,7 +71,7 @@ impl Room {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(opened) = transport.open_rtp(cx.now, path, data, cx.out) else { return };
         let Some(view) = data.get(..opened.len).and_then(RtpView::parse) else {
-            cx.out.drop(Drop::RtpMalformed);
+            cx.out.drop(DropReason::RtpMalformed);
             return;
         };
         let mut block = std::mem::take(cx.block);
@@ -250,7 +250,7 @@ impl Room {
                 for sequence in lost.iter().take(MAX_RELAY_NACK) {
                     match track.stored(spatial, sequence).and_then(|s| media_of(spatial, &s)) {
                         Some(media) => link.send_media(cx.now.us, handle, &media, cx.out),
-                        None => cx.out.drop(Drop::NackUnknown),
+                        None => cx.out.drop(DropReason::NackUnknown),
                     }
                 }
             }
@@ -288,7 +288,7 @@ impl Room {
         }
         if !link.outgoing.contains_key(&demand.handle) {
             if link.outgoing.len() >= crate::relay::MAX_TRACKS {
-                cx.out.drop(Drop::RelayUnknownHandle);
+                cx.out.drop(DropReason::RelayUnknownHandle);
                 return;
             }
             let outgoing = crate::relay::Outgoing { track_id: track.id.clone(), last_us: None };

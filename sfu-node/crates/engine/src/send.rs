@@ -5,7 +5,7 @@ use crate::{
     arena::Key,
     clock::Now,
     context::Shared,
-    outbox::{Drop, Outbox, Path},
+    outbox::{DropReason, Outbox, Path},
     senders::Used,
     track::{SenderClock, Track},
 };
@@ -212,7 +212,7 @@ impl Sender {
             return false;
         }
         let Some(chosen) = self.choose(media.codec) else {
-            exit.out.drop(Drop::CodecUnsupported);
+            exit.out.drop(DropReason::CodecUnsupported);
             return false;
         };
         let munger = self.munger.get_or_insert_with(|| {
@@ -222,7 +222,7 @@ impl Sender {
         });
         let rewrite = if flows { munger.map(source, now.us) } else { Some(munger.switch(source, now.us)) };
         let Some(rewrite) = rewrite else {
-            exit.out.drop(Drop::RtpDuplicate);
+            exit.out.drop(DropReason::RtpDuplicate);
             return false;
         };
         self.current = Some(media.spatial);
@@ -279,7 +279,7 @@ impl Sender {
             exit.out.finish(exit.path, start);
         } else {
             exit.out.arena.truncate(start);
-            exit.out.drop(Drop::SealFailed);
+            exit.out.drop(DropReason::SealFailed);
         }
     }
 
@@ -290,7 +290,7 @@ impl Sender {
         }
         for sequence in lost {
             if self.budget.1 == 0 {
-                exit.out.drop(Drop::NackBudget);
+                exit.out.drop(DropReason::NackBudget);
                 return;
             }
             self.budget.1 -= 1;
@@ -299,7 +299,7 @@ impl Sender {
             let stored = origin.and_then(|o| Some((o, track.stored(o.layer, o.sequence)?)));
             match stored {
                 Some((origin, stored)) => self.resend(&origin, &stored, exit),
-                None => exit.out.drop(Drop::NackUnknown),
+                None => exit.out.drop(DropReason::NackUnknown),
             }
         }
     }

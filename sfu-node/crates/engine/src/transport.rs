@@ -6,7 +6,7 @@ use crate::{
     context::Context,
     datachannel::{DataChannels, DataOutput},
     ice::{Consent, Ice},
-    outbox::{Drop, Outbox, Path},
+    outbox::{DropReason, Outbox, Path},
     receive::Receiver,
     senders::Senders,
     timers::Armed,
@@ -115,7 +115,7 @@ impl Transport {
         // The library reads no clock: its retransmissions count from what it was told last.
         let result = dtls.handle_timeout(cx.now.instant).and_then(|()| dtls.handle_packet(datagram));
         if result.is_err() {
-            cx.out.drop(Drop::DtlsError);
+            cx.out.drop(DropReason::DtlsError);
             self.drain_dtls(cx);
             self.fail(cx.out, TransportState::Failed, "DTLS error");
             return;
@@ -142,7 +142,7 @@ impl Transport {
     ) -> Result<(), &'static str> {
         let result = self.data.send(label, payload, binary);
         if result.is_err() {
-            cx.out.drop(Drop::DataRefused);
+            cx.out.drop(DropReason::DataRefused);
         }
         self.pump(cx);
         result
@@ -224,7 +224,7 @@ impl Transport {
             match dtls.poll_output(&mut buffer) {
                 Output::Packet(d) => match self.ice.selected() {
                     Some(path) => cx.out.push(path, d),
-                    None => cx.out.drop(Drop::NoAddress),
+                    None => cx.out.drop(DropReason::NoAddress),
                 },
                 Output::BufferTooSmall { needed } => buffer.resize(needed.min(1 << 16), 0),
                 Output::PeerCert(der) => {
@@ -308,7 +308,7 @@ impl Transport {
             out.finish(path, start);
         } else {
             out.arena.truncate(start);
-            out.drop(Drop::SealFailed);
+            out.drop(DropReason::SealFailed);
         }
     }
 
@@ -322,7 +322,7 @@ impl Transport {
         out: &mut Outbox,
     ) -> Option<srtp::OpenedRtp> {
         let Some(srtp) = &mut self.srtp_in else {
-            out.drop(Drop::SrtpNoKeys);
+            out.drop(DropReason::SrtpNoKeys);
             return None;
         };
         match srtp.open_rtp(data) {
@@ -343,7 +343,7 @@ impl Transport {
     /// Decrypt one RTCP compound in place. Returns its length.
     pub fn open_rtcp(&mut self, now: Now, path: Path, data: &mut [u8], out: &mut Outbox) -> Option<usize> {
         let Some(srtp) = &mut self.srtp_in else {
-            out.drop(Drop::SrtpNoKeys);
+            out.drop(DropReason::SrtpNoKeys);
             return None;
         };
         match srtp.open_rtcp(data) {
@@ -359,12 +359,12 @@ impl Transport {
     }
 }
 
-fn srtp_drop(error: srtp::SrtpError) -> Drop {
+fn srtp_drop(error: srtp::SrtpError) -> DropReason {
     match error {
-        srtp::SrtpError::Replayed => Drop::SrtpReplay,
-        srtp::SrtpError::Malformed => Drop::RtpMalformed,
-        srtp::SrtpError::TooManySources => Drop::RtpTooManySsrcs,
-        _ => Drop::SrtpAuth,
+        srtp::SrtpError::Replayed => DropReason::SrtpReplay,
+        srtp::SrtpError::Malformed => DropReason::RtpMalformed,
+        srtp::SrtpError::TooManySources => DropReason::RtpTooManySsrcs,
+        _ => DropReason::SrtpAuth,
     }
 }
 
