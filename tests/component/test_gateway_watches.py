@@ -157,6 +157,10 @@ def pod(name: str, **changes: Any) -> dict[str, Any]:
 def test_pods_become_nodes_once_they_have_an_address() -> None:
     node = views.node_pod(pod("sfu-1"))
     assert node is not None and (node.region, node.address) == ("eu", "127.1.0.2:7900")
+    assert node.cluster is None
+    labelled = pod("sfu-1")
+    labelled["metadata"]["labels"]["headwater.dev/cluster"] = "demo"
+    assert views.node_pod(labelled).cluster == "demo"  # type: ignore[union-attr]
     assert views.node_pod(pod("sfu-1", podIP="")) is None
     assert views.node_pod(pod("sfu-1", phase="Failed")) is None
     six = views.node_pod(pod("sfu-1", podIP="fd00::1"))
@@ -184,7 +188,7 @@ def test_meetings_become_policy() -> None:
     assert config is not None
     assert (config.max_participants, config.locked, config.max_spatial) == (5, True, 1)
     assert (config.allowed_regions, config.denied_regions) == ({"eu", "us"}, {"us"})
-    assert config.departure_timeout_s == 90
+    assert (config.departure_timeout_s, config.cluster) == (90, "demo")
     pinned = views.meeting_config(meeting(placement={"pin": ["ap"], "deny": ["ap"]}), RoomConfig())
     assert pinned is not None and (pinned.allowed_regions, pinned.denied_regions) == ({"ap"}, frozenset())
     assert views.meeting_config(meeting(maxParticipants="many"), RoomConfig()) is None
@@ -208,6 +212,10 @@ async def test_the_fleet_knows_regions_and_room_owners() -> None:
         },
     }
     fleet.cluster_seen("demo", cluster)
+    assert fleet.allowed_regions() == {"demo": frozenset()}
+    cluster["spec"]["placement"] = {"allowedRegions": ["us"]}  # type: ignore[index]
+    fleet.cluster_seen("demo", cluster)
+    assert fleet.allowed_regions() == {"demo": {"us"}}
     assert set(fleet.regions()) == {"eu", "us"} and fleet.regions()[RegionName("us")] is None
     assert fleet.owner_among(RoomId("r"), GatewayId("gw-a")) is None
     for name in ("gw-a", "gw-b", "gw-c"):

@@ -36,6 +36,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     media_address: str = "127.0.0.1:7882"
     interval_s: float = 0.2
     respond: Responder = accept_all
+    refuse_with: grpc.StatusCode | None = None  # every Apply fails with that status
     applied: deque[node_pb2.ApplyRequest] = field(default_factory=lambda: deque(maxlen=_QUEUE))
     drained: deque[bool] = field(default_factory=lambda: deque(maxlen=_QUEUE))
     refused: int = 0
@@ -94,6 +95,8 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     async def Apply(self, request: node_pb2.ApplyRequest, context: Context) -> node_pb2.ApplyResponse:
         await self._check(context)
         self.applied.append(request)
+        if self.refuse_with is not None:
+            await context.abort(self.refuse_with, "refused")
         return self.respond(request)
 
     async def SetDraining(

@@ -17,8 +17,8 @@ from headwater_gateway.room import (
     subscriptions,
     tracks,
 )
-from headwater_gateway.room.actor import check_join
 from headwater_gateway.room.model import JoinRequest, Participant, RoomConfig, TrackSetting
+from headwater_gateway.room.policy import check_join
 from headwater_gateway.room.ports import JoinRefusal
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.state import RoomState

@@ -492,4 +492,4 @@ async def test_no_node_means_an_http_error_before_the_upgrade(world: World) -> N
         world.directory.pool.pod_gone(NodeId(name))
     with pytest.raises(JoinRefused) as refusal:
         await world.runner.admit(hello("ann"))
-    assert (refusal.value.status, refusal.value.reason) == (503, "NoCapacity")
+    assert (refusal.value.status, refusal.value.reason) == (503, "NoNode")

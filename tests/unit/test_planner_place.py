@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from headwater_api.ids import NodeId, RegionName
+from headwater_api.ids import ClusterName, NodeId, RegionName
 from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates, great_circle_km
 from headwater_planner.place import (
@@ -78,8 +78,50 @@ def test_allowed_region_without_room_refuses_instead_of_spilling() -> None:
 def test_policy_that_permits_nothing_names_the_regions() -> None:
     request = PlacementRequest(named_region=EU, allowed_regions=frozenset({RegionName("sa")}))
     result = refused(PlacementView(REGIONS, NODES), request)
-    assert result.reason == Reason.REGION_NOT_ALLOWED
+    assert result.reason == Reason.NO_REGION_ALLOWED
     assert "ap, eu, us" in result.sentence
+
+
+BLUE, GREEN = ClusterName("blue"), ClusterName("green")
+
+
+def test_a_clusters_allowed_regions_keep_participants_out_of_the_others() -> None:
+    nodes = (node("eu-1", EU, cluster=BLUE), node("us-1", US, cluster=BLUE))
+    view = PlacementView(REGIONS, nodes, {BLUE: frozenset({US})})
+    assert placed(view, PlacementRequest(coordinates=PARIS)).region == US
+    named = placed(view, PlacementRequest(named_region=EU, room_nodes=frozenset({NodeId("eu-1")})))
+    assert named.region == US
+    full = PlacementView(REGIONS, (nodes[0], node("us-1", US, 99, cluster=BLUE)), {BLUE: frozenset({US})})
+    assert refused(full, PlacementRequest(coordinates=PARIS)).reason == Reason.NO_CAPACITY
+
+
+def test_each_cluster_has_its_own_allowed_regions_and_empty_means_all() -> None:
+    nodes = (node("eu-1", EU, cluster=BLUE), node("eu-2", EU, 50, cluster=GREEN))
+    view = PlacementView(REGIONS, nodes, {BLUE: frozenset({US}), GREEN: frozenset()})
+    assert placed(view, PlacementRequest(coordinates=PARIS)).node_id == "eu-2"
+
+
+def test_a_room_of_a_cluster_stays_on_its_nodes() -> None:
+    nodes = (node("eu-1", EU, cluster=BLUE), node("us-1", US, cluster=GREEN))
+    view = PlacementView(REGIONS, nodes)
+    assert placed(view, PlacementRequest(coordinates=PARIS, cluster=GREEN)).node_id == "us-1"
+    result = refused(view, PlacementRequest(cluster=ClusterName("red")))
+    assert (result.reason, "'red'" in result.sentence) == (Reason.NO_NODE, True)
+
+
+def test_policies_with_nothing_in_common_say_so() -> None:
+    nodes = (node("eu-1", EU, cluster=BLUE), node("us-1", US, cluster=BLUE))
+    view = PlacementView(REGIONS, nodes, {BLUE: frozenset({US})})
+    result = refused(view, PlacementRequest(allowed_regions=frozenset({EU}), cluster=BLUE))
+    assert result.reason == Reason.NO_REGION_ALLOWED
+    assert "allowedRegions" in result.sentence and "spec.placement" in result.sentence
+
+
+def test_a_permitted_region_without_nodes_is_named() -> None:
+    nodes = (node("eu-1", EU, cluster=BLUE),)
+    view = PlacementView(REGIONS, nodes, {BLUE: frozenset({US, AP})})
+    result = refused(view, PlacementRequest(denied_regions=frozenset({AP})))
+    assert (result.reason, "; us would be" in result.sentence) == (Reason.REGION_NOT_ALLOWED, True)
 
 
 def test_room_nodes_are_sticky_even_if_more_loaded() -> None:

@@ -126,6 +126,8 @@ class Reason(StrEnum):
     RESUMED = "Resumed"
     RECONNECT_REQUIRED = "ReconnectRequired"
     SERVER_SHUTDOWN = "ServerShutdown"
+    GATEWAY_STARTING = "GatewayStarting"  # policy or nodes have not been read once yet
+    OWNER_UNREACHABLE = "OwnerUnreachable"  # the gateway that owns the room does not answer
     TOO_MANY_SESSIONS = "TooManySessions"
     RATE_LIMITED = "RateLimited"
     FRAME_MALFORMED = "FrameMalformed"

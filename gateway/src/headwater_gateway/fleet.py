@@ -6,7 +6,7 @@ import random
 
 import structlog
 from headwater_api import wellknown
-from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
+from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName, RoomId
 from headwater_planner.geo_distance import Coordinates
 from kubernetes.aio.client import ApiClient
 
@@ -24,15 +24,19 @@ class Fleet:
 
     def __init__(self, directory: RoomDirectory, defaults: RoomConfig) -> None:
         self._directory, self._defaults = directory, defaults
-        self._clusters: dict[str, dict[RegionName, Coordinates | None]] = {}
+        self._clusters: dict[ClusterName, views.ClusterView] = {}
         self.gateways: dict[str, GatewayPeer] = {}
 
     def regions(self) -> dict[RegionName, Coordinates | None]:
         """All regions of all clusters."""
         merged: dict[RegionName, Coordinates | None] = {}
         for cluster in self._clusters.values():
-            merged.update(cluster)
+            merged.update(cluster.regions)
         return merged
+
+    def allowed_regions(self) -> dict[ClusterName, frozenset[RegionName]]:
+        """Where each cluster lets participants be placed; empty: everywhere."""
+        return {name: cluster.allowed for name, cluster in self._clusters.items()}
 
     def owner_among(self, room: RoomId, myself: GatewayId) -> GatewayPeer | None:
         """Rendezvous hashing over the gateways that serve: the same answer at each. None: this one."""
@@ -65,12 +69,12 @@ class Fleet:
         self.gateways.pop(name, None)
 
     def cluster_seen(self, name: str, body: Object) -> None:
-        regions = views.cluster_regions(body)
-        if regions is not None:
-            self._clusters[name] = regions
+        cluster = views.cluster_view(body)
+        if cluster is not None:
+            self._clusters[ClusterName(name)] = cluster
 
     def cluster_gone(self, name: str) -> None:
-        self._clusters.pop(name, None)
+        self._clusters.pop(ClusterName(name), None)
 
     def meeting_seen(self, name: str, body: Object) -> None:
         config = views.meeting_config(body, self._defaults)

@@ -1,13 +1,14 @@
 """Kubernetes objects as the gateway's own terms. Pure; nothing raises for an object of odd shape."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from headwater_api.ids import GatewayId, NodeId, RegionName
+from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName
 from headwater_api.meeting import ENDED, Meeting
 from headwater_api.sfucluster import SFUCluster
-from headwater_api.wellknown import LABEL_REGION, PORT_NODE_GRPC, PORT_SIGNAL
+from headwater_api.wellknown import LABEL_CLUSTER, LABEL_REGION, PORT_NODE_GRPC, PORT_SIGNAL
 from headwater_planner.geo_distance import Coordinates
 from pydantic import ValidationError
 
@@ -33,10 +34,12 @@ def node_pod(pod: Object) -> NodePod | None:
     """The node behind an SFU Pod; None while it has no address, and once it has ended."""
     metadata, status = pod["metadata"], pod.get("status", {})
     ip = status.get("podIP", "")
-    region = metadata.get("labels", {}).get(LABEL_REGION, "")
+    labels = metadata.get("labels", {})
+    region, cluster = labels.get(LABEL_REGION, ""), labels.get(LABEL_CLUSTER, "")
     if not ip or not region or has_ended(pod):
         return None
-    return NodePod(NodeId(metadata["name"]), RegionName(region), f"{_host(ip)}:{PORT_NODE_GRPC}")
+    address = f"{_host(ip)}:{PORT_NODE_GRPC}"
+    return NodePod(NodeId(metadata["name"]), RegionName(region), address, ClusterName(cluster) or None)
 
 
 def gateway_peer(pod: Object) -> GatewayPeer | None:
@@ -48,19 +51,28 @@ def gateway_peer(pod: Object) -> GatewayPeer | None:
     return GatewayPeer(GatewayId(metadata["name"]), f"http://{_host(status['podIP'])}:{PORT_SIGNAL}")
 
 
-def cluster_regions(cluster: Object) -> dict[RegionName, Coordinates | None] | None:
-    """The regions of an SFUCluster; None for one that cannot be read."""
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What placement needs of an SFUCluster. `allowed` empty: participants may be placed in each region."""
+
+    regions: Mapping[RegionName, Coordinates | None]
+    allowed: frozenset[RegionName] = frozenset()
+
+
+def cluster_view(cluster: Object) -> ClusterView | None:
+    """The regions of an SFUCluster and its placement policy; None for one that cannot be read."""
     try:
         parsed = SFUCluster.model_validate(cluster)
     except ValidationError as error:
         log.warning("kube.cluster_unreadable", name=cluster["metadata"]["name"], reason=_first(error))
         return None
-    return {
+    regions = {
         RegionName(r.name): (
             Coordinates(r.coordinates.latitude, r.coordinates.longitude) if r.coordinates else None
         )
         for r in parsed.spec.regions
     }
+    return ClusterView(regions, frozenset(RegionName(r) for r in parsed.spec.placement.allowed_regions))
 
 
 def meeting_config(meeting: Object, defaults: RoomConfig) -> RoomConfig | None:
@@ -82,6 +94,7 @@ def meeting_config(meeting: Object, defaults: RoomConfig) -> RoomConfig | None:
         metadata=defaults.metadata,
         allowed_regions=frozenset(RegionName(r) for r in allowed),
         denied_regions=frozenset(RegionName(r) for r in denied),
+        cluster=ClusterName(spec.cluster_ref.name),
         max_spatial=spec.media.max_video_layer,
         resume_grace_s=defaults.resume_grace_s,
         move_grace_s=defaults.move_grace_s,

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
-from headwater_api.ids import NodeId, RegionName, RoomId
+from headwater_api.ids import ClusterName, NodeId, RegionName, RoomId
+from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.place import RegionView
 
@@ -23,7 +24,7 @@ from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.settings import Settings, SettingsError
 from headwater_gateway.signal.session_runner import SessionRunner
-from headwater_gateway.signal.types import ClientHello, GatewayPeer, SignalChannel
+from headwater_gateway.signal.types import ClientHello, GatewayPeer, JoinRefused, SignalChannel
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +67,10 @@ class Plane:
         self._closed = False
 
     async def admit(self, hello: ClientHello) -> None:
+        missing = self.watches.missing() if self.watches is not None else []
+        if missing:  # the room's Meeting may forbid the join
+            message = f"the gateway starts ({', '.join(missing)} not read yet): connect again"
+            raise JoinRefused(503, Reason.GATEWAY_STARTING, message)
         await self._runner.admit(hello)
 
     async def run_session(self, hello: ClientHello, channel: SignalChannel) -> None:
@@ -107,7 +112,10 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
         known = fleet_box[0].regions() if fleet_box else {}
         return tuple(RegionView(name, place) for name, place in known.items())
 
-    options = DirectoryOptions(settings.auto_create_rooms, defaults, regions)
+    def cluster_regions() -> Mapping[ClusterName, frozenset[RegionName]]:
+        return fleet_box[0].allowed_regions() if fleet_box else {}
+
+    options = DirectoryOptions(settings.auto_create_rooms, defaults, regions, cluster_regions)
     directory = RoomDirectory(settings.gateway, settings.node_token, options, ids=ids)
     fleet = Fleet(directory, defaults)
     fleet_box.append(fleet)

@@ -1,14 +1,15 @@
 """Which SFU node takes a participant. Pure: the view and the request in, one answer with its reason out.
 
 Regions are tried nearest first; within a region the room's own nodes come before the least loaded one.
-A Meeting's allowed and denied regions are never broken: no room there means a refusal.
+A Meeting's allowed and denied regions, and a cluster's allowed ones, are never broken: no room there means
+a refusal.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
-from headwater_api.ids import NodeId, RegionName
+from headwater_api.ids import ClusterName, NodeId, RegionName
 from headwater_api.reasons import Reason
 
 from headwater_planner.geo_distance import Coordinates, great_circle_km
@@ -33,6 +34,7 @@ class NodeView:
     max_connections: int
     draining: bool = False
     report_age_s: float = 0.0
+    cluster: ClusterName | None = None
 
     @property
     def utilisation(self) -> float:
@@ -42,18 +44,25 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class PlacementView:
+    """`cluster_regions`: where each SFUCluster lets participants be placed; empty or absent: everywhere."""
+
     regions: tuple[RegionView, ...]
     nodes: tuple[NodeView, ...]
+    cluster_regions: Mapping[ClusterName, frozenset[RegionName]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementRequest:
-    """`allowed_regions` empty means all. `excluded_nodes` are known to be dying, whatever they reported."""
+    """`allowed_regions` empty means all. `excluded_nodes` are known to be dying, whatever they reported.
+
+    `cluster`: only that SFUCluster's nodes; None: any.
+    """
 
     named_region: RegionName | None = None
     coordinates: Coordinates | None = None
     allowed_regions: frozenset[RegionName] = frozenset()
     denied_regions: frozenset[RegionName] = frozenset()
+    cluster: ClusterName | None = None
     room_nodes: frozenset[NodeId] = frozenset()
     excluded_nodes: frozenset[NodeId] = frozenset()
 
@@ -77,13 +86,15 @@ def place(view: PlacementView, request: PlacementRequest) -> Placement | Refusal
     alive = [n for n in view.nodes if n.node_id not in request.excluded_nodes]
     if not alive:
         return Refusal(Reason.NO_NODE, "No SFU node is known; wait for the cluster to start one.")
-    permitted = [n for n in alive if _is_permitted(n.region, request)]
+    if request.cluster is not None:
+        alive = [n for n in alive if n.cluster == request.cluster]
+        if not alive:
+            return Refusal(
+                Reason.NO_NODE, f"SFUCluster {request.cluster!r} of the room's Meeting has no node that runs."
+            )
+    permitted = [n for n in alive if is_permitted(view, request, n)]
     if not permitted:
-        seen = ", ".join(sorted({n.region for n in alive}))
-        return Refusal(
-            Reason.REGION_NOT_ALLOWED,
-            f"The room's placement policy permits none of the regions with nodes ({seen}).",
-        )
+        return _nowhere(view, request, alive)
     ranked = _rank_regions(view, request, {n.region for n in permitted})
     fresh = [n for n in permitted if n.report_age_s <= STALE_REPORT_S]
     stale = [n for n in permitted if n.report_age_s > STALE_REPORT_S]
@@ -95,10 +106,41 @@ def place(view: PlacementView, request: PlacementRequest) -> Placement | Refusal
     return Refusal(Reason.NO_CAPACITY, _describe_full(permitted))
 
 
-def _is_permitted(region: RegionName, request: PlacementRequest) -> bool:
+def is_permitted(view: PlacementView, request: PlacementRequest, node: NodeView) -> bool:
+    """Whether policy lets the node serve the room: the Meeting's cluster and regions, the cluster's own."""
+    if request.cluster is not None and node.cluster != request.cluster:
+        return False
+    offered = view.cluster_regions.get(node.cluster) if node.cluster is not None else None
+    return _is_wished(node.region, request) and (not offered or node.region in offered)
+
+
+def _is_wished(region: RegionName, request: PlacementRequest) -> bool:
     if region in request.denied_regions:
         return False
     return not request.allowed_regions or region in request.allowed_regions
+
+
+def _nowhere(view: PlacementView, request: PlacementRequest, alive: list[NodeView]) -> Refusal:
+    """Policy stands against every node: for good, or until a permitted region has one."""
+    seen = ", ".join(sorted({n.region for n in alive}))
+    clusters = {request.cluster} if request.cluster is not None else {n.cluster for n in alive}
+    offers = [view.cluster_regions.get(c, frozenset()) if c is not None else frozenset() for c in clusters]
+    left = sorted(
+        region.name
+        for region in view.regions
+        if _is_wished(region.name, request) and any(not offer or region.name in offer for offer in offers)
+    )
+    if view.regions and not left:
+        return Refusal(
+            Reason.NO_REGION_ALLOWED,
+            "The placement policies leave no region: the Meeting's spec.placement and its SFUCluster's "
+            f"spec.placement.allowedRegions have none in common (regions with nodes: {seen}).",
+        )
+    where = f"; {', '.join(left)} would be permitted but has no node" if left else ""
+    return Refusal(
+        Reason.REGION_NOT_ALLOWED,
+        f"The room's placement policy permits none of the regions with nodes ({seen}){where}.",
+    )
 
 
 def _origin(view: PlacementView, request: PlacementRequest) -> Coordinates | None:

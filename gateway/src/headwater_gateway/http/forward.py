@@ -101,9 +101,11 @@ class Forwarder:
     def _unreachable(self, admission: Admission) -> JoinRefused:
         assert admission.owner is not None
         self._metrics.forwarded.labels("unreachable").inc()
-        _log.warning("owner of the room unreachable", gateway=admission.owner.gateway)
+        _log.warning(
+            "owner of the room unreachable", reason=Reason.OWNER_UNREACHABLE, gateway=admission.owner.gateway
+        )
         return JoinRefused(
-            503, Reason.INTERNAL_ERROR, "the room's gateway cannot be reached now: connect again"
+            503, Reason.OWNER_UNREACHABLE, "the room's gateway cannot be reached now: connect again"
         )
 
 

@@ -32,7 +32,8 @@ class CommandQueue:
     """Sends in order, batches what piled up meanwhile, renews the lease when idle.
 
     `on_failed(sentence)` is called once, when the node takes no more commands: the room then treats it as
-    lost. `on_refused(command, error)` tells of a single command that the node would not carry out.
+    lost. `on_stale(sentence)` instead, when the node obeys a room of a later epoch.
+    `on_refused(command, error)` tells of a single command that the node would not carry out.
     """
 
     def __init__(
@@ -45,12 +46,13 @@ class CommandQueue:
         applier: Applier,
         on_failed: Callable[[str], None],
         on_refused: Callable[[node_pb2.Command, str], None],
+        on_stale: Callable[[str], None],
         rng: random.Random,
     ) -> None:
         self.node_id = node_id
         self._room_id, self._epoch, self._controller_id = room_id, epoch, controller_id
         self._applier = applier
-        self._on_failed, self._on_refused = on_failed, on_refused
+        self._on_failed, self._on_refused, self._on_stale = on_failed, on_refused, on_stale
         self._rng = rng
         self._pending: deque[node_pb2.Command] = deque()
         self._wake = asyncio.Event()
@@ -64,7 +66,7 @@ class CommandQueue:
         self._pending.extend(commands)
         self._wake.set()
         if len(self._pending) > MAX_PENDING:
-            self._fail(f"more than {MAX_PENDING} commands are waiting")
+            self._fail(f"more than {MAX_PENDING} commands are waiting", self._on_failed)
 
     def close(self) -> None:
         """Send what is queued, then end."""
@@ -114,10 +116,12 @@ class CommandQueue:
             try:
                 response = await self._applier.apply(request, APPLY_DEADLINE_S)
             except grpc.aio.AioRpcError as error:
-                final = attempt == ATTEMPTS or error.code() == grpc.StatusCode.FAILED_PRECONDITION
-                if final and not self._failed:
-                    self._fail(f"{error.code().name}: {error.details()}")
-                if final or self._failed:
+                if self._failed:
+                    return
+                stale = error.code() == grpc.StatusCode.FAILED_PRECONDITION
+                if stale or attempt == ATTEMPTS:
+                    tell = self._on_stale if stale else self._on_failed
+                    self._fail(f"{error.code().name}: {error.details()}", tell)
                     return
                 await asyncio.sleep(0.1 * attempt * (0.5 + self._rng.random()))
             else:
@@ -129,9 +133,9 @@ class CommandQueue:
             if result.error:
                 self._on_refused(command, result.error)
 
-    def _fail(self, sentence: str) -> None:
+    def _fail(self, sentence: str, tell: Callable[[str], None]) -> None:
         self._failed = True
         self._pending.clear()
         self._wake.set()
         log.warning("node.commands_failed", node=self.node_id, room=self._room_id, reason=sentence)
-        self._on_failed(sentence)
+        tell(sentence)

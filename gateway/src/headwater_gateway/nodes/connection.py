@@ -95,7 +95,7 @@ class NodeConnection:
             return None
         now = self._clock()
         age = float("inf") if self._suspicion else now - self._heard_at
-        return node_view(self.facts, self.report, age, self._promises, now)
+        return node_view(self.facts, self.report, age, self._promises, now, cluster=self.pod.cluster)
 
     async def apply(self, request: node_pb2.ApplyRequest, deadline_s: float) -> node_pb2.ApplyResponse:
         """Send commands. Raises grpc.aio.AioRpcError."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headwater_api.ids import NodeId, RegionName
+from headwater_api.ids import ClusterName, NodeId, RegionName
 from headwater_api.nodev1 import node_pb2
 from headwater_planner.place import CONNECTIONS_PER_PARTICIPANT, NodeView
 
@@ -19,6 +19,7 @@ class NodePod:
     node_id: NodeId
     region: RegionName
     address: str  # ip:port
+    cluster: ClusterName | None = None  # its SFUCluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ def node_view(
     report_age_s: float,
     promises: Sequence[float],
     now: float,
+    *,
+    cluster: ClusterName | None = None,
 ) -> NodeView:
     """The planner's view: the last report plus the joins promised since (monotonic seconds)."""
     fresh = sum(1 for at in promises if now - at <= PROMISE_LIFETIME_S)
@@ -68,6 +71,7 @@ def node_view(
         max_connections=limit,
         draining=bool(report is not None and report.draining),
         report_age_s=report_age_s,
+        cluster=cluster,
     )
 
 

@@ -95,8 +95,10 @@ class NodePool:
         node_id: NodeId,
         room_id: RoomId,
         epoch: int,
+        *,
         on_failed: Callable[[str], None],
         on_refused: Callable[[node_pb2.Command, str], None],
+        on_stale: Callable[[str], None],
     ) -> CommandQueue:
         """A room's commands to a node. KeyError if the node is not known."""
         queue = CommandQueue(
@@ -107,6 +109,7 @@ class NodePool:
             applier=self._nodes[node_id],
             on_failed=on_failed,
             on_refused=on_refused,
+            on_stale=on_stale,
             rng=self._rng,
         )
         task = asyncio.create_task(queue.run(), name=f"commands {room_id} {node_id}", context=Context())

@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
-from headwater_api.ids import LinkId, NodeId, ParticipantSid, RegionName
+from headwater_api.ids import LinkId, NodeId, ParticipantSid
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
-from headwater_planner.place import Placement, PlacementRequest, PlacementView, Refusal, RegionView, place
 from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import effects, events, links, roster, tracks
-from headwater_gateway.room.model import NOWHERE, JoinRequest, RoomConfig, transport_owner
+from headwater_gateway.room.model import JoinRequest, transport_owner
+from headwater_gateway.room.policy import FailedNodes, View, check_join, choose_node, nodes_to_leave
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.state import RoomState
@@ -39,14 +39,15 @@ class RoomActor:
         pool: NodePool,
         *,
         epoch: int,
-        regions: Callable[[], tuple[RegionView, ...]],
+        view: View,
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
     ) -> None:
         self._state = state
         self._pool = pool
         self._epoch = epoch
-        self._regions = regions
+        self._view = view
+        self._failed = FailedNodes()
         self._clock, self._unix_ms = clock, unix_ms
         self._mailbox: asyncio.Queue[tuple[ParticipantSid | None, Job]] = asyncio.Queue(MAILBOX)
         self._ports: dict[ParticipantSid, ClientPort] = {}
@@ -195,11 +196,13 @@ class RoomActor:
 
     def _run_due(self, now: float) -> None:
         run_due(self._state, now)
-        draining = frozenset(v.node_id for v in self._pool.views() if v.draining) & self._state.nodes.keys()
-        if draining and now >= self._next_move and isinstance(self._place(NOWHERE), Placement):
-            self._next_move = now + 1.0
-            moved = roster.leave_draining(self._state, draining, now)
-            self._log.info("room.drained", nodes=sorted(draining), participants=moved)
+        if now < self._next_move or not self._state.nodes:
+            return
+        self._next_move = now + 1.0
+        unfit = nodes_to_leave(self._view(), self._state.config, frozenset(self._state.nodes))
+        moved = roster.leave_nodes(self._state, unfit, now) if unfit else []
+        if moved:
+            self._log.info("room.nodes_left", nodes=sorted(unfit), participants=moved)
 
     def _guard(self, blame: ParticipantSid | None, job: Job) -> None:
         try:
@@ -236,10 +239,8 @@ class RoomActor:
     def _join(self, request: JoinRequest, port: ClientPort, now: float) -> Joined:
         state = self._state
         check_join(state, request)
-        answer = self._place(request.region)
-        if isinstance(answer, Refusal):
-            self._log.warning("join.refused", identity=request.identity, reason=answer.reason)
-            raise JoinRefusal(Reason.NO_CAPACITY, answer.sentence)
+        nodes, failed = frozenset(state.nodes), self._failed.at(now)
+        answer = choose_node(self._view(), state.config, request.region, nodes, failed)
         facts = self._pool.facts(answer.node_id)
         if facts is None:
             raise JoinRefusal(Reason.NO_CAPACITY, "the chosen node has just gone; try again")
@@ -262,18 +263,6 @@ class RoomActor:
             server_region=answer.region,
         )
         return Joined(participant.sid, facts, response)
-
-    def _place(self, region: RegionName) -> Placement | Refusal:
-        config = self._state.config
-        return place(
-            PlacementView(self._regions(), self._pool.views()),
-            PlacementRequest(
-                named_region=region or None,
-                allowed_regions=config.allowed_regions,
-                denied_regions=config.denied_regions,
-                room_nodes=frozenset(self._state.nodes),
-            ),
-        )
 
     def _resume(self, sid: ParticipantSid, answer: "asyncio.Future[int | None]") -> None:
         participant = self._state.participants.get(sid)
@@ -302,9 +291,15 @@ class RoomActor:
             self._log.info("room.node_event", node=node_id, remark=remark)
 
     def _on_lost(self, node_id: NodeId, why: str, now: float) -> None:
+        self._failed.note(node_id, now)
         moved = roster.lose_node(self._state, node_id, why, now)
         if moved:
             self._log.warning("room.node_lost", node=node_id, reason=why, participants=moved)
+
+    def _on_superseded(self, why: str) -> None:
+        """A node serves a later room of that name: the clients are to find the gateway that has it."""
+        self._log.warning("room.superseded", reason=Reason.STALE_EPOCH, why=why)
+        self.end(models.DisconnectReason.MIGRATION, "another gateway has the room", comes_back=True)
 
     def _on_refused(self, node_id: NodeId, command: node_pb2.Command, error: str) -> None:
         kind = command.WhichOneof("command")
@@ -315,6 +310,7 @@ class RoomActor:
         elif kind == "create_transport":
             sid = transport_owner(command.create_transport.transport_id)
             why = f"its node refused it: {error}"
+            self._failed.note(node_id, self._clock())
             self.inform(lambda state, now: roster.send_away(state, sid, why, now))
 
     # -- effects ---------------------------------------------------------------------------------
@@ -352,6 +348,7 @@ class RoomActor:
                     self._epoch,
                     on_failed=lambda why: self.node_lost(node_id, why),
                     on_refused=lambda command, error: self._on_refused(node_id, command, error),
+                    on_stale=self._on_superseded,
                 )
             except KeyError:
                 self.node_lost(node_id, "its Pod is gone")
@@ -367,23 +364,3 @@ class RoomActor:
             queue.abandon()
         else:
             queue.close()
-
-
-def check_policy(config: RoomConfig, *, returning: bool = False) -> None:
-    """What a room's policy says of anybody. JoinRefusal."""
-    if config.has_ended and not returning:
-        raise JoinRefusal(Reason.MEETING_ENDED, "the meeting has ended")
-    if config.locked and not returning:
-        raise JoinRefusal(Reason.ROOM_LOCKED, "the room is locked")
-
-
-def check_join(state: RoomState, request: JoinRequest) -> None:
-    """The room's own policy. JoinRefusal names what stands against it."""
-    config = state.config
-    if state.ended:
-        raise JoinRefusal(Reason.ROOM_CLOSED, f"the room has ended: {state.ended}")
-    returning = state.of_identity(request.identity) is not None
-    check_policy(config, returning=returning)
-    limit = config.max_participants
-    if limit and not returning and len(state.visible()) >= limit and not request.permission.hidden:
-        raise JoinRefusal(Reason.ROOM_FULL, f"the room has its {limit} participants")

@@ -2,23 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from headwater_api.ids import GatewayId, NodeId, RoomId
+from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
-from headwater_planner.place import PlacementRequest, PlacementView, Refusal, RegionView, place
+from headwater_planner.place import PlacementView, RegionView
 from livekit.protocol import models
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
-from headwater_gateway.room.actor import RoomActor, check_join, check_policy
+from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
+from headwater_gateway.room.policy import check_join, check_policy, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
 from headwater_gateway.room.state import RoomState
 
@@ -33,13 +34,22 @@ def no_regions() -> tuple[RegionView, ...]:
     return ()
 
 
+def no_limits() -> Mapping[ClusterName, frozenset[RegionName]]:
+    """No SFUCluster keeps participants out of a region."""
+    return {}
+
+
 @dataclass(slots=True)
 class DirectoryOptions:
-    """What the gateway allows. `regions` gives the fleet's regions with their coordinates."""
+    """What the gateway allows. `regions` gives the fleet's regions with their coordinates.
+
+    `cluster_regions`: where each SFUCluster lets participants be placed; empty means everywhere.
+    """
 
     auto_create: bool = True
     defaults: RoomConfig = field(default_factory=RoomConfig)
     regions: Callable[[], tuple[RegionView, ...]] = no_regions
+    cluster_regions: Callable[[], Mapping[ClusterName, frozenset[RegionName]]] = no_limits
 
 
 class RoomDirectory:
@@ -75,10 +85,12 @@ class RoomDirectory:
         else:
             config = self._config_of(room_id)
             check_policy(config)
-        wish = PlacementRequest(allowed_regions=config.allowed_regions, denied_regions=config.denied_regions)
-        answer = place(PlacementView(self._options.regions(), self.pool.views()), wish)
-        if isinstance(answer, Refusal):
-            raise JoinRefusal(Reason.NO_CAPACITY, answer.sentence)
+            self._check_room_left()
+        choose_node(self._view(), config)
+
+    def _view(self) -> PlacementView:
+        options = self._options
+        return PlacementView(options.regions(), self.pool.views(), options.cluster_regions())
 
     async def join(self, room_id: RoomId, request: JoinRequest, port: ClientPort) -> tuple[RoomActor, Joined]:
         """Join, making the room if need be. JoinRefusal, TimeoutError."""
@@ -112,17 +124,21 @@ class RoomDirectory:
             )
         if not self._options.auto_create:
             raise JoinRefusal(
-                Reason.ROOM_NOT_FOUND, f"no Meeting is called {room_id!r} and ad-hoc rooms are off"
+                Reason.ROOM_NOT_FOUND,
+                f"requested room does not exist: no Meeting is called {room_id!r} and ad-hoc rooms are off",
             )
         return self._options.defaults
+
+    def _check_room_left(self) -> None:
+        if len(self._rooms) >= MAX_ROOMS:
+            raise JoinRefusal(Reason.RATE_LIMITED, "this gateway has all the rooms that it can keep")
 
     def _open(self, room_id: RoomId) -> RoomActor:
         known = self._rooms.get(room_id)
         if known is not None and not known.state.ended:
             return known
         config = self._config_of(room_id)
-        if len(self._rooms) >= MAX_ROOMS:
-            raise JoinRefusal(Reason.RATE_LIMITED, "this gateway has all the rooms that it can keep")
+        self._check_room_left()
         unix_ms = self._unix_ms()
         state = RoomState(
             room_id=room_id,
@@ -137,7 +153,7 @@ class RoomDirectory:
             self.pool,
             # Later rooms of the same name, of this gateway or its successor, have a higher epoch.
             epoch=unix_ms,
-            regions=self._options.regions,
+            view=self._view,
             clock=self._clock,
             unix_ms=self._unix_ms,
         )

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RegionName, TrackSid, TransportId
+from headwater_api.ids import (
+    ClusterName,
+    NodeId,
+    ParticipantIdentity,
+    ParticipantSid,
+    RegionName,
+    TrackSid,
+    TransportId,
+)
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models
 
@@ -54,6 +62,7 @@ class RoomConfig:
     metadata: str = ""
     allowed_regions: frozenset[RegionName] = frozenset()
     denied_regions: frozenset[RegionName] = frozenset()
+    cluster: ClusterName | None = None  # only its nodes; None: any
     max_spatial: int = HIGHEST_SPATIAL
     resume_grace_s: float = 10.0  # media of a client that lost its WebSocket is kept that long
     move_grace_s: float = 20.0  # so long the roster keeps a participant whose node died

@@ -138,11 +138,11 @@ def send_away(room: RoomState, sid: ParticipantSid, why: str, now: float) -> Non
     sync_cascade(room)
 
 
-def leave_draining(room: RoomState, draining: frozenset[NodeId], now: float) -> list[ParticipantSid]:
-    """Move a few participants off nodes that drain. Their sids."""
-    here = [p.sid for p in room.participants.values() if p.node_id in draining and p.moving_at is None]
+def leave_nodes(room: RoomState, unfit: frozenset[NodeId], now: float) -> list[ParticipantSid]:
+    """Move a few participants off nodes that drain or that policy permits no more. Their sids."""
+    here = [p.sid for p in room.participants.values() if p.node_id in unfit and p.moving_at is None]
     for sid in here[:MOVES_AT_ONCE]:
-        send_away(room, sid, "its node drains", now)
+        send_away(room, sid, "its node drains or is permitted no more", now)
     return here[:MOVES_AT_ONCE]
 
 

@@ -39,6 +39,9 @@ STATUS_OF: Final = {
     Reason.ROOM_FULL: 503,
     Reason.ROOM_CLOSED: 404,
     Reason.NO_CAPACITY: 503,
+    Reason.NO_NODE: 503,
+    Reason.REGION_NOT_ALLOWED: 503,  # a permitted region may get a node
+    Reason.NO_REGION_ALLOWED: 403,
     Reason.RATE_LIMITED: 503,
 }
 

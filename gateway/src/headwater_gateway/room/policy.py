@@ -1,0 +1,96 @@
+"""What a room's policy says of joins and of nodes. Decisions only."""
+
+from collections.abc import Callable
+from typing import Final
+
+from headwater_api.ids import NodeId, RegionName
+from headwater_api.reasons import Reason
+from headwater_planner.place import Placement, PlacementRequest, PlacementView, Refusal, is_permitted, place
+
+from headwater_gateway.room.model import NOWHERE, JoinRequest, RoomConfig
+from headwater_gateway.room.ports import JoinRefusal
+from headwater_gateway.room.state import RoomState
+
+AVOID_S: Final = 10.0
+
+View = Callable[[], PlacementView]
+
+
+def check_policy(config: RoomConfig, *, returning: bool = False) -> None:
+    """What a room's policy says of anybody. JoinRefusal."""
+    if config.has_ended and not returning:
+        raise JoinRefusal(Reason.MEETING_ENDED, "the meeting has ended")
+    if config.locked and not returning:
+        raise JoinRefusal(Reason.ROOM_LOCKED, "the room is locked")
+
+
+def check_join(state: RoomState, request: JoinRequest) -> None:
+    """The room's own policy. JoinRefusal names what stands against it."""
+    config = state.config
+    if state.ended:
+        raise JoinRefusal(Reason.ROOM_CLOSED, f"the room has ended: {state.ended}")
+    returning = state.of_identity(request.identity) is not None
+    check_policy(config, returning=returning)
+    limit = config.max_participants
+    if limit and not returning and len(state.visible()) >= limit and not request.permission.hidden:
+        raise JoinRefusal(Reason.ROOM_FULL, f"the room has its {limit} participants")
+
+
+class FailedNodes:
+    """Nodes that did not serve the room lately though they look well: they are tried last for a while."""
+
+    def __init__(self) -> None:
+        self._until: dict[NodeId, float] = {}
+
+    def note(self, node_id: NodeId, now: float) -> None:
+        """It has failed now (monotonic seconds)."""
+        self._until[node_id] = now + AVOID_S
+
+    def at(self, now: float) -> frozenset[NodeId]:
+        """Those to be avoided; what has lapsed is forgotten."""
+        self._until = {node: until for node, until in self._until.items() if until > now}
+        return frozenset(self._until)
+
+
+def choose_node(
+    view: PlacementView,
+    config: RoomConfig,
+    region: RegionName = NOWHERE,
+    room_nodes: frozenset[NodeId] = frozenset(),
+    failed: frozenset[NodeId] = frozenset(),
+) -> Placement:
+    """The node for one participant. JoinRefusal with the planner's reason and sentence: there is none."""
+    answer = place(view, _request(config, region, room_nodes, failed))
+    if isinstance(answer, Refusal) and failed:
+        answer = place(view, _request(config, region, room_nodes, frozenset()))
+    if isinstance(answer, Refusal):
+        raise JoinRefusal(answer.reason, answer.sentence)
+    return answer
+
+
+def nodes_to_leave(
+    view: PlacementView, config: RoomConfig, room_nodes: frozenset[NodeId]
+) -> frozenset[NodeId]:
+    """Nodes of the room that drain or that policy permits no more; none while there is no other."""
+    request = _request(config, NOWHERE, frozenset(), frozenset())
+    unfit = frozenset(
+        node.node_id
+        for node in view.nodes
+        if node.node_id in room_nodes and (node.draining or not is_permitted(view, request, node))
+    )
+    if unfit and isinstance(place(view, request), Refusal):
+        return frozenset()
+    return unfit
+
+
+def _request(
+    config: RoomConfig, region: RegionName, room_nodes: frozenset[NodeId], excluded: frozenset[NodeId]
+) -> PlacementRequest:
+    return PlacementRequest(
+        named_region=region or None,
+        allowed_regions=config.allowed_regions,
+        denied_regions=config.denied_regions,
+        cluster=config.cluster,
+        room_nodes=room_nodes,
+        excluded_nodes=excluded,
+    )
