@@ -2,7 +2,9 @@
 //!
 //! The node's media thread runs on core 0, the clients on core 1, over loopback. CPU is the media thread's,
 //! user and kernel, in which the kernel's receive path of loopback is included. Latency is from the
-//! publisher's send to the subscriber's socket, by the kernel's clock. Figures are printed, never judged.
+//! publisher's send to the subscriber's socket, by the kernel's clock. The floor is what the kernel takes for
+//! the same bytes to the same sockets, `k` datagrams to each at a time (`sendmmsg`, `UDP_SEGMENT`), without
+//! encryption or anything else of an SFU. Figures are printed, never judged.
 
 mod client;
 mod floor;
@@ -12,7 +14,7 @@ mod sys;
 use client::Identity;
 use headwater_engine::api::Kind;
 use scenario::{Load, Outcome, Room};
-use std::{process::ExitCode, time::Duration};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 /// A rate counts as carried up to this loss.
 const KNEE_LOSS: f64 = 0.001;
@@ -26,6 +28,7 @@ const LOADS: [Load; 4] = [
         pps: 300,
         burst: 10,
         kind: Kind::Video,
+        relay: false,
     },
     Load {
         name: "1 -> 50, 1200 B, 300 pps, evenly spaced",
@@ -35,6 +38,7 @@ const LOADS: [Load; 4] = [
         pps: 300,
         burst: 1,
         kind: Kind::Video,
+        relay: false,
     },
     Load {
         name: "10 -> 10, 1100 B, 150 pps, frames of 5",
@@ -44,6 +48,7 @@ const LOADS: [Load; 4] = [
         pps: 150,
         burst: 5,
         kind: Kind::Video,
+        relay: false,
     },
     Load {
         name: "audio 5 -> 100, 92 B, 50 pps",
@@ -53,8 +58,20 @@ const LOADS: [Load; 4] = [
         pps: 50,
         burst: 1,
         kind: Kind::Audio,
+        relay: false,
     },
 ];
+
+const RELAY: Load = Load {
+    name: "relay link, 10 tracks, 1200 B, 300 pps, frames of 10",
+    publishers: 10,
+    subscribers: 1,
+    bytes: 1200,
+    pps: 300,
+    burst: 10,
+    kind: Kind::Video,
+    relay: true,
+};
 
 fn main() -> ExitCode {
     match run() {
@@ -95,13 +112,14 @@ fn run() -> Result<(), String> {
         eprintln!("one core only: node and clients share it, latency and loss mean little");
     }
     let identity = Identity::new()?;
-    header();
+    header()?;
     for load in LOADS {
         let mut room = Room::open(load, &identity, cores)?;
+        room.subscribe()?;
         let outcome = room.run(load.pps, time)?;
         let segments = usize::try_from(load.burst).unwrap_or(1);
         let floor = floor::measure(&mut room, load.bytes, segments, cores)?;
-        print(load.name, &outcome, floor, segments);
+        print(load.name, &outcome, floor, segments)?;
         if outcome.received == 0 || outcome.damaged > 0 {
             return Err(format!(
                 "{}: {} packets, {} damaged; {}",
@@ -112,7 +130,21 @@ fn run() -> Result<(), String> {
             saturate(&mut room, load, time / 3, floor)?;
         }
     }
-    Ok(())
+    relay(&identity, cores, time)
+}
+
+/// What the link adds at the sending node: CPU with a subscriber behind it, less the CPU of ingress alone.
+fn relay(identity: &Identity, cores: usize, time: Duration) -> Result<(), String> {
+    let mut room = Room::open(RELAY, identity, cores)?;
+    let ingress = room.run(RELAY.pps, time)?;
+    room.subscribe()?;
+    let mut both = room.run(RELAY.pps, time)?;
+    let segments = usize::try_from(RELAY.burst).unwrap_or(1);
+    let floor = floor::measure(&mut room, RELAY.bytes, segments, cores)?;
+    print("  the same, ingress included", &both, floor, segments)?;
+    let share = both.published as f64 / ingress.published.max(1) as f64;
+    both.cpu = both.cpu.saturating_sub(ingress.cpu.mul_f64(share));
+    print(RELAY.name, &both, floor, segments)
 }
 
 /// Doubles the rate until packets are lost; prints the last rate that was carried and the one that was not.
@@ -122,7 +154,7 @@ fn saturate(room: &mut Room, load: Load, time: Duration, floor: f64) -> Result<(
         let outcome = room.run(pps, time)?;
         let lost = outcome.loss() > KNEE_LOSS;
         let name = format!("  same at {pps} pps{}", if lost { " (beyond the knee)" } else { "" });
-        print(&name, &outcome, floor, usize::try_from(load.burst).unwrap_or(1));
+        print(&name, &outcome, floor, usize::try_from(load.burst).unwrap_or(1))?;
         if lost {
             return Ok(());
         }
@@ -131,9 +163,14 @@ fn saturate(room: &mut Room, load: Load, time: Duration, floor: f64) -> Result<(
     Ok(())
 }
 
-fn header() {
-    println!(
-        "{:<42} {:>9} {:>9} {:>7} {:>7} {:>8} {:>8} {:>6} {:>8} {:>8} {:>8} {:>7} {:>6}",
+/// One line; an error when nobody reads on.
+fn line(text: &str) -> Result<(), String> {
+    writeln!(std::io::stdout(), "{text}").map_err(|e| format!("output: {e}"))
+}
+
+fn header() -> Result<(), String> {
+    line(&format!(
+        "{:<54} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7} {:>6} {:>3} {:>6} {:>8} {:>8} cipher",
         "load",
         "sent",
         "received",
@@ -142,17 +179,16 @@ fn header() {
         "us/pkt",
         "kernel",
         "floor",
-        "(floor k)",
+        "k",
         "ratio",
         "p50 us",
-        "p99 us",
-        "cipher"
-    );
+        "p99 us"
+    ))
 }
 
-fn print(name: &str, o: &Outcome, floor: f64, segments: usize) {
-    println!(
-        "{name:<42} {:>9} {:>9} {:>7.3} {:>7.1} {:>8.2} {:>7.0}% {floor:>6.2} {segments:>8} {:>8.2} {:>8.0} {:>8.0} {}",
+fn print(name: &str, o: &Outcome, floor: f64, segments: usize) -> Result<(), String> {
+    line(&format!(
+        "{name:<54} {:>8} {:>8} {:>7.3} {:>7.1} {:>7.2} {:>6.0}% {floor:>6.2} {segments:>3} {:>6.2} {:>8.0} {:>8.0} {}",
         o.expected,
         o.received,
         o.loss() * 100.0,
@@ -163,5 +199,5 @@ fn print(name: &str, o: &Outcome, floor: f64, segments: usize) {
         o.percentile(0.5),
         o.percentile(0.99),
         o.profile.trim_start_matches("SRTP_"),
-    );
+    ))
 }

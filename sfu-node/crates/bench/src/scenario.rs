@@ -5,7 +5,7 @@ use crate::{
     sys,
 };
 use headwater_engine::api::{
-    Apply, Codec, CodecMap, Command, CreateTransport, Extension, ExtensionMap, Id, Kind, Layer,
+    Apply, Codec, CodecMap, Command, CreateTransport, Extension, ExtensionMap, Id, Kind, Layer, OpenRelay,
     ReceiveSection, SendSection,
 };
 use headwater_net::Handle;
@@ -39,6 +39,8 @@ pub struct Load {
     /// Packets of a frame, sent together.
     pub burst: u32,
     pub kind: Kind,
+    /// The subscribers are on a second node, behind a relay link.
+    pub relay: bool,
 }
 
 /// What came of it.
@@ -77,6 +79,8 @@ impl Outcome {
 /// A node with a room full of connected clients.
 pub struct Room {
     node: Handle,
+    /// The subscribers' node, when it is another one.
+    far: Option<Handle>,
     server: SocketAddr,
     load: Load,
     publishers: Vec<Publisher>,
@@ -94,28 +98,30 @@ struct Publisher {
 }
 
 impl Room {
-    /// Starts a node on core 0, moves this thread to core 1, and connects everybody.
+    /// Starts a node on core 0, moves this thread to core 1 (and starts a second node there), and connects
+    /// everybody. Nobody is subscribed yet.
     pub fn open(load: Load, identity: &Identity, cores: usize) -> Result<Self, String> {
-        if cores > 1 {
-            sys::pin(0);
-        }
-        let node = Handle::start(&[([127, 0, 0, 1], 0).into()], 10_000, 7).map_err(|e| e.to_string())?;
-        if cores > 1 {
-            sys::pin(1);
-        }
-        let server = *node.addresses().first().ok_or("the node has no address")?;
-        let media = sys::Thread::named("media").ok_or("the node has no thread named media")?;
-        let names = |role: &str, n: usize| (0..n).map(|i| format!("{role}{i}")).collect::<Vec<_>>();
+        let pin = |core| cores > 1 && sys::pin(core);
+        pin(0);
+        let node = start()?;
+        let media = sys::Thread::newest("media").ok_or("the node has no thread named media")?;
+        pin(1);
+        let far = if load.relay { Some(start()?) } else { None };
+        let server = address(&node)?;
+        let edge = far.as_ref().unwrap_or(&node);
         let (publishers, subscribers) = (names("pub", load.publishers), names("sub", load.subscribers));
-        apply(&node, publishers.iter().chain(&subscribers).map(|n| create(n, identity)).collect())?;
-        let connect = |name: &String| Client::connect(server, &credentials(name), identity);
-        let mut room = Self {
+        apply(&node, publishers.iter().map(|n| create(n, identity)).collect())?;
+        apply(edge, subscribers.iter().map(|n| create(n, identity)).collect())?;
+        let connect = |to, name: &String| Client::connect(to, &credentials(name), identity);
+        let edge_address = address(edge)?;
+        let room = Self {
             publishers: publishers
                 .iter()
-                .map(|n| Ok(Publisher { client: connect(n)?, index: 0, timestamp: 0, packets: 0 }))
+                .map(|n| Ok(Publisher { client: connect(server, n)?, index: 0, timestamp: 0, packets: 0 }))
                 .collect::<Result<_, String>>()?,
-            subscribers: subscribers.iter().map(connect).collect::<Result<_, _>>()?,
+            subscribers: subscribers.iter().map(|n| connect(edge_address, n)).collect::<Result<_, _>>()?,
             node,
+            far,
             server,
             load,
             media,
@@ -127,13 +133,44 @@ impl Room {
             sections: vec![receive_section(&load, i)],
         });
         apply(&room.node, receive.collect())?;
-        let send = subscribers.iter().map(|n| Command::ConfigureSend {
-            transport_id: id(n),
+        room.link()?;
+        Ok(room)
+    }
+
+    /// Opens the link between the two nodes, if there are two.
+    fn link(&self) -> Result<(), String> {
+        let Some(far) = &self.far else { return Ok(()) };
+        let keys = [[0x11; 32], [0x22; 32]];
+        let end = |peer: &Handle, tx: usize| -> Result<Command, String> {
+            Ok(Command::OpenRelay(OpenRelay {
+                link_id: id("link"),
+                peer_node_id: "peer".into(),
+                peer_address: address(peer)?,
+                tx_key: keys[tx],
+                rx_key: keys[1 - tx],
+                link_token: 77,
+            }))
+        };
+        apply(&self.node, vec![end(far, 0)?])?;
+        let tracks = (0..self.load.publishers).map(|i| Command::AddRemoteTrack {
+            track_id: id(&format!("track{i}")),
+            kind: self.load.kind,
+            link_id: id("link"),
+            layers: receive_section(&self.load, i).layers,
+        });
+        apply(far, std::iter::once(end(&self.node, 1)?).chain(tracks).collect())
+    }
+
+    /// Subscribes everybody to everything.
+    pub fn subscribe(&mut self) -> Result<(), String> {
+        let load = self.load;
+        let send = names("sub", load.subscribers).into_iter().map(|n| Command::ConfigureSend {
+            transport_id: id(&n),
             sections: (0..load.publishers).map(|i| send_section(&load, i)).collect(),
         });
-        apply(&room.node, send.collect())?;
-        room.drain(DRAIN_FOR, &mut Outcome::default());
-        Ok(room)
+        apply(self.far.as_ref().unwrap_or(&self.node), send.collect())?;
+        self.drain(DRAIN_FOR, &mut Outcome::default());
+        Ok(())
     }
 
     /// Addresses of the subscribers' sockets, for the kernel floor.
@@ -199,7 +236,9 @@ impl Room {
         self.publishers.iter_mut().for_each(|p| p.client.keep_alive());
         self.subscribers.iter_mut().for_each(Client::keep_alive);
         // Events would fill up otherwise.
-        while !self.node.drain(1024).is_empty() {}
+        for node in std::iter::once(&self.node).chain(&self.far) {
+            while !node.drain(1024).is_empty() {}
+        }
     }
 
     /// One frame of one publisher; returns its packets.
@@ -298,6 +337,18 @@ impl Publisher {
     }
 }
 
+fn start() -> Result<Handle, String> {
+    Handle::start(&[([127, 0, 0, 1], 0).into()], 10_000, 7).map_err(|e| e.to_string())
+}
+
+fn address(node: &Handle) -> Result<SocketAddr, String> {
+    node.addresses().first().copied().ok_or_else(|| "the node has no address".into())
+}
+
+fn names(role: &str, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{role}{i}")).collect()
+}
+
 fn id(name: &str) -> Id {
     Id::from(name)
 }
@@ -383,4 +434,40 @@ fn apply(node: &Handle, commands: Vec<Command>) -> Result<(), String> {
     let results =
         node.apply(request).map_err(|e| e.to_string())?.map_err(|e| format!("stale epoch: {e:?}"))?;
     results.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything that is published arrives intact: ICE, DTLS, SRTP, forwarding and, if asked, a relay link.
+    fn arrives(relay: bool) {
+        let load = Load {
+            name: "test",
+            publishers: 2,
+            subscribers: 3,
+            bytes: 600,
+            pps: 200,
+            burst: 4,
+            kind: Kind::Video,
+            relay,
+        };
+        let identity = Identity::new().unwrap();
+        let mut room = Room::open(load, &identity, 1).unwrap();
+        room.subscribe().unwrap();
+        let outcome = room.run(load.pps, Duration::from_millis(1500)).unwrap();
+        assert!(outcome.published > 100, "{outcome:?}");
+        assert_eq!((outcome.received, outcome.damaged), (outcome.expected, 0), "{}", outcome.drops);
+        assert!(!outcome.latency_us.is_empty());
+    }
+
+    #[test]
+    fn everything_arrives_from_one_node() {
+        arrives(false);
+    }
+
+    #[test]
+    fn everything_arrives_over_a_relay_link() {
+        arrives(true);
+    }
 }

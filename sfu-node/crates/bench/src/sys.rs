@@ -52,15 +52,18 @@ pub fn wall_ns() -> i64 {
 pub struct Thread(i32);
 
 impl Thread {
-    /// The first thread with this name.
-    pub fn named(name: &str) -> Option<Self> {
-        for entry in fs::read_dir("/proc/self/task").ok()?.flatten() {
-            let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            if comm.trim() == name {
-                return entry.file_name().to_str()?.parse().ok().map(Self);
-            }
-        }
-        None
+    /// The newest thread with this name.
+    pub fn newest(name: &str) -> Option<Self> {
+        let is_named = |entry: &fs::DirEntry| {
+            fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        fs::read_dir("/proc/self/task")
+            .ok()?
+            .flatten()
+            .filter(is_named)
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .max()
+            .map(Self)
     }
 
     /// CPU time, user and kernel.
