@@ -139,15 +139,15 @@ func (p *processes) stopAll() {
 			middle = append(middle, c)
 		}
 	}
-	for _, group := range [][]*child{nodes, middle, store} {
-		stop(group)
-	}
+	stop(nodes, syscall.SIGTERM)
+	stop(middle, syscall.SIGKILL) // they keep nothing, and the API server's own way out takes seconds
+	stop(store, syscall.SIGTERM)
 	reapOrphans()
 }
 
-func stop(group []*child) {
+func stop(group []*child, first syscall.Signal) {
 	for _, c := range group {
-		_ = c.cmd.Process.Signal(syscall.SIGTERM)
+		_ = c.cmd.Process.Signal(first)
 		_ = c.cmd.Process.Signal(syscall.SIGCONT) // a stopped process ends as well
 	}
 	deadline := time.After(stopTimeout)
