@@ -18,8 +18,9 @@ from headwater_sandbox.demo.tone import frequency, tone_block, tone_heard
 from headwater_sandbox.demo.watermark import Mark, Painter, read_mark
 
 SEND_RATE: Final = 48_000
-HEAR_RATE: Final = 16_000
+HEAR_RATE: Final = 8_000
 BLOCK_MS: Final = 100
+HEAR_BLOCK_MS: Final = 200
 CONNECT_DEADLINE_S: Final = 20.0
 # Retries of a whole join, with full jitter between zero and these.
 BACKOFF_FIRST_S: Final = 0.5
@@ -216,7 +217,7 @@ async def _listen_to(track: rtc.RemoteAudioTrack, name: str, pair: PairRecorder)
     source = _AUDIO_NAME.fullmatch(name)
     hz = frequency(int(source[1])) if source else 0.0
     stream = rtc.AudioStream(
-        track, sample_rate=HEAR_RATE, num_channels=1, frame_size_ms=BLOCK_MS, capacity=20
+        track, sample_rate=HEAR_RATE, num_channels=1, frame_size_ms=HEAR_BLOCK_MS, capacity=20
     )
     try:
         async for event in stream:

@@ -1,5 +1,6 @@
 """A tone of its own for each source, and its detection (Goertzel's algorithm)."""
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -30,14 +31,20 @@ def tone_block(hz: float, rate: int, start: int, count: int) -> NDArray[np.int16
 
 def tone_share(samples: NDArray[np.int16], hz: float, rate: int) -> float:
     """Share (0 to 1) of the block's energy at `hz`; 0 for silence."""
-    x = samples.astype(np.float64) / 32768
+    x = samples.astype(np.float32) / 32768
     energy = float(np.dot(x, x))
     if len(x) == 0 or energy / len(x) < SILENCE_RMS**2:
         return 0.0
-    # The Goertzel recurrence in closed form: one bin of the Fourier transform.
-    angle = 2 * np.pi * hz / rate * np.arange(len(x))
-    power = float(np.dot(x, np.cos(angle)) ** 2 + np.dot(x, np.sin(angle)) ** 2)
+    cosine, sine = _waves(hz, rate, len(x))
+    power = float(np.dot(x, cosine)) ** 2 + float(np.dot(x, sine)) ** 2
     return min(1.0, 2 * power / (len(x) * energy))
+
+
+@lru_cache(maxsize=256)
+def _waves(hz: float, rate: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Goertzel's recurrence in closed form is one bin of the Fourier transform: its two waves."""
+    angle = 2 * np.pi * hz / rate * np.arange(count)
+    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
 def tone_heard(samples: NDArray[np.int16], hz: float, rate: int) -> bool:

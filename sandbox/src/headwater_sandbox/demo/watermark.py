@@ -8,6 +8,7 @@ encoder has something to do.
 
 import binascii
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,8 @@ _CRC_BITS: Final = 16
 _PAYLOAD_BITS: Final = _SOURCE_BITS + _COUNTER_BITS + _TIME_BITS
 _USED_BITS: Final = _PAYLOAD_BITS + _CRC_BITS
 _PAYLOAD_BYTES: Final = (_PAYLOAD_BITS + 7) // 8
+
+_SAMPLES: Final = 9  # of each block
 
 MAX_SOURCE: Final = 2**_SOURCE_BITS - 1
 
@@ -83,19 +86,25 @@ class Painter:
         return luma.tobytes() + bytes([hue]) * quarter + bytes([255 - hue]) * quarter
 
 
+@lru_cache(maxsize=32)
+def _sample_positions(width: int, height: int) -> NDArray[np.intp]:
+    """For each bit, where in a flat luma plane to look: around the block's middle, off its ringing edges."""
+    offsets = np.array([0.35, 0.5, 0.65])
+    rows, columns = np.divmod(np.arange(_USED_BITS), COLUMNS)
+    ys = ((rows[:, None] + offsets) * height / GRID_ROWS).astype(np.intp)
+    xs = ((columns[:, None] + offsets) * width / COLUMNS).astype(np.intp)
+    positions: NDArray[np.intp] = ys[:, :, None] * width + xs[:, None, :]
+    return positions.reshape(_USED_BITS, _SAMPLES)
+
+
 def read_mark(luma: NDArray[np.uint8]) -> Mark | None:
     """The mark of a luma plane of any size; None where its checksum does not hold."""
     height, width = luma.shape
-    block_w, block_h = width / COLUMNS, height / GRID_ROWS
-    if block_w < 2 or block_h < 2:
+    if width < 2 * COLUMNS or height < 2 * GRID_ROWS:
         return None
-    # Nine samples around each block's middle: ringing at block edges stays out of it.
-    offsets = np.array([0.35, 0.5, 0.65])
-    xs = ((np.arange(COLUMNS)[:, None] + offsets) * block_w).astype(np.intp).ravel()
-    ys = ((np.arange(ROWS)[:, None] + offsets) * block_h).astype(np.intp).ravel()
-    samples = luma[np.ix_(ys, xs)].astype(np.float32)
-    means = samples.reshape(ROWS, 3, COLUMNS, 3).mean(axis=(1, 3)).ravel()[:_USED_BITS]
-    word = int.from_bytes(np.packbits(means > _MID).tobytes(), "big") >> (-_USED_BITS % 8)
+    samples = luma.reshape(-1)[_sample_positions(width, height)]
+    dark_or_light = samples.sum(axis=1, dtype=np.int32) > _MID * _SAMPLES
+    word = int.from_bytes(np.packbits(dark_or_light).tobytes(), "big") >> (-_USED_BITS % 8)
     payload, crc = word >> _CRC_BITS, word % 2**_CRC_BITS
     if _checksum(payload) != crc:
         return None
