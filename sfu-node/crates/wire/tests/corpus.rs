@@ -2,6 +2,8 @@
 //!
 //! `HEADWATER_WRITE_SEEDS=1 cargo test -p headwater-wire --test corpus` writes the seeds anew.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use headwater_wire::codec::Codec;
 use headwater_wire::rtcp::{self, ReportBlock, SenderInfo};
 use headwater_wire::rtp::{HeaderWriter, RtpHeader};
