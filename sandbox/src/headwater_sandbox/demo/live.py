@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich import box
 from rich.console import Group, RenderableType
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -21,13 +21,21 @@ def render_view(
     note: str,
 ) -> RenderableType:
     """Everything on one screen."""
-    head = Text.assemble(("Join from a browser: ", "bold"), (url, "cyan"), overflow="fold")
+    # No frame around the address: it is there to be copied, over line breaks too.
+    head = Text.assemble(
+        ("Join from a browser (Ctrl-C ends everything):\n", "bold"), (url, f"cyan link {url}")
+    )
     return Group(
-        Panel(head, title="Headwater", subtitle=note or "Ctrl-C ends everything", border_style="blue"),
+        head,
+        Text(note, style="yellow"),
         _nodes(nodes),
         _links(nodes),
         _streams(bots, pairs),
     )
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0))
 
 
 def _nodes(nodes: Sequence[NodeState]) -> Table:
@@ -35,7 +43,7 @@ def _nodes(nodes: Sequence[NodeState]) -> Table:
     people = sum(node.participants for node in nodes)
     regions = {node.region for node in nodes}
     title = f"{len(regions)} regions, {len(nodes)} nodes, {len(rooms)} rooms, {people} participants"
-    table = Table(title=title, title_justify="left", expand=True)
+    table = _table(title)
     for heading in ("region", "node"):
         table.add_column(heading)
     for heading in ("state", "participants", "CPU %", "in Mbit/s", "out Mbit/s", "forward p95 µs"):
@@ -56,7 +64,7 @@ def _nodes(nodes: Sequence[NodeState]) -> Table:
 
 
 def _links(nodes: Sequence[NodeState]) -> Table:
-    table = Table(title="Relay links", title_justify="left", expand=True)
+    table = _table("Relay links")
     for heading in ("from", "to", "room"):
         table.add_column(heading)
     for heading in ("state", "tracks", "Mbit/s", "RTT ms", "loss %"):
@@ -79,7 +87,13 @@ def _links(nodes: Sequence[NodeState]) -> Table:
 def _streams(bots: Mapping[str, BotView], pairs: Mapping[Pair, PairReport]) -> Table:
     """Who decodes whom: a row for each subscriber, a column for each publisher."""
     publishers = sorted({publisher for _, publisher in pairs})
-    table = Table(title="Decoded frames/s, capture-to-decode ms", title_justify="left", expand=True)
+    table = Table(
+        title="Decoded frames/s, capture-to-decode ms",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        expand=True,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("subscriber")
     for publisher in publishers:
         table.add_column(publisher, justify="right")
