@@ -163,9 +163,9 @@ impl Link {
         }
     }
 
-    /// One media packet from the peer: which track it belongs to, and whether its numbering started anew.
+    /// One media packet from the peer: its track, whether its numbering started anew, which layers were asked for.
     #[inline]
-    pub fn on_media(&mut self, now: Now, media: &Media<'_>, out: &mut Outbox) -> Option<(Key, bool)> {
+    pub fn on_media(&mut self, now: Now, media: &Media<'_>, out: &mut Outbox) -> Option<(Key, bool, u8)> {
         let Some(incoming) = self.incoming.get_mut(&media.handle) else {
             out.drop(DropReason::RelayUnknownHandle);
             return None;
@@ -187,8 +187,8 @@ impl Link {
             self.nack_due_us = earliest(self.nack_due_us, gaps.next_due_us());
         }
         match arrival {
-            Arrival::New | Arrival::Recovered => Some((incoming.track, first)),
-            Arrival::Reset => Some((incoming.track, true)),
+            Arrival::New | Arrival::Recovered => Some((incoming.track, first, incoming.demanded)),
+            Arrival::Reset => Some((incoming.track, true, incoming.demanded)),
             Arrival::Duplicate | Arrival::TooOld => {
                 out.drop(DropReason::RtpDuplicate);
                 None

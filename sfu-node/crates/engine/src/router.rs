@@ -236,7 +236,14 @@ impl Room {
         let Some(link) = self.links.get_mut(key) else { return };
         match message {
             relay::Message::Media(media) => {
-                if let Some((track, restarted)) = link.on_media(cx.now, &media, cx.out) {
+                if let Some((track, restarted, demanded)) = link.on_media(cx.now, &media, cx.out) {
+                    let foreign = media.spatial < 8 && demanded & (1 << media.spatial) == 0;
+                    if foreign
+                        && let Some(t) = self.tracks.get_mut(track)
+                        && t.supplant(cx.now.us, media.spatial, demanded)
+                    {
+                        self.on_layers_changed(cx, track);
+                    }
                     self.forward(cx, track, &media, restarted);
                 }
             }

@@ -15,6 +15,12 @@ use headwater_wire::{
 pub(crate) const LAYERS: usize = 3;
 /// A layer without a packet for this long does not flow.
 const LIVE_US: u64 = 1_500_000;
+/// … nor does one that missed this many frames of another layer, after at least this long. Encoders switch single
+/// layers off without a word; they also drop single frames, which must not count.
+const MISSED_FRAMES: u32 = 5;
+const MISSED_US: u64 = 200_000;
+/// What comes instead of a demanded layer shows that the demanded one stopped, unless it came just now.
+const SUPPLANTED_US: u64 = 100_000;
 /// Key frames of one layer are asked for at most this often.
 const KEY_REQUEST_US: u64 = 500_000;
 /// Levels older than this are silence (discontinuous transmission).
@@ -61,6 +67,11 @@ struct LayerState {
     history: History,
     extender: SeqExtender,
     last_us: u64,
+    last_timestamp: u32,
+    /// Frames so far.
+    frames: u32,
+    /// Frames of each layer when this one had its last packet.
+    seen_frames: [u32; LAYERS],
     live: bool,
     codec: Codec,
     clock: Option<SenderClock>,
@@ -114,6 +125,12 @@ impl Track {
     #[inline]
     pub fn accept(&mut self, now_us: u64, media: &Media<'_>, restarted: bool) -> Option<Accepted> {
         let video = self.kind == Kind::Video;
+        let mut frames = [0; LAYERS];
+        if video {
+            for (count, layer) in frames.iter_mut().zip(&self.layers) {
+                *count = layer.as_ref().map_or(0, |l| l.frames);
+            }
+        }
         let slot = self.layers.get_mut(usize::from(media.spatial))?;
         let layer = slot.get_or_insert_with(|| {
             let (packets, bytes) = if video { (512, 512 << 10) } else { (128, 32 << 10) };
@@ -121,6 +138,9 @@ impl Track {
                 history: History::new(packets, bytes),
                 extender: SeqExtender::new(),
                 last_us: now_us,
+                last_timestamp: media.timestamp.wrapping_sub(1),
+                frames: 0,
+                seen_frames: frames,
                 live: false,
                 codec: media.codec,
                 clock: None,
@@ -137,6 +157,11 @@ impl Track {
         layer.live = true;
         layer.codec = media.codec;
         layer.last_us = now_us;
+        layer.seen_frames = frames;
+        if media.timestamp != layer.last_timestamp {
+            layer.last_timestamp = media.timestamp;
+            layer.frames = layer.frames.wrapping_add(1);
+        }
         if media.key_frame {
             layer.key_wanted = false;
         }
@@ -185,9 +210,31 @@ impl Track {
 
     /// Find layers that stopped. True: something changed.
     pub fn age(&mut self, now_us: u64) -> bool {
+        let frames: [u32; LAYERS] = std::array::from_fn(|i| self.layers[i].as_ref().map_or(0, |l| l.frames));
         let mut changed = false;
-        for layer in self.layers.iter_mut().flatten() {
-            if layer.live && now_us.saturating_sub(layer.last_us) > LIVE_US {
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let Some(layer) = layer.as_mut().filter(|l| l.live) else { continue };
+            let age = now_us.saturating_sub(layer.last_us);
+            let missed = (0..LAYERS)
+                .filter(|other| *other != i)
+                .map(|other| frames[other].wrapping_sub(layer.seen_frames[other]))
+                .max();
+            if age > LIVE_US || (age >= MISSED_US && missed.is_some_and(|m| m >= MISSED_FRAMES)) {
+                layer.live = false;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// A neighbour sends `spatial` although only the layers of `demanded` were asked for: those have stopped there.
+    /// True: something changed.
+    pub fn supplant(&mut self, now_us: u64, spatial: u8, demanded: u8) -> bool {
+        let mut changed = false;
+        for (i, layer) in (0u8..).zip(&mut self.layers) {
+            let Some(layer) = layer.as_mut().filter(|l| l.live) else { continue };
+            let stopped = now_us.saturating_sub(layer.last_us) > SUPPLANTED_US;
+            if i > spatial && demanded & (1 << i) != 0 && stopped {
                 layer.live = false;
                 changed = true;
             }
@@ -348,6 +395,27 @@ mod tests {
         assert!(t.age(1_600_000));
         assert_eq!((t.live(), t.select(1)), (0b100, Some(2)));
         assert!(t.accept(0, &media(3, true), false).is_none());
+    }
+
+    #[test]
+    fn a_layer_that_misses_frames_of_another_has_stopped() {
+        let mut t = track();
+        let at = |spatial, i: u32| Media { timestamp: i * 3000, ..media(spatial, false) };
+        t.accept(0, &at(0, 0), false);
+        t.accept(0, &at(2, 0), false);
+        for i in 1..=4u32 {
+            t.accept(u64::from(i) * 100_000, &at(0, i), false);
+            assert!(!t.age(u64::from(i) * 100_000), "{i} frames may have been dropped");
+        }
+        t.accept(500_000, &at(0, 5), false);
+        assert!(t.age(500_000));
+        assert_eq!(t.live(), 0b001);
+        t.accept(600_000, &at(2, 6), false);
+        assert!(!t.age(600_000));
+        assert_eq!(t.live(), 0b101);
+        assert!(!t.supplant(650_000, 0, 0b100), "it came just now");
+        assert!(t.supplant(750_000, 0, 0b100));
+        assert_eq!(t.live(), 0b001);
     }
 
     #[test]

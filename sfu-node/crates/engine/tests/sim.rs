@@ -127,6 +127,7 @@ fn a_layer_that_stops_is_replaced_by_the_best_one_left() {
     assert_eq!(contents(&w, bob, SSRC).last().unwrap() >> 16, 13);
     film(&mut w, alice, &mut cameras[..2], 90);
     assert_eq!(contents(&w, bob, SSRC).last().unwrap() >> 16, 12);
+    assert!(longest_gap(&w, bob) <= 450, "{} ms", longest_gap(&w, bob));
     let live = w.nodes[0].events.iter().rev().find_map(|e| match &e.kind {
         EventKind::Track { live_spatial, .. } => Some(live_spatial.clone()),
         _ => None,
@@ -182,6 +183,12 @@ fn reports_reach_both_ends() {
     assert!(ahead.abs() < 2 * 90_000, "RTP time of the report is near the media: {ahead}");
 }
 
+/// Longest time without a packet, ms.
+fn longest_gap(w: &World, client: usize) -> u64 {
+    let got = &w.clients[client].got;
+    got.iter().zip(&got[1..]).map(|(a, b)| b.at_ms - a.at_ms).max().unwrap()
+}
+
 /// Two nodes with a link; alice publishes on 0, bob subscribes on 1.
 fn across(layers: &[u32]) -> (World, usize, usize) {
     let mut w = World::new(2);
@@ -234,6 +241,20 @@ fn a_link_carries_what_is_wanted_and_repairs_loss() {
     let link = &report.links[0];
     assert!(link.up && (8.0..80.0).contains(&link.rtt_ms), "{link:?}");
     assert_eq!((link.rx_tracks, link.tx_tracks), (1, 0));
+}
+
+#[test]
+fn a_layer_that_stops_is_replaced_across_a_link() {
+    let (mut w, alice, bob) = across(&[11, 12, 13]);
+    let mut cameras = [Camera::new(11, 1), Camera::new(12, 1), Camera::new(13, 1)];
+    w.apply(1, configure_send("bob", vec![send("5", "V", SSRC, 0, Kind::Video)]));
+    film(&mut w, alice, &mut cameras, 60);
+    assert_eq!(contents(&w, bob, SSRC).last().unwrap() >> 16, 13);
+    film(&mut w, alice, &mut cameras[..2], 60);
+    assert_eq!(contents(&w, bob, SSRC).last().unwrap() >> 16, 12);
+    assert!(longest_gap(&w, bob) <= 500, "{} ms", longest_gap(&w, bob));
+    film(&mut w, alice, &mut cameras, 60);
+    assert_eq!(contents(&w, bob, SSRC).last().unwrap() >> 16, 13, "and back");
 }
 
 #[test]

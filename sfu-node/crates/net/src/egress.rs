@@ -2,7 +2,12 @@
 
 use crate::sys::{self, MAX_GSO_BYTES, MAX_SEGMENTS, Message, SendBatch};
 use headwater_engine::{Outbox, Path};
-use std::{collections::BTreeMap, io, net::UdpSocket, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
 
 /// How long a full send buffer may hold up the loop, in all, for one flush.
 const FULL_WAIT: Duration = Duration::from_millis(2);
@@ -10,7 +15,8 @@ const FULL_WAIT: Duration = Duration::from_millis(2);
 /// Sends and counts.
 pub struct Egress {
     batch: SendBatch,
-    order: Vec<u32>,
+    /// Receiver and position of each datagram.
+    order: Vec<(u64, u32)>,
     gso: bool,
     /// Datagrams not sent, by reason.
     pub drops: BTreeMap<&'static str, u64>,
@@ -30,15 +36,15 @@ impl Egress {
         }
         let datagrams: Vec<(Path, &[u8])> = out.datagrams().collect();
         self.order.clear();
-        self.order.extend(0..u32::try_from(datagrams.len()).unwrap_or(u32::MAX));
-        // Stable: the order for one receiver stays as it is.
-        self.order.sort_by_key(|i| datagrams[*i as usize].0);
+        self.order.extend((0u32..).zip(&datagrams).map(|(i, (path, _))| (receiver(*path), i)));
+        // By receiver; the order for one receiver stays as it is.
+        self.order.sort_unstable();
         let mut at = 0;
         while at < self.order.len() {
-            let socket = datagrams[self.order[at] as usize].0.socket;
-            let end = at + self.order[at..].partition_point(|i| datagrams[*i as usize].0.socket <= socket);
+            let socket = socket_of(self.order[at].0);
+            let end = at + self.order[at..].partition_point(|o| socket_of(o.0) <= socket);
             let run: Vec<(Path, &[u8])> =
-                self.order[at..end].iter().map(|i| datagrams[*i as usize]).collect();
+                self.order[at..end].iter().map(|o| datagrams[o.1 as usize]).collect();
             match sockets.get(usize::from(socket)) {
                 Some(socket) => self.send_run(socket, &run),
                 None => self.drop("no_socket", run.len()),
@@ -98,6 +104,23 @@ impl Default for Egress {
     }
 }
 
+/// A number that brings datagrams of one socket and one receiver side by side.
+fn receiver(path: Path) -> u64 {
+    let ip = match path.peer.ip() {
+        IpAddr::V4(ip) => u64::from(u32::from(ip)),
+        // Two receivers with the same number only cost a message more.
+        IpAddr::V6(ip) => {
+            let [a, b] = [ip.to_bits() as u64, (ip.to_bits() >> 64) as u64];
+            (a ^ b.rotate_left(7)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 24
+        }
+    };
+    u64::from(path.socket) << 56 | (ip & 0xFF_FFFF_FFFF) << 16 | u64::from(path.peer.port())
+}
+
+fn socket_of(receiver: u64) -> u8 {
+    (receiver >> 56) as u8
+}
+
 fn split(m: &Message) -> impl Iterator<Item = Message> + use<> {
     let to = m.to;
     (m.first..m.first + m.count).map(move |first| Message { to, first, count: 1 })
@@ -149,6 +172,15 @@ mod tests {
         let shape = |gso| group(&run, gso).iter().map(|m| (m.first, m.count)).collect::<Vec<_>>();
         assert_eq!(shape(true), [(0, 3), (3, 1), (4, 1), (5, 1)]);
         assert_eq!(shape(false).len(), 6);
+    }
+
+    #[test]
+    fn one_receiver_has_one_number() {
+        let v6 = |last, port| Path { socket: 3, peer: ([0, 0, 0, 0, 0, 0, 0, last], port).into() };
+        assert_ne!(receiver(path(1)), receiver(path(2)));
+        assert_ne!(receiver(v6(1, 5)), receiver(v6(2, 5)));
+        assert_eq!(receiver(v6(1, 5)), receiver(v6(1, 5)));
+        assert_eq!((socket_of(receiver(v6(1, 5))), socket_of(receiver(path(1)))), (3, 0));
     }
 
     #[test]

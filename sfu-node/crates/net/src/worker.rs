@@ -4,7 +4,7 @@ use crate::{
     egress::Egress,
     latency::{Latency, Percentiles},
     queue::EventQueue,
-    sys::{self, EventFd, RECV_BATCH, RecvBatch},
+    sys::{self, EventFd, RecvBatch},
 };
 use headwater_engine::{
     Config, Engine, Outbox, Path,
@@ -21,7 +21,7 @@ use std::{
 };
 
 /// Batches taken from one socket before the others, the timers and the commands have their turn.
-const MAX_BATCHES: usize = 8;
+const MAX_BATCHES: usize = 32;
 /// Datagrams or bytes waiting that make a flush due.
 const FLUSH_DATAGRAMS: usize = 2048;
 const FLUSH_BYTES: usize = 2 << 20;
@@ -186,7 +186,10 @@ impl Worker {
         let begun = Instant::now();
         for _ in 0..MAX_BATCHES {
             let Some(socket) = self.sockets.get(index) else { return };
-            let Ok(count) = self.batch.receive(socket) else { return };
+            let count = self.batch.receive(socket).unwrap_or(0);
+            if count == 0 {
+                return;
+            }
             let (now, now_ns) = (Instant::now(), sys::wall_ns());
             for i in 0..count {
                 let Some(received) = self.batch.get(i) else {
@@ -208,9 +211,8 @@ impl Worker {
             if full || begun.elapsed() >= FLUSH_AFTER {
                 self.flush();
             }
-            if count < RECV_BATCH {
-                return;
-            }
+            // Even after a short batch: while it was handled more came, and packets for one receiver go out as one
+            // message only when they are flushed together.
         }
     }
 
