@@ -12,7 +12,7 @@ from headwater_api.ids import GatewayId, RegionName, RoomId
 from headwater_gateway import fleet_views as views
 from headwater_gateway.fleet import Fleet
 from headwater_gateway.kube.reflector import CallbackSink, Reflector
-from headwater_gateway.plane import parse_static_nodes
+from headwater_gateway.plane import parse_static_gateways, parse_static_nodes
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.settings import SettingsError
@@ -242,3 +242,11 @@ def test_static_nodes() -> None:
     assert two.address == "[::1]:7901"
     with pytest.raises(SettingsError, match="nonsense"):
         parse_static_nodes("nonsense")
+
+
+def test_static_gateways() -> None:
+    one, two = parse_static_gateways("gw-0=http://127.0.0.1:7880, gw-1=http://[::1]:7880")
+    assert (one.gateway, one.url, two.url) == ("gw-0", "http://127.0.0.1:7880", "http://[::1]:7880")
+    for bad in ("gw-0", "gw-0=127.0.0.1:7880", "gw-0=http://127.0.0.1:7880/x"):
+        with pytest.raises(SettingsError, match="is not name=http"):
+            parse_static_gateways(bad)

@@ -217,3 +217,9 @@ def test_renewed_token_keeps_the_claims_for_ten_minutes(verifier: TokenVerifier,
     assert _reason(verifier, renewed, NOW + 620) is Reason.TOKEN_EXPIRED
     (tmp_path / API_KEY).unlink()
     assert verifier.renew(before, NOW, 10.0) is None
+
+
+def test_a_key_file_that_is_not_text_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "good").write_text("s" * 32)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe" * 40)
+    assert set(read_keys(tmp_path)) == {"good"}

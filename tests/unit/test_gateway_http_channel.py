@@ -3,8 +3,9 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import pytest
 from headwater_gateway.metrics import Metrics
-from headwater_gateway.signal.channel import Channel, ChannelLimits
+from headwater_gateway.signal.channel import Channel, ChannelLimits, Pace
 from livekit.protocol import rtc
 from support.deadline import until
 
@@ -44,6 +45,16 @@ def _wire(stuck: bool = False) -> FakeWire:
     if not stuck:
         wire.free.set()
     return wire
+
+
+def test_pace_lets_a_burst_through_and_then_one_by_one() -> None:
+    pace = Pace(per_second=10, burst=5)
+    assert [pace.delay(100.0) for _ in range(5)] == [0.0] * 5
+    assert pace.delay(100.0) == pytest.approx(0.1)
+    assert pace.delay(100.1) == pytest.approx(0.1)
+    assert pace.delay(110.0) == 0.0
+    assert [pace.delay(110.0) for _ in range(4)] == [0.0] * 4
+    assert pace.delay(110.0) == pytest.approx(0.1)
 
 
 async def test_messages_leave_in_order() -> None:

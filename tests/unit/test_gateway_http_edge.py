@@ -240,7 +240,8 @@ async def test_unreachable_owner_is_503(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         plane = FakePlane(owners={"demo": GatewayPeer(GatewayId("gone"), url)})
         async with running_edge(tmp_path, plane) as edge:
-            assert (await _get(f"{edge.url}/rtc/validate", headers=_auth()))[0] == 503
+            status, _, headers = await _get(f"{edge.url}/rtc/validate", headers=_auth())
+            assert (status, headers["X-Headwater-Reason"]) == (503, Reason.OWNER_UNREACHABLE)
 
 
 async def test_made_up_voucher_is_not_believed(tmp_path: Path) -> None:

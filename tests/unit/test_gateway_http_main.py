@@ -6,8 +6,11 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import pytest
+from headwater_gateway.logs import log_processors
 from support.gateway_edge import API_KEY, API_SECRET, token
 
 COMMAND = (sys.executable, "-m", "headwater_gateway")
@@ -21,6 +24,33 @@ async def _start(**env: str) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def _raw(port: int, line: str) -> bytes:
+    """The answer to a request of one line."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(f"{line}\r\nHost: x\r\n\r\n".encode())
+        return await reader.readline()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_tracebacks_show_no_local_variables(format_: str) -> None:
+    def fail() -> None:
+        access_token = "eyJ-a-secret"  # noqa: F841
+        raise ValueError("boom")
+
+    event: Any = {"event": "it failed"}
+    try:
+        fail()
+    except ValueError:
+        event["exc_info"] = True
+        for processor in log_processors(format_):
+            event = processor(None, "error", event)
+    assert "boom" in event and "fail" in event
+    assert "eyJ-a-secret" not in event
 
 
 async def test_missing_setting_is_one_line_and_status_2() -> None:
@@ -53,6 +83,8 @@ async def test_serves_until_sigterm_and_logs_no_secret(tmp_path: Path) -> None:
             url = f"http://127.0.0.1:{port}/rtc/validate?access_token={access}"
             async with aiohttp.ClientSession() as session, session.get(url) as response:
                 assert response.status == 401
+            for line in (f"GET /rtc?access_token={access} HTTP/9.x", f"GET /{access * 400} HTTP/1.1"):
+                assert b" 400 " in await _raw(port, line)
             process.send_signal(signal.SIGTERM)
             out, err = await process.communicate()
     finally:

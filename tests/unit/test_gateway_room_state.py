@@ -405,3 +405,13 @@ def test_a_link_that_stays_down_is_opened_anew(room: RoomState) -> None:
     assert links.mend_links(room, 6.0) == [first.link_id]  # type: ignore[attr-defined]
     assert len(commands(room, "eu-1", "open_relay")) == 2
     assert links.mend_links(room, 60.0) == []
+
+
+def test_levels_of_tracks_that_are_gone_are_forgotten() -> None:
+    board = speakers.SpeakerBoard()
+    for n in range(100):
+        board.hear(ParticipantSid("PA_1"), f"TR_{n}", 10, now=float(n))
+        board.changes(float(n))
+    assert len(board._levels[ParticipantSid("PA_1")]) <= 2
+    (silent,) = board.changes(200.0)
+    assert not silent.active

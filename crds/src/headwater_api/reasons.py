@@ -102,6 +102,7 @@ class Reason(StrEnum):
     IDENTITY_INVALID = "IdentityInvalid"
     PARAMETER_INVALID = "ParameterInvalid"
     PROTOCOL_UNSUPPORTED = "ProtocolUnsupported"
+    REQUEST_MALFORMED = "RequestMalformed"  # no HTTP
     NOT_A_WEBSOCKET = "NotAWebSocket"
     ROOM_NOT_FOUND = "RoomNotFound"
     ROOM_FULL = "RoomFull"

@@ -1,18 +1,17 @@
 """`headwater-gateway`: settings from the environment, logs as JSON lines on stdout."""
 
 import asyncio
-import logging
 import os
 import signal
 import sys
 
-import structlog
 import uvloop
 from kubernetes.aio.config.config_exception import ConfigException
 
 from headwater_gateway.app import run
 from headwater_gateway.geo.locate import DatabaseError
 from headwater_gateway.http.serve import ListenError
+from headwater_gateway.logs import configure_logs
 from headwater_gateway.plane import open_plane
 from headwater_gateway.settings import Settings, SettingsError, from_environment
 
@@ -21,7 +20,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT. Exit status 2 and one line on settings that cannot work."""
     try:
         settings = from_environment(os.environ)
-        _configure_logs(settings.log_level, settings.log_format)
+        configure_logs(settings.log_level, settings.log_format)
         uvloop.run(_main(settings))
     except ConfigException as error:
         sys.stderr.write(f"headwater-gateway: no Kubernetes API: run in a Pod or set KUBECONFIG ({error})\n")
@@ -37,23 +36,6 @@ async def _main(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await run(settings, open_plane, stop)
-
-
-def _configure_logs(level: str, format_: str) -> None:
-    as_json = format_ == "json"
-    last = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
-    traces = [structlog.processors.dict_tracebacks] if as_json else []
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            *traces,
-            last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        cache_logger_on_first_use=True,
-    )
 
 
 if __name__ == "__main__":

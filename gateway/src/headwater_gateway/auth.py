@@ -57,7 +57,11 @@ def read_keys(directory: Path) -> dict[str, str]:
     for path in sorted(directory.iterdir()):
         if path.name.startswith(".") or not path.is_file():
             continue
-        secret = path.read_text(encoding="utf-8").strip()
+        try:
+            secret = path.read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError:
+            _log.error("API key left out: its secret is not text", api_key=path.name)
+            continue
         if len(secret.encode()) < MIN_SECRET:
             _log.error("API key left out: its secret is too short", api_key=path.name, needs_bytes=MIN_SECRET)
             continue

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
-from headwater_api.ids import ClusterName, NodeId, RegionName, RoomId
+from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName, RoomId
 from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.place import RegionView
@@ -28,8 +29,9 @@ from headwater_gateway.signal.types import ClientHello, GatewayPeer, JoinRefused
 
 log = structlog.get_logger(__name__)
 
-# Nodes by hand, for a gateway without Kubernetes: "name=region@ip:port,…".
+# Nodes and gateways by hand, for gateways without Kubernetes: "name=region@ip:port,…", "name=http://ip:port,…".
 ENV_STATIC_NODES: Final = "HEADWATER_STATIC_NODES"
+ENV_STATIC_GATEWAYS: Final = "HEADWATER_STATIC_GATEWAYS"
 
 
 def unix_ms() -> int:
@@ -47,6 +49,17 @@ def parse_static_nodes(text: str) -> tuple[NodePod, ...]:
             raise SettingsError(f"{ENV_STATIC_NODES}: {entry!r} is not name=region@ip:port")
         nodes.append(NodePod(NodeId(name), RegionName(region), address))
     return tuple(nodes)
+
+
+def parse_static_gateways(text: str) -> tuple[GatewayPeer, ...]:
+    """Gateways of HEADWATER_STATIC_GATEWAYS. SettingsError shows the entry that is wrong."""
+    peers = []
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, _, url = entry.partition("=")
+        if not name or not re.fullmatch(r"http://[^/]+:\d+", url):
+            raise SettingsError(f"{ENV_STATIC_GATEWAYS}: {entry!r} is not name=http://ip:port")
+        peers.append(GatewayPeer(GatewayId(name), url))
+    return tuple(peers)
 
 
 class Plane:
@@ -125,6 +138,8 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     plane = Plane(settings, directory, runner, fleet, static)
     for node in static:
         directory.pool.pod_seen(node)
+    for peer in parse_static_gateways(os.environ.get(ENV_STATIC_GATEWAYS, "")):
+        fleet.gateways[peer.gateway] = peer
     if not static:
         api = await open_api(os.environ)
         plane.watches = Watches(api, settings.namespace, fleet, random.Random())

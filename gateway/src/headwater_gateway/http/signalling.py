@@ -12,7 +12,7 @@ from livekit.protocol import rtc
 from headwater_gateway.http.admission import Admission, Gatekeeper
 from headwater_gateway.http.forward import Forwarder
 from headwater_gateway.http.limits import AddressLimiter
-from headwater_gateway.http.websocket import HEARTBEAT_SECONDS, AiohttpWire
+from headwater_gateway.http.websocket import CLOSE_SECONDS, HEARTBEAT_SECONDS, AiohttpWire
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.signal.channel import Channel
 from headwater_gateway.signal.types import CLOSE_INTERNAL, Claims, JoinRefused, SessionRunner, SignalChannel
@@ -35,7 +35,11 @@ class Signalling:
     async def join(self, request: web.Request) -> web.StreamResponse:
         """Upgrade an admitted client and run its session; refusals are plain HTTP errors."""
         socket = web.WebSocketResponse(
-            heartbeat=HEARTBEAT_SECONDS, max_msg_size=self.max_frame_bytes, compress=False, autoping=True
+            timeout=CLOSE_SECONDS,
+            heartbeat=HEARTBEAT_SECONDS,
+            max_msg_size=self.max_frame_bytes,
+            compress=False,
+            autoping=True,
         )
         try:
             if not socket.can_prepare(request).ok:

@@ -2,14 +2,18 @@
 
 import asyncio
 
-from aiohttp import WSMsgType, web
+import structlog
+from aiohttp import WebSocketError, WSMsgType, web
 from headwater_api.reasons import Reason
 
 from headwater_gateway.metrics import Metrics
+from headwater_gateway.signal.types import CLOSE_TOO_BIG
+
+_log = structlog.get_logger(__name__)
 
 # A client is gone when no pong comes within half of it.
 HEARTBEAT_SECONDS = 20.0
-_CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 1.0  # for the peer's part of the closing handshake
 
 
 class AiohttpWire:
@@ -27,8 +31,15 @@ class AiohttpWire:
         if message.type is WSMsgType.TEXT:
             return str(message.data)
         if message.type is WSMsgType.ERROR:
-            self._metrics.bad_frames.labels(Reason.FRAME_TOO_LARGE).inc()
+            self._note_fault(message.data)
         return None
+
+    def _note_fault(self, error: object) -> None:
+        """aiohttp has closed with the error's code: a frame was too large, or was none at all."""
+        code = error.code if isinstance(error, WebSocketError) else None
+        reason = Reason.FRAME_TOO_LARGE if code == CLOSE_TOO_BIG else Reason.FRAME_MALFORMED
+        self._metrics.bad_frames.labels(reason).inc()
+        _log.warning("client sent away", reason=reason, code=code)
 
     async def send(self, frame: bytes | str) -> None:
         if isinstance(frame, str):
@@ -39,7 +50,7 @@ class AiohttpWire:
     async def close(self, code: int, reason: str) -> None:
         try:
             await asyncio.wait_for(
-                self._socket.close(code=code, message=reason.encode()[:120]), _CLOSE_SECONDS
+                self._socket.close(code=code, message=reason.encode()[:120]), CLOSE_SECONDS + 1.0
             )
         except (TimeoutError, ConnectionError):
             self.abort()

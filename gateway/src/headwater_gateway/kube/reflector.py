@@ -130,9 +130,19 @@ class Reflector:
             response.close()
             raise Expired
         if response.status != 200:
-            text = (await response.read())[:300].decode(errors="replace")
-            raise Unreachable(f"HTTP {response.status}: {text}")
+            raise Unreachable(f"HTTP {response.status}: {await _excerpt(response)}")
         return response
+
+
+async def _excerpt(response: aiohttp.ClientResponse) -> str:
+    """The beginning of an error's body."""
+    try:
+        async with asyncio.timeout(LIST_DEADLINE_S):
+            return (await response.content.read(300)).decode(errors="replace")
+    except (TimeoutError, aiohttp.ClientError):
+        return "its body did not come"
+    finally:
+        response.close()
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

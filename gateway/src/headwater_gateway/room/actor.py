@@ -77,8 +77,14 @@ class RoomActor:
 
         if not self._post(None, job):
             raise JoinRefusal(Reason.RATE_LIMITED, "the room is busy; try again")
-        async with asyncio.timeout(ANSWER_DEADLINE_S):
-            return await answer
+        try:
+            async with asyncio.timeout(ANSWER_DEADLINE_S):
+                return await answer
+        except (TimeoutError, asyncio.CancelledError):
+            # The answer may have come at the same moment: nobody else would take the participant off.
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self.leave(answer.result().sid, models.DisconnectReason.JOIN_FAILURE)
+            raise
 
     def request(self, sid: ParticipantSid, request: rtc.SignalRequest) -> None:
         """A client's request that concerns the room."""

@@ -50,8 +50,9 @@ class SpeakerBoard:
         """What is new since the last call. Sets the next due time while somebody speaks."""
         news: list[models.SpeakerInfo] = []
         for sid, tracks in self._levels.items():
-            fresh = [dbov for dbov, at in tracks.values() if now - at <= STALE_S]
-            level = linear_level(min(fresh, default=SILENT))
+            for track in [t for t, (_, at) in tracks.items() if now - at > STALE_S]:
+                del tracks[track]  # muted or unpublished
+            level = linear_level(min((dbov for dbov, _ in tracks.values()), default=SILENT))
             if level == self._told.get(sid, 0.0):
                 continue
             if level:

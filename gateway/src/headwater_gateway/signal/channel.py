@@ -27,6 +27,9 @@ class ChannelLimits:
     send_seconds: float = 10.0  # one write may take this long before the client counts as gone
     flush_seconds: float = 1.0  # at close
     malformed_frames: int = 10  # the one after this ends the session
+    # A client that says more is read more slowly: what it says may go to everybody in its room.
+    frames_per_second: float = 100.0
+    burst_frames: int = 400
 
 
 class Wire(Protocol):
@@ -43,6 +46,19 @@ class Wire(Protocol):
 
     def abort(self) -> None:
         """Drop the connection now."""
+
+
+class Pace:
+    """How long to wait before the next frame is read (generic cell rate algorithm, ITU-T I.371)."""
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._interval, self._burst = 1.0 / per_second, burst
+        self._due = float("-inf")
+
+    def delay(self, now: float) -> float:
+        """Count one frame at `now`. The pause after it, both in seconds."""
+        self._due = max(self._due, now) + self._interval
+        return max(0.0, self._due - self._burst * self._interval - now)
 
 
 class FrameError(ValueError):
@@ -82,6 +98,8 @@ class Channel:
         self._gone = asyncio.Event()
         self._text = False  # answer in the kind received (binary until then)
         self._malformed = 0
+        self._unknown = 0
+        self._pace = Pace(self._limits.frames_per_second, self._limits.burst_frames)
         self._closing = False
         self._writer: asyncio.Task[None] | None = None
 
@@ -107,6 +125,9 @@ class Channel:
     async def recv(self) -> rtc.SignalRequest | None:
         """The next message; None once the client is gone or was sent away for its frames."""
         while not self._gone.is_set():
+            pause = self._pace.delay(asyncio.get_running_loop().time())
+            if pause > 0:
+                await asyncio.sleep(pause)
             frame = await self._wire.receive()
             if frame is None or self._gone.is_set():
                 self._lose()
@@ -118,8 +139,7 @@ class Channel:
                 await self._on_malformed(str(error))
                 continue
             if request.WhichOneof("message") is None:
-                # A newer client's message: the protocol asks to ignore it.
-                self._metrics.bad_frames.labels(Reason.MESSAGE_UNKNOWN).inc()
+                self._on_unknown()
                 continue
             return request
         return None
@@ -179,6 +199,13 @@ class Channel:
                     self._lose()
                     return
             self._drained.set()
+
+    def _on_unknown(self) -> None:
+        """A newer client's message: the protocol asks to ignore it. One line for each connection."""
+        self._metrics.bad_frames.labels(Reason.MESSAGE_UNKNOWN).inc()
+        self._unknown += 1
+        if self._unknown == 1:
+            _log.info("unknown message ignored", reason=Reason.MESSAGE_UNKNOWN)
 
     async def _on_malformed(self, why: str) -> None:
         self._malformed += 1

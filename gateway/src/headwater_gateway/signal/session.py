@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId, TrackSid
+from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
 from headwater_gateway.room.actor import RoomActor
@@ -70,6 +71,7 @@ class Session:
         self._room: RoomActor | None = None
         self._media: SessionMedia | None = None
         self._sdp_faults = 0
+        self._retiring: set[asyncio.Task[None]] = set()
         self._is_over = False
         self._log = log.bind(room=room_id, identity=identity)
 
@@ -135,7 +137,7 @@ class Session:
         assert self._room is not None and self._media is not None
         older, self._channel = self._channel, channel
         if older is not None:
-            await older.close(CLOSE_GOING_AWAY, "resumed elsewhere")
+            self._retire(older)
         response = rtc.ReconnectResponse(
             server_info=self._server_info(joined), last_message_seq=last_sequence
         )
@@ -144,25 +146,36 @@ class Session:
         self._room.command(self.sid, self._media.restart_subscriber())
         await self._offer()
 
+    def _retire(self, older: SignalChannel) -> None:
+        """Close the WebSocket before this one; its network may be gone, so nothing waits for it."""
+        task = asyncio.create_task(older.close(CLOSE_GOING_AWAY, "resumed elsewhere"), name="retire-channel")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
     async def serve(self, channel: SignalChannel) -> None:
-        """Work off the client's messages until its channel ends."""
+        """Work off the client's messages until its channel ends; the client then has its grace to return."""
         assert self._room is not None
+        try:
+            await self._work_off(self._room, channel)
+        finally:
+            if self._channel is channel and not self._is_over:
+                self._channel = None
+                self._room.detach(self.sid)
+
+    async def _work_off(self, room: RoomActor, channel: SignalChannel) -> None:
         while (request := await channel.recv()) is not None:
             if self._is_over or self._channel is not channel:
                 return
             try:
-                await self._handle(self._room, request)
+                await self._handle(room, request)
             except SdpError as error:
                 await self._on_sdp_error(request, error)
             except Exception:
                 # A fault of ours that one client's message brings out ends that client's session, no other.
                 self._log.exception("session.request_failed", kind=request.WhichOneof("message"))
                 self.end(leave(models.DisconnectReason.UNKNOWN_REASON, rtc.LeaveRequest.DISCONNECT), "fault")
-                self._room.leave(self.sid, models.DisconnectReason.UNKNOWN_REASON)
+                room.leave(self.sid, models.DisconnectReason.UNKNOWN_REASON)
                 return
-        if self._channel is channel and not self._is_over:
-            self._channel = None
-            self._room.detach(self.sid)
 
     async def run(self) -> None:
         """Work off the room's notices until the end of the session."""
@@ -171,6 +184,7 @@ class Session:
             self._wake.clear()
             while self._notices and not self._is_over:
                 await self._perform(self._notices.popleft())
+        await asyncio.gather(*self._retiring, return_exceptions=True)
 
     async def _perform(self, notice: _Message | _Wanted | _End) -> None:
         match notice:
@@ -244,7 +258,10 @@ class Session:
 
     async def _on_sdp_error(self, request: rtc.SignalRequest, error: SdpError) -> None:
         self._sdp_faults += 1
-        self._log.warning("session.sdp_refused", kind=request.WhichOneof("message"), detail=str(error)[:300])
+        kind = request.WhichOneof("message")
+        self._log.warning(
+            "session.sdp_refused", reason=Reason.SDP_INVALID, kind=kind, detail=str(error)[:300]
+        )
         response = rtc.RequestResponse(
             reason=rtc.RequestResponse.INVALID_REQUEST, message=f"session description refused: {error}"[:500]
         )

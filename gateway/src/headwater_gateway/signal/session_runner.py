@@ -118,8 +118,12 @@ class SessionRunner:
             await channel.send(rtc.SignalResponse(leave=farewell))
             await channel.close(CLOSE_TRY_AGAIN, f"{reason}: {error}")
             return
+        try:
+            await session.start(room, joined, channel)
+        except BaseException:  # its task, which would take it off the roster, does not run yet
+            room.leave(joined.sid, models.DisconnectReason.JOIN_FAILURE)
+            raise
         self._sessions[joined.sid] = (session, joined)
-        await session.start(room, joined, channel)
         task = asyncio.create_task(session.run(), name=f"session {joined.sid}")
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._on_over(joined.sid, done))

@@ -1,0 +1,84 @@
+"""Headwater's own programs without Kubernetes, each on a loopback address of its own, for a block."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from headwater_api import wellknown
+from support.deadline import until
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Program:
+    """A running program and the file of what it has printed."""
+
+    process: asyncio.subprocess.Process
+    address: str
+    log: Path
+
+    def printed(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    async def get(self, path: str) -> str:
+        """From its admin port."""
+        url = f"http://{self.address}:{wellknown.PORT_ADMIN}{path}"
+        async with aiohttp.ClientSession() as http, http.get(url) as response:
+            return f"{response.status} {await response.text()}"
+
+    async def is_ready(self) -> bool:
+        assert self.process.returncode is None, self.printed()[-4000:]
+        try:
+            return (await self.get("/readyz")).startswith("200")
+        except OSError:
+            return False
+
+
+def loopback_address() -> str:
+    """An address of 127.0.0.0/8 on which nobody listens: ports are fixed by the Pod contract."""
+    rng = random.SystemRandom()
+    while True:
+        address = f"127.{rng.randint(64, 250)}.{rng.randint(1, 250)}.{rng.randint(2, 250)}"
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((address, wellknown.PORT_ADMIN))
+            return address
+
+
+@asynccontextmanager
+async def running(module: str, env: Mapping[str, str], address: str, log: Path) -> AsyncIterator[Program]:
+    """`python -m module` with that environment, once it is ready; it ends with the block and with us."""
+    libc = ctypes.CDLL(None)
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            env={**os.environ, wellknown.ENV_POD_IP: address, **env},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+        )
+    program = Program(process, address, log)
+    try:
+        await until(program.is_ready, 30, f"{module} is ready")
+        yield program
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 20)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
