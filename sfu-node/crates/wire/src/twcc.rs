@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 const MAX_STATUSES: usize = 512;
 /// Widest span of unreported sequence numbers kept; older ones are forgotten.
 const MAX_SPAN: u64 = 2048;
+/// So many in a row from far behind are a sender that restarted its numbering.
+const MAX_STALE: u8 = 16;
 /// Delta unit.
 const TICK_US: i64 = 250;
 /// Reference time unit, 256 ticks.
@@ -23,6 +25,8 @@ pub struct Recorder {
     window: VecDeque<Option<u64>>,
     base: u64,
     feedback_count: u8,
+    /// Numbers in a row that were behind everything.
+    stale: u8,
 }
 
 impl Recorder {
@@ -42,7 +46,8 @@ impl Recorder {
                 self.base = at;
             }
         }
-        let Some(offset) = at.checked_sub(self.base) else { return };
+        let Some(offset) = at.checked_sub(self.base) else { return self.on_stale(seq, at, now_us) };
+        self.stale = 0;
         if offset >= MAX_SPAN {
             self.forget_before(at + 1 - MAX_SPAN);
         }
@@ -52,6 +57,18 @@ impl Recorder {
         }
         if let Some(slot) = self.window.get_mut(index) {
             slot.get_or_insert(now_us);
+        }
+    }
+
+    /// Behind everything unreported: late, or the sender has started anew.
+    fn on_stale(&mut self, seq: u16, at: u64, now_us: u64) {
+        if self.base - at < MAX_SPAN {
+            return;
+        }
+        self.stale += 1;
+        if self.stale == MAX_STALE {
+            *self = Self { feedback_count: self.feedback_count, ..Self::default() };
+            self.record(seq, now_us);
         }
     }
 
@@ -363,6 +380,24 @@ mod tests {
                 assert!((t - (5_000_000 + i as i64 * 700)).abs() <= TICK_US);
             }
         }
+    }
+
+    #[test]
+    fn a_sender_that_restarts_its_numbers_is_followed() {
+        let mut r = Recorder::new();
+        r.record(30_000, 1_000_000);
+        feedback(&mut r);
+        for i in 0..40u16 {
+            r.record(10_000 + i, 2_000_000);
+        }
+        let got = feedback(&mut r);
+        assert_eq!((got.first().map(|s| s.0), got.len()), (Some(10_015), 25));
+        // A few strays change nothing.
+        for i in 0..10u16 {
+            r.record(60_000 + i, 2_000_000);
+        }
+        r.record(10_040, 2_000_000);
+        assert_eq!(feedback(&mut r), [(10_040, Some(2_000_000))]);
     }
 
     #[test]
