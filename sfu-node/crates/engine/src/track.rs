@@ -15,10 +15,12 @@ use headwater_wire::{
 pub(crate) const LAYERS: usize = 3;
 /// A layer without a packet for this long does not flow.
 const LIVE_US: u64 = 1_500_000;
-/// … nor does one that missed this many frames of another layer, after at least this long. Encoders switch single
-/// layers off without a word; they also drop single frames, which must not count.
+/// … nor does one that missed this many frames, by its own rate and by those of another layer, after at least this
+/// long. Encoders switch single layers off without a word; they also drop single frames, which must not count.
 const MISSED_FRAMES: u32 = 5;
 const MISSED_US: u64 = 200_000;
+/// Time between frames until it is known.
+const FIRST_INTERVAL_US: u64 = 200_000;
 /// What comes instead of a demanded layer shows that the demanded one stopped, unless it came just now.
 const SUPPLANTED_US: u64 = 100_000;
 /// Key frames of one layer are asked for at most this often.
@@ -68,8 +70,10 @@ struct LayerState {
     extender: SeqExtender,
     last_us: u64,
     last_timestamp: u32,
-    /// Frames so far.
+    /// Frames so far, when the last one began, and the mean time between them.
     frames: u32,
+    frame_us: u64,
+    interval_us: u64,
     /// Frames of each layer when this one had its last packet.
     seen_frames: [u32; LAYERS],
     live: bool,
@@ -140,6 +144,8 @@ impl Track {
                 last_us: now_us,
                 last_timestamp: media.timestamp.wrapping_sub(1),
                 frames: 0,
+                frame_us: now_us,
+                interval_us: FIRST_INTERVAL_US,
                 seen_frames: frames,
                 live: false,
                 codec: media.codec,
@@ -161,6 +167,8 @@ impl Track {
         if media.timestamp != layer.last_timestamp {
             layer.last_timestamp = media.timestamp;
             layer.frames = layer.frames.wrapping_add(1);
+            let interval = now_us.saturating_sub(std::mem::replace(&mut layer.frame_us, now_us));
+            layer.interval_us = (layer.interval_us * 7 + interval.min(LIVE_US)) / 8;
         }
         if media.key_frame {
             layer.key_wanted = false;
@@ -219,7 +227,8 @@ impl Track {
                 .filter(|other| *other != i)
                 .map(|other| frames[other].wrapping_sub(layer.seen_frames[other]))
                 .max();
-            if age > LIVE_US || (age >= MISSED_US && missed.is_some_and(|m| m >= MISSED_FRAMES)) {
+            let patience = MISSED_US.max(layer.interval_us * u64::from(MISSED_FRAMES));
+            if age > LIVE_US || (age >= patience && missed.is_some_and(|m| m >= MISSED_FRAMES)) {
                 layer.live = false;
                 changed = true;
             }
@@ -401,21 +410,40 @@ mod tests {
     fn a_layer_that_misses_frames_of_another_has_stopped() {
         let mut t = track();
         let at = |spatial, i: u32| Media { timestamp: i * 3000, ..media(spatial, false) };
-        t.accept(0, &at(0, 0), false);
-        t.accept(0, &at(2, 0), false);
-        for i in 1..=4u32 {
-            t.accept(u64::from(i) * 100_000, &at(0, i), false);
-            assert!(!t.age(u64::from(i) * 100_000), "{i} frames may have been dropped");
+        let us = |i: u32| u64::from(i) * 33_000;
+        for i in 0..60 {
+            t.accept(us(i), &at(0, i), false);
+            t.accept(us(i), &at(2, i), false);
         }
-        t.accept(500_000, &at(0, 5), false);
-        assert!(t.age(500_000));
+        for i in 60..65 {
+            t.accept(us(i), &at(0, i), false);
+            assert!(!t.age(us(i)), "{i}: frames may have been dropped");
+        }
+        for i in 65..67 {
+            t.accept(us(i), &at(0, i), false);
+        }
+        assert!(t.age(us(67)));
         assert_eq!(t.live(), 0b001);
-        t.accept(600_000, &at(2, 6), false);
-        assert!(!t.age(600_000));
+        t.accept(us(70), &at(2, 70), false);
+        assert!(!t.age(us(70)));
         assert_eq!(t.live(), 0b101);
-        assert!(!t.supplant(650_000, 0, 0b100), "it came just now");
-        assert!(t.supplant(750_000, 0, 0b100));
+        assert!(!t.supplant(us(71), 0, 0b100), "it came just now");
+        assert!(t.supplant(us(75), 0, 0b100));
         assert_eq!(t.live(), 0b001);
+    }
+
+    #[test]
+    fn a_slow_layer_beside_a_fast_one_is_alive() {
+        let mut t = track();
+        for i in 0..300u32 {
+            let us = u64::from(i) * 33_000;
+            t.accept(us, &Media { timestamp: i * 3000, ..media(2, false) }, false);
+            if i % 8 == 0 {
+                t.accept(us, &Media { timestamp: i * 3000, ..media(0, false) }, false);
+            }
+            assert!(!t.age(us + 30_000), "frame {i}");
+        }
+        assert_eq!(t.live(), 0b101);
     }
 
     #[test]

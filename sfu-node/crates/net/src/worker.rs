@@ -207,8 +207,10 @@ impl Worker {
                     self.arrivals.push(at_ns);
                 }
             }
-            let full = self.out.len() >= FLUSH_DATAGRAMS || self.out.queued_bytes() >= FLUSH_BYTES;
-            if full || begun.elapsed() >= FLUSH_AFTER {
+            if begun.elapsed() >= FLUSH_AFTER {
+                return; // the rest has its turn after the timers and a flush
+            }
+            if self.out.len() >= FLUSH_DATAGRAMS || self.out.queued_bytes() >= FLUSH_BYTES {
                 self.flush();
             }
             // Even after a short batch: while it was handled more came, and packets for one receiver go out as one
