@@ -247,12 +247,43 @@ def test_nobody_without_the_grant_subscribes(room: RoomState) -> None:
 def test_publishers_hear_which_layers_are_wanted(room: RoomState) -> None:
     ann, bob = join(room, "ann"), join(room, "bob")
     video = publish(room, ann, "video")
+    subscriptions.settle(room, room.tracks[video])
     room.take_effects()
     bob.settings[video] = TrackSetting(quality=models.VideoQuality.MEDIUM)
     subscriptions.sync_subscriber(room, bob)
     (update,) = told(room, ann.sid, "subscribed_quality_update")
     assert [q.enabled for q in update.subscribed_codecs[0].qualities] == [True, True, False]  # type: ignore[attr-defined]
     subscriptions.sync_subscriber(room, bob)
+    assert len(told(room, ann.sid, "subscribed_quality_update")) == 1
+
+
+def live(track: TrackSid) -> node_pb2.Event:
+    return node_pb2.Event(
+        track=node_pb2.TrackEvent(track_id=track, live_spatial=[0], codec=node_pb2.CODEC_VP8)
+    )
+
+
+def test_publishers_hear_of_layers_once_they_have_the_publication(room: RoomState) -> None:
+    ann, bob = join(room, "ann"), join(room, "bob", "us-1")
+    video = publish(room, ann, "video")
+    subscriptions.sync_subscriber(room, bob)
+    assert told(room, ann.sid, "track_published") and not told(room, ann.sid, "subscribed_quality_update")
+    events.handle_event(room, NodeId("us-1"), live(video), 0.1)  # over a link: says nothing of the client
+    assert not told(room, ann.sid, "subscribed_quality_update")
+    events.handle_event(room, NodeId("eu-1"), live(video), 0.1)
+    events.handle_event(room, NodeId("eu-1"), live(video), 0.2)
+    (update,) = told(room, ann.sid, "subscribed_quality_update")
+    assert update.track_sid == video  # type: ignore[attr-defined]
+    kinds = [e.message.WhichOneof("message") for e in room.effects if isinstance(e, effects.ToClients)]
+    assert kinds.index("track_published") < kinds.index("subscribed_quality_update")
+
+
+def test_a_muted_track_settles_by_the_clock(room: RoomState) -> None:
+    ann, _ = join(room, "ann"), join(room, "bob")
+    publish(room, ann, "video")
+    run_due(room, subscriptions.SETTLE_S - 0.1)
+    assert not told(room, ann.sid, "subscribed_quality_update")
+    run_due(room, subscriptions.SETTLE_S + 1.0)
     assert len(told(room, ann.sid, "subscribed_quality_update")) == 1
 
 

@@ -4,7 +4,7 @@ from headwater_api.ids import LinkId, NodeId, ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models, rtc
 
-from headwater_gateway.room import links, quality, roster, tracks
+from headwater_gateway.room import links, quality, roster, subscriptions, tracks
 from headwater_gateway.room.data import route_data
 from headwater_gateway.room.model import subscriber_transport, transport_owner
 from headwater_gateway.room.state import RoomState
@@ -18,7 +18,7 @@ def handle_event(room: RoomState, node_id: NodeId, event: node_pb2.Event, now: f
         case "transport":
             return _on_transport(room, event.transport, now)
         case "track":
-            tracks.note_codec(room, event.track.track_id, event.track.codec)
+            _on_track(room, node_id, event.track)
         case "audio_levels":
             _on_levels(room, node_id, event.audio_levels, now)
         case "data":
@@ -51,6 +51,13 @@ def _on_transport(room: RoomState, event: node_pb2.TransportEvent, now: float) -
     if event.state == node_pb2.TRANSPORT_FAILED:
         return f"{event.transport_id} failed: {event.reason}"
     return ""
+
+
+def _on_track(room: RoomState, node_id: NodeId, event: node_pb2.TrackEvent) -> None:
+    tracks.note_codec(room, event.track_id, event.codec)
+    track = room.tracks.get(TrackSid(event.track_id))
+    if track is not None and event.live_spatial and room.node_of_track(track) == node_id:
+        subscriptions.settle(room, track)
 
 
 def _on_levels(room: RoomState, node_id: NodeId, levels: node_pb2.AudioLevels, now: float) -> None:

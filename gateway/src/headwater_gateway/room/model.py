@@ -125,6 +125,10 @@ class PublishedTrack:
     codec: node_pb2.CodecMap | None = None
     was_subscribed: bool = False
     dynacast: tuple[bool, ...] = ()  # the layers that the publisher was last told to send
+    bound_at: float | None = None  # its m-line was agreed then (monotonic seconds)
+    # Its media has arrived, so its client has a publication that updates of its layers can be applied to:
+    # clients drop those that come sooner, and they are not told again.
+    is_settled: bool = False
 
     @property
     def is_live(self) -> bool:

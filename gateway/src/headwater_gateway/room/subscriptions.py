@@ -1,7 +1,7 @@
 """Which tracks a subscriber gets, at which layer."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from headwater_api.ids import TrackSid
 from livekit.protocol import models, rtc
@@ -17,7 +17,8 @@ from headwater_gateway.room.model import (
 )
 from headwater_gateway.room.state import RoomState
 
-MAX_TRACKS_NAMED = 2000
+MAX_TRACKS_NAMED: Final = 2000
+SETTLE_S: Final = 2.0  # a track without media so far (muted, say) counts as settled then
 
 
 def sync_tracks(room: RoomState, tracks: Iterable[TrackSid]) -> None:
@@ -177,7 +178,9 @@ def sync_dynacast(room: RoomState, tracks: Iterable[TrackSid]) -> None:
     """Tell publishers which layers of these tracks somebody wants, where that has changed."""
     for sid in tracks:
         track = room.tracks.get(sid)
-        if track is None or track.info.type != models.TrackType.VIDEO or not track.is_live:
+        if track is None or track.info.type != models.TrackType.VIDEO:
+            continue
+        if not track.is_live or not track.is_settled:
             continue
         highest = -1
         for participant in room.participants.values():
@@ -188,6 +191,20 @@ def sync_dynacast(room: RoomState, tracks: Iterable[TrackSid]) -> None:
         if layers != track.dynacast:
             track.dynacast = layers
             room.tell(track.publisher, _quality_update(track, layers))
+
+
+def settle(room: RoomState, track: PublishedTrack) -> None:
+    """From now on its publisher is told which layers somebody wants."""
+    if not track.is_settled:
+        track.is_settled = True
+        sync_dynacast(room, [track.sid])
+
+
+def settle_due(room: RoomState, now: float) -> None:
+    """Settle tracks whose media does not come."""
+    for track in room.tracks.values():
+        if not track.is_settled and track.bound_at is not None and now - track.bound_at >= SETTLE_S:
+            settle(room, track)
 
 
 def _quality_update(track: PublishedTrack, layers: tuple[bool, ...]) -> rtc.SignalResponse:

@@ -7,6 +7,7 @@ from livekit.protocol import rtc
 from headwater_gateway.room import roster
 from headwater_gateway.room.links import mend_links
 from headwater_gateway.room.state import RoomState
+from headwater_gateway.room.subscriptions import settle_due
 
 HOUSEKEEPING_S: Final = 1.0
 
@@ -33,4 +34,5 @@ def run_due(room: RoomState, now: float) -> None:
         room.housekeeping_due = now + HOUSEKEEPING_S
         roster.expire(room, now)
         mend_links(room, now)
+        settle_due(room, now)
         roster.end_if_empty(room, now)

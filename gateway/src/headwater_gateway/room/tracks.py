@@ -148,6 +148,7 @@ def bind(room: RoomState, participant: Participant, now: float, *, changed: bool
         section = _section_for(track, [s for s in participant.sections if s.mid not in taken])
         if section is not None:
             _attach(track, section)
+            track.bound_at = now
             taken.add(section.mid)
             fresh = True
     if fresh or changed:
