@@ -169,7 +169,7 @@ fn renack(lost: &[u16]) {
     assert_eq!(set(&mut again.into_iter()), set(&mut lost.iter().copied()), "NACK survives");
     let mut tracker = nack::GapTracker::new();
     let mut due = Vec::new();
-    for (i, seq) in lost.iter().enumerate() {
+    for (i, seq) in lost.iter().take(4).enumerate() {
         let _ = tracker.on_packet(*seq, i as u64 * 1000);
         tracker.poll(i as u64 * 7000, 40_000, &mut due);
         assert!(due.len() <= 512, "due bound");
