@@ -204,6 +204,9 @@ async def test_a_silent_engine_fails_readiness_not_health(
 
     await until(unready, 10, "readiness fails once reports stop")
     assert (await node.get("/healthz"))[0] == 200
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await node.stub.Apply(node_pb2.ApplyRequest(room_id="r", epoch=1), metadata=bearer(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     node.engine.broken = False
 
 

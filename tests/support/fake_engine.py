@@ -50,6 +50,8 @@ class FakeEngine:
             message = node_pb2.ApplyRequest.FromString(request)
         except Exception as error:
             raise ValueError(str(error)) from error
+        if self.broken:
+            raise RuntimeError("the engine's thread is gone")
         if message.epoch < self.epochs.get(message.room_id, 0):
             raise StaleEpoch(f"room {message.room_id} has seen epoch {self.epochs[message.room_id]}")
         self.epochs[message.room_id] = message.epoch

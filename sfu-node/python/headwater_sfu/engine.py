@@ -19,7 +19,7 @@ class Engine(Protocol):
         """Carries out a serialised `ApplyRequest`, gives a serialised `ApplyResponse`.
 
         Raises the module's `StaleEpoch` for an older epoch, ValueError for bytes that are no
-        `ApplyRequest`.
+        `ApplyRequest`, RuntimeError or TimeoutError where its thread is gone or stuck.
         """
         ...
 

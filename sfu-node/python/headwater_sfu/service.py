@@ -51,6 +51,9 @@ class NodeService:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an ApplyRequest: {error}")
+        except (RuntimeError, TimeoutError) as error:
+            log.error("the engine does not carry out commands", extra={"error": str(error)})
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the engine does not answer: {error}")
         raise AssertionError("abort returned")
 
     async def set_draining(self, request: bytes, context: Context) -> bytes:
