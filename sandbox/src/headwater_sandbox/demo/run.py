@@ -23,6 +23,8 @@ from headwater_sandbox.demo.tokens import make_token, page_url, signal_url
 
 REFRESH_S: Final = 1.0
 BOTS_PER_REGION: Final = 2
+# The demo alone keeps about two processes a core runnable.
+BUSY_LOAD_PER_CORE: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ async def run_check(options: DemoOptions, console: Console) -> bool:
         findings = await check(stage, console)
     failed = [finding for finding in findings if not finding.ok]
     console.print(f"{len(findings) - len(failed)} of {len(findings)} hold")
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if failed and load > BUSY_LOAD_PER_CORE * cores:
+        console.print(f"load average {load:.1f} on {cores} cores: other processes took much of the machine")
     return not failed
 
 
