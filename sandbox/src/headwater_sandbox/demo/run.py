@@ -23,7 +23,7 @@ from headwater_sandbox.demo.tokens import make_token, page_url, signal_url
 
 REFRESH_S: Final = 1.0
 BOTS_PER_REGION: Final = 2
-# The demo alone keeps about two processes a core runnable.
+# With more runnable tasks a core than this, latency and frame rate say little about the system.
 BUSY_LOAD_PER_CORE: Final = 4.0
 
 
