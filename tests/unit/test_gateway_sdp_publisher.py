@@ -177,6 +177,8 @@ def test_ssrc_groups_name_the_layer_where_there_is_no_rid() -> None:
         ("a=rtpmap:111 opus/48000/2", "a=rtpmap:111 opus/99999999/2", "clock rate"),
         ("s=-", "s=" + "x" * 9000, "line 3"),
         ("t=0 0", "nonsense", "x=value"),
+        ("s=-", "s=a\ra=candidate:1", "carriage return"),
+        ("a=fmtp:111 ", "a=fmtp:111 x=" + "y" * 1100 + ";", "a=fmtp"),
     ],
 )
 def test_bad_offers_are_refused_by_name(old: str, new: str, says: str) -> None:

@@ -10,6 +10,7 @@ from headwater_gateway.sdp import (
     SubscriberNegotiation,
 )
 from headwater_gateway.sdp.parse import Description, parse
+from headwater_gateway.sdp.subscriber import MAX_TRACKS
 from support.sdp_fixtures import LOCAL, RESTARTED, sdp
 
 VP8 = node_pb2.CodecMap(codec=node_pb2.CODEC_VP8, clock_rate=90000)
@@ -260,9 +261,48 @@ def test_removing_an_unknown_track_says_so() -> None:
     assert not SubscriberNegotiation().remove_track("TR_none")
 
 
-def test_number_of_tracks_is_bounded() -> None:
+@pytest.mark.parametrize("stream", ["x\r\na=candidate:1", "a b", "x" * 65, "\u2028"])
+def test_a_publishers_stream_name_cannot_write_into_an_offer(stream: str) -> None:
     negotiation = SubscriberNegotiation()
-    for n in range(500):
-        negotiation.add_track(_audio(f"TR_{n}", ssrc=n + 1))
-    with pytest.raises(SdpError, match="500"):
-        negotiation.add_track(_audio("TR_more"))
+    negotiation.add_track(_video("TR_v", stream_id=stream))
+    offer = _offer(negotiation)
+    assert "a=msid:PA_a|TR_v TR_v\r\n" in offer and stream not in offer
+    named = SubscriberNegotiation()
+    named.add_track(_video("TR_v", stream_id="camera"))
+    assert "a=msid:PA_a|camera TR_v\r\n" in _offer(named)
+
+
+def test_codec_variants_beyond_the_payload_types_are_left_out() -> None:
+    negotiation = SubscriberNegotiation()
+    variants = [
+        node_pb2.CodecMap(codec=node_pb2.CODEC_H264, clock_rate=90000, fmtp=f"x={n}") for n in range(40)
+    ]
+    negotiation.add_track(_video("TR_good"))
+    assert ("1", "TR_good") in _round(negotiation)
+    for n, codec in enumerate(variants):
+        negotiation.add_track(_video(f"TR_{n}", codec, ssrc=2000 + 2 * n))
+    taken = {sid for _, sid in _round(negotiation)}
+    assert "TR_good" in taken and 25 <= len(taken) < 41
+    assert negotiation.left_out == {f"TR_{n}" for n in range(40)} - taken
+    negotiation.add_track(_video("TR_late"))  # of a codec that has its number
+    assert "TR_late" in {sid for _, sid in _round(negotiation)}
+    assert negotiation.remove_track("TR_39") and "TR_39" not in negotiation.left_out
+
+
+def test_a_running_track_that_changes_to_one_variant_too_many_is_left_out() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_good"))
+    for n in range(40):
+        codec = node_pb2.CodecMap(codec=node_pb2.CODEC_H264, clock_rate=90000, fmtp=f"x={n}")
+        negotiation.add_track(_video("TR_evil", codec, ssrc=5000))
+        taken = {sid for _, sid in _round(negotiation)}
+        assert "TR_good" in taken
+    assert negotiation.left_out == {"TR_evil"}
+
+
+def test_tracks_beyond_the_limit_are_left_out() -> None:
+    negotiation = SubscriberNegotiation()
+    for n in range(MAX_TRACKS + 3):
+        negotiation.add_track(_audio(f"TR_{n}", ssrc=1 + n))
+    assert len(negotiation.left_out) == 3
+    assert len(_round(negotiation)) == MAX_TRACKS

@@ -121,6 +121,11 @@ def identifier(text: str, what: str) -> str:
     return text
 
 
+def is_token(text: str) -> bool:
+    """1 to 64 token characters (RFC 8866 §9)."""
+    return bool(_TOKEN.match(text))
+
+
 def token(text: str, what: str) -> str:
     if not _TOKEN.match(text):
         raise SdpError(f"{what} must be 1 to 64 token characters, is {text[:40]!r}")
@@ -145,6 +150,8 @@ def parse(sdp: str, max_bytes: int = MAX_BYTES, max_sections: int = MAX_SECTIONS
             continue
         if len(line) > MAX_LINE:
             raise SdpError(f"line {index} has {len(line)} characters, at most {MAX_LINE} are taken")
+        if "\r" in line:  # what we repeat to others would be two lines to some parsers
+            raise SdpError(f"line {index} holds a carriage return")
         if len(line) < 2 or line[1] != "=" or not line[0].isalpha():
             raise SdpError(f"line {index} is not of the form x=value: {line[:40]!r}")
         if line[0] == "m":

@@ -13,6 +13,8 @@ Codec: TypeAlias = node_pb2.Codec.ValueType
 Kind: TypeAlias = node_pb2.Kind.ValueType
 Extension: TypeAlias = node_pb2.Extension.ValueType
 
+MAX_FMTP: Final = 1024  # characters: it is repeated to each subscriber
+
 CODEC_NAMES: Final[Mapping[str, Codec]] = {
     "opus": node_pb2.CODEC_OPUS,
     "red": node_pb2.CODEC_RED,
@@ -116,6 +118,8 @@ def formats(section: Section) -> list[Format]:
     """The payload types of codecs that we know, in the m-line's order of preference."""
     maps = _by_payload_type(section, "rtpmap")
     fmtps = _by_payload_type(section, "fmtp")
+    if any(len(fmtp) > MAX_FMTP for fmtp in fmtps.values()):
+        raise SdpError(f"mid {section.mid}: an a=fmtp has more than {MAX_FMTP} characters")
     feedback = _feedback(section)
     found: list[Format] = []
     for text in section.formats:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from headwater_api.nodev1 import node_pb2
 
 from headwater_gateway.sdp import render, rtp
-from headwater_gateway.sdp.parse import Description, Section, parse
+from headwater_gateway.sdp.parse import Description, Section, is_token, parse
 from headwater_gateway.sdp.types import LocalTransport, SdpError, SendTrack, StaleAnswer, SubscriberAnswer
 
 DATA_MID = "0"
@@ -35,8 +35,14 @@ class _Slot:
     free: bool = False  # the client has answered it without a track: a new one raises a new track event
 
 
+class _NoPayloadType(SdpError):
+    """All numbers are taken by codec variants of other tracks."""
+
+
 class SubscriberNegotiation:
     """One subscriber peer connection: m-lines are added, reused after removal, never moved.
+
+    What publishers send must not end a subscriber's connection: a track that finds no place is left out.
 
     `add_track` and `remove_track` only note what is wanted; `offer` puts it into m-lines and `apply_answer`
     tells what the client took. At most one offer is out: a newer one makes the older answer stale.
@@ -48,6 +54,7 @@ class SubscriberNegotiation:
         self._answered_id = 0
         self._wanted: dict[str, SendTrack] = {}
         self._refused: set[str] = set()
+        self.left_out: set[str] = set()  # tracks for which this connection has no place
         self._slots: list[_Slot] = []
         self._payload_types: dict[tuple[rtp.Codec, int, int, str], int] = {}
         self._dirty = True  # the first offer opens the data channels
@@ -65,15 +72,18 @@ class SubscriberNegotiation:
     def add_track(self, track: SendTrack) -> None:
         """Ask for an m-line for this track in the next offer. Adding again replaces it (a new SSRC, say)."""
         if track.track_sid not in self._wanted and len(self._wanted) >= MAX_TRACKS:
-            raise SdpError(f"a subscriber gets at most {MAX_TRACKS} tracks")
+            self.left_out.add(track.track_sid)
+            return
         if self._wanted.get(track.track_sid) == track:
             return
         self._wanted[track.track_sid] = track
         self._refused.discard(track.track_sid)
+        self.left_out.discard(track.track_sid)
         self._dirty = True
 
     def remove_track(self, track_sid: str) -> bool:
         """Free the track's m-line for reuse. True if the track was there (so that a new offer is due)."""
+        self.left_out.discard(track_sid)
         if self._wanted.pop(track_sid, None) is None:
             return False
         self._refused.discard(track_sid)
@@ -144,10 +154,23 @@ class SubscriberNegotiation:
             else:
                 placed.add(wanted.track_sid)
                 if wanted != slot.track:
-                    slot.track, slot.codecs = wanted, self._codecs(wanted)
+                    self._change(slot, wanted)
         for sid, track in self._wanted.items():
-            if sid not in placed and sid not in self._refused:
-                self._assign(track)
+            if sid not in placed and sid not in self._refused and sid not in self.left_out:
+                self._try_assign(track)
+
+    def _change(self, slot: _Slot, track: SendTrack) -> None:
+        try:
+            slot.track, slot.codecs = track, self._codecs(track)
+        except _NoPayloadType:
+            slot.track, slot.free = None, False
+            self.left_out.add(track.track_sid)
+
+    def _try_assign(self, track: SendTrack) -> None:
+        try:
+            self._assign(track)
+        except _NoPayloadType:
+            self.left_out.add(track.track_sid)
 
     def _assign(self, track: SendTrack) -> None:
         codecs = self._codecs(track)
@@ -159,7 +182,9 @@ class SubscriberNegotiation:
                 return
         if len(self._slots) >= _MAX_SLOTS:
             raise SdpError(f"this connection has used up its {_MAX_SLOTS} m-lines: reconnect")
-        stream = f"{track.participant_sid}|{track.stream_id or track.track_sid}"
+        # The publisher's own words go into everybody's offer: only as one token (RFC 8830).
+        named = track.stream_id if is_token(track.stream_id) else track.track_sid
+        stream = f"{track.participant_sid}|{named}"
         self._slots.append(_Slot(str(len(self._slots) + 1), track.kind, track, codecs, stream))
 
     def _codecs(self, track: SendTrack) -> tuple[node_pb2.CodecMap, ...]:
@@ -179,7 +204,7 @@ class SubscriberNegotiation:
         key = (codec.codec, codec.clock_rate, codec.channels, fmtp)
         if key not in self._payload_types:
             if len(self._payload_types) == len(_PAYLOAD_TYPES):
-                raise SdpError("no payload type is left for another codec variant on this connection")
+                raise _NoPayloadType("no payload type is left for another codec variant on this connection")
             self._payload_types[key] = _PAYLOAD_TYPES[len(self._payload_types)]
         return self._payload_types[key]
 

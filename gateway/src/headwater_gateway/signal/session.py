@@ -71,6 +71,7 @@ class Session:
         self._room: RoomActor | None = None
         self._media: SessionMedia | None = None
         self._sdp_faults = 0
+        self._left_out = 0
         self._retiring: set[asyncio.Task[None]] = set()
         self._is_over = False
         self._log = log.bind(room=room_id, identity=identity)
@@ -293,5 +294,10 @@ class Session:
             farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
             self.end(farewell, "its subscriber connection is used up")
             return
+        if self._media.left_out() > self._left_out:
+            self._log.warning(
+                "session.tracks_left_out", reason=Reason.TOO_MANY_TRACKS, tracks=self._media.left_out()
+            )
+        self._left_out = self._media.left_out()
         offer = rtc.SessionDescription(type="offer", sdp=sdp, id=offer_id)
         await self._send(rtc.SignalResponse(offer=offer))

@@ -172,6 +172,10 @@ class SessionMedia:
         """Something changed and no offer waits for its answer."""
         return self._subscriber.dirty and not self._subscriber.pending
 
+    def left_out(self) -> int:
+        """How many wanted tracks find no place on the connection."""
+        return len(self._subscriber.left_out)
+
     def offer(self) -> tuple[int, str]:
         """The next offer. SdpError: the connection is used up, the client must reconnect."""
         return self._subscriber.offer(self._local[subscriber_transport(self._sid)])
