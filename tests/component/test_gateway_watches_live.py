@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from headwater_api.ids import GatewayId, RegionName, RoomId
+from headwater_api.ids import ClusterName, GatewayId, RegionName, RoomId
 from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.kube.api import open_api
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
@@ -80,7 +80,9 @@ async def test_meetings_set_and_end_the_policy_of_rooms(scene: Scene) -> None:
         return scene.directory.meeting(RoomId("standup"))
 
     await until(lambda: config() is not None, 10, "the Meeting is known")
-    assert config() == RoomConfig(max_participants=3, empty_timeout_s=90, departure_timeout_s=90)
+    assert config() == RoomConfig(
+        max_participants=3, empty_timeout_s=90, departure_timeout_s=90, cluster=ClusterName("demo")
+    )
     meeting["spec"] = {**meeting["spec"], "maxParticipants": 4}  # type: ignore[dict-item]
     await scene.apply(meeting)
     await until(lambda: (found := config()) and found.max_participants == 4, 10, "the change is known")

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from headwater_api.ids import GatewayId, NodeId, RegionName
+from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.model import RoomConfig
+from headwater_gateway.signal.session import Session
 from headwater_gateway.signal.session_runner import SessionRunner
 from headwater_gateway.signal.types import ClientHello, JoinRefused, VideoGrant
 from livekit.protocol import models, rtc
@@ -493,3 +494,57 @@ async def test_no_node_means_an_http_error_before_the_upgrade(world: World) -> N
     with pytest.raises(JoinRefused) as refusal:
         await world.runner.admit(hello("ann"))
     assert (refusal.value.status, refusal.value.reason) == (503, "NoNode")
+
+
+async def test_a_resume_does_not_wait_for_the_old_network(world: World) -> None:
+    ann = await world.join(hello("ann", region="eu"))
+    gone = asyncio.Event()
+
+    async def hang(code: int = 1000, reason: str = "") -> None:
+        await gone.wait()
+        await FakeClient.close(ann, code, reason)
+
+    ann.close = hang  # type: ignore[method-assign]
+    back = world.connect(hello("ann", region="eu", reconnect=True, reconnect_sid=ann.sid))
+    await back.wait("offer")
+    assert ann.closed is None
+    gone.set()
+    await until(lambda: ann.closed, 3, "the old WebSocket is closed too")
+    back.say(ping_req=rtc.Ping(timestamp=1))
+    await back.wait("pong_resp")
+
+
+async def test_a_session_that_cannot_start_leaves_nobody_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = await world.join(hello("bob"))
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "start", broken)
+        ann = world.connect(hello("ann"))
+        assert ann.task is not None
+        with pytest.raises(RuntimeError, match="boom"):
+            await ann.task
+    room = world.directory.room(RoomId("demo"))
+    assert room is not None
+    await until(lambda: list(room.state.by_identity) == ["bob"], 3, "ann is off the roster", 0.01)
+    assert len(world.runner) == 1 and bob.closed is None
+
+
+async def test_a_reader_that_fails_gives_the_client_its_grace(world: World) -> None:
+    bob = await world.join(hello("bob"))
+    ann = await world.join(hello("ann"))
+    await until(lambda: "ann" in bob.roster(), 3, "bob sees ann")
+
+    async def broken() -> rtc.SignalRequest | None:
+        raise RuntimeError("boom")
+
+    ann.recv = broken  # type: ignore[method-assign]
+    ann.say(ping_req=rtc.Ping(timestamp=1))
+    assert ann.task is not None
+    with pytest.raises(RuntimeError, match="boom"):
+        await ann.task
+    await until(lambda: "ann" not in bob.roster(), 5, "ann is taken off after her grace")
