@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")"
 out=.build
 if ! command -v go >/dev/null 2>&1; then
-    echo "sandbox/build.sh: Go is missing: install Go 1.24 or later (https://go.dev/dl) and put it in PATH" >&2
+    echo "sandbox/build.sh: Go is missing: install Go 1.24 or later and put it in PATH" >&2
     exit 1
 fi
 key=$({ go version; cat go.mod go.sum build.sh; find cmd internal -name '*.go' ! -name '*_test.go' | LC_ALL=C sort | xargs cat; } | sha256sum | cut -d' ' -f1)

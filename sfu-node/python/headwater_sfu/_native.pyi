@@ -1,6 +1,7 @@
 """The media engine of an SFU node, in Rust: ICE-lite, DTLS, SRTP, forwarding, data channels, relay links.
 
-Messages are serialised protobufs of ``headwater.node.v1``. All methods may be called from any thread; those that
+Messages are serialised protobufs of ``headwater.node.v1``. All methods may be called from any thread; those
+that
 wait for the media thread release the GIL and answer within microseconds, at most 5 s (then ``TimeoutError``).
 """
 
@@ -28,7 +29,8 @@ class Engine:
 
         ``bind``: exact local addresses as ``ip:port`` or ``[ip6]:port``; port 0 lets the kernel choose;
         0.0.0.0 and [::] are refused, because replies would leave from another address than the candidate's.
-        ``advertise``: what :meth:`info` names instead of the bound addresses (NAT). ``max_connections``: client
+        ``advertise``: what :meth:`info` names instead of the bound addresses (NAT). ``max_connections``:
+        client
         transports that the node takes.
 
         Raises ``ValueError`` for an unreadable address, :class:`EngineError` when it cannot bind.
@@ -40,7 +42,8 @@ class Engine:
     def apply(self, request: bytes) -> bytes:
         """``ApplyRequest`` → ``ApplyResponse`` with one result per command.
 
-        Raises :class:`StaleEpoch`, ``ValueError`` (not an ApplyRequest), :class:`EngineError`, ``TimeoutError``.
+        Raises :class:`StaleEpoch`, ``ValueError`` (not an ApplyRequest), :class:`EngineError`,
+        ``TimeoutError``.
         """
 
     def fileno(self) -> int:
@@ -49,15 +52,20 @@ class Engine:
     def drain(self, limit: int) -> list[tuple[str, bytes]]:
         """At most ``limit`` events, oldest first, as (controller_id, ``WatchResponse`` with those events).
 
-        Bounded on purpose: call again while :meth:`fileno` is readable. Undrained events are kept up to 65 536
+        Bounded on purpose: call again while :meth:`fileno` is readable. Undrained events are kept up to 65
+        536
         or 64 MiB; beyond that data messages are refused first (``drops["events_overflow"]`` in the report).
         """
 
     def resync(self, controller_id: str) -> None:
-        """Emit the present state of every transport, subscription, link and track of that controller's rooms."""
+        """Emit the present state of every transport, subscription, link and track of that controller's
+        rooms.
+        """
 
     def report(self) -> bytes:
-        """``NodeReport``; rates since the last call (at least 0.5 s). ``cpu_percent``, ``rss_bytes`` are left 0."""
+        """``NodeReport``; rates since the last call (at least 0.5 s). ``cpu_percent``, ``rss_bytes`` are
+        left 0.
+        """
 
     def set_draining(self, draining: bool) -> None:
         """Refuse new transports, or take them again. What is connected goes on."""
