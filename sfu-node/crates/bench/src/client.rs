@@ -139,7 +139,7 @@ impl Client {
                 check(&socket, server, &username, &key, checks);
                 check_at = now + RETRY;
             }
-            sys::wait(&[&socket], Duration::from_millis(5), &mut Vec::new());
+            sys::wait(&socket, Duration::from_millis(5));
             let mut result = Ok(());
             receiver.receive(&socket, |d, _| {
                 if result.is_ok() {

@@ -105,19 +105,12 @@ pub fn socket() -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Waits until one of `sockets` is readable; their indices are appended to `ready`.
-pub fn wait(sockets: &[&UdpSocket], timeout: Duration, ready: &mut Vec<usize>) {
-    let mut polls: Vec<libc::pollfd> = sockets
-        .iter()
-        .map(|s| libc::pollfd { fd: s.as_raw_fd(), events: libc::POLLIN, revents: 0 })
-        .collect();
-    let spec = libc::timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(1),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
-    // SAFETY: `polls` and `spec` outlive the call.
-    unsafe { libc::ppoll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, &raw const spec, ptr::null()) };
-    ready.extend(polls.iter().enumerate().filter(|(_, p)| p.revents != 0).map(|(i, _)| i));
+/// Waits until `socket` is readable.
+pub fn wait(socket: &UdpSocket, timeout: Duration) {
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: `poll` outlives the call.
+    unsafe { libc::poll(&raw mut poll, 1, ms) };
 }
 
 /// Buffers for `recvmmsg`.
