@@ -65,7 +65,11 @@ pub fn rtp(data: &[u8]) {
     let mut block = Vec::new();
     ext::normalise(&view, &map, &mut block);
     assert!(block.len() <= ext::MAX_BLOCK, "block bound");
+    forward(&view, &block);
+}
 
+/// Stores the packet, rewrites it over a switch, writes it and parses it again.
+fn forward(view: &RtpView<'_>, block: &[u8]) {
     let mut history = History::new(16, 4096);
     let h = view.header();
     history.insert(&Stored {
@@ -73,10 +77,12 @@ pub fn rtp(data: &[u8]) {
         timestamp: h.timestamp,
         marker: h.marker,
         payload_type: h.payload_type,
-        extensions: &block,
+        extensions: block,
         payload: view.payload(),
         arrival_us: 0,
     });
+    let stored = history.get(h.sequence).map_or(0, |s| s.payload.len());
+    assert!(stored == view.payload().len() || view.payload().len() + block.len() > 4096, "history keeps it");
     let descriptor = vp8::Descriptor::parse(view.payload());
     let mut munger = Munger::new(h.sequence, h.timestamp, 90_000);
     let source = Source {
@@ -92,7 +98,7 @@ pub fn rtp(data: &[u8]) {
 
     let mut out = Vec::new();
     let mut writer = HeaderWriter::begin(&mut out, &h);
-    for (kind, value) in BlockIter::new(&block) {
+    for (kind, value) in BlockIter::new(block) {
         writer.extension(kind as u8, value);
     }
     let header_len = writer.finish();

@@ -23,4 +23,5 @@ pub mod twcc;
 pub mod exercise;
 
 mod bytes;
+mod profile;
 mod replay;
