@@ -30,6 +30,17 @@ async def test_video_and_audio_reach_a_late_subscriber() -> None:
         assert "srtp_auth" not in report.drops, dict(report.drops)
 
 
+async def test_ipv6() -> None:
+    node = Node(bind="[::1]:0")
+    alice, bob = Publisher(node, "alice"), Subscriber(node, "bob")
+    async with closing(alice, bob, node, addresses=("::1",)):
+        await alice.publish({"TR_v": Picture(200)})
+        await bob.subscribe(alice.codecs)
+        await until(lambda: len(bob.frames.get("video", [])) >= 20, 15, "20 pictures")
+        connected = [e.transport for e in node.events if e.transport.transport_id == "bob/sub"]
+        assert connected[-1].remote_address.startswith("[::1]:")
+
+
 async def test_data_channels_carry_messages_both_ways() -> None:
     node = Node()
     subscriber = Subscriber(node, "bob")

@@ -33,10 +33,10 @@ LOOPBACK = "127.0.0.1"
 
 
 @contextlib.contextmanager
-def loopback_only() -> Iterator[None]:
-    """aioice leaves 127.0.0.0/8 out of its host candidates; here it is the only network."""
+def loopback_only(addresses: tuple[str, ...] = (LOOPBACK,)) -> Iterator[None]:
+    """aioice leaves the loopback out of its host candidates; here it is the only network."""
     before = aioice.ice.get_host_addresses
-    aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: [LOOPBACK] if use_ipv4 else ["::1"]
+    aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: list(addresses)
     try:
         yield
     finally:
@@ -279,9 +279,9 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def closing(*parts: Any) -> AsyncIterator[None]:
+async def closing(*parts: Any, addresses: tuple[str, ...] = (LOOPBACK,)) -> AsyncIterator[None]:
     """Close peers before nodes, whatever happened."""
-    with loopback_only():
+    with loopback_only(addresses):
         try:
             yield
         finally:

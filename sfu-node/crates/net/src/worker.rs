@@ -4,7 +4,7 @@ use crate::{
     egress::Egress,
     latency::{Latency, Percentiles},
     queue::EventQueue,
-    sys::{self, EventFd, RecvBatch},
+    sys::{self, EventFd, RECV_BATCH, RecvBatch},
 };
 use headwater_engine::{
     Config, Engine, Outbox, Path,
@@ -25,6 +25,8 @@ const MAX_BATCHES: usize = 32;
 /// Datagrams or bytes waiting that make a flush due.
 const FLUSH_DATAGRAMS: usize = 2048;
 const FLUSH_BYTES: usize = 2 << 20;
+/// Datagrams waiting whose making took long enough for others to arrive.
+const MANY: usize = 16;
 /// Longest time from a packet's arrival in the loop to the flush.
 const FLUSH_AFTER: Duration = Duration::from_millis(2);
 /// A receive time older than this is a jump of the wall clock.
@@ -213,8 +215,11 @@ impl Worker {
             if self.out.len() >= FLUSH_DATAGRAMS || self.out.queued_bytes() >= FLUSH_BYTES {
                 self.flush();
             }
-            // Even after a short batch: while it was handled more came, and packets for one receiver go out as one
-            // message only when they are flushed together.
+            // After a short batch that cost little, nothing more is likely. After one that was forwarded to many, more
+            // came meanwhile, and packets for one receiver go out as one message only when they are flushed together.
+            if count < RECV_BATCH && self.out.len() < MANY {
+                return;
+            }
         }
     }
 
