@@ -29,9 +29,8 @@ class Engine:
 
         ``bind``: exact local addresses as ``ip:port`` or ``[ip6]:port``; port 0 lets the kernel choose;
         0.0.0.0 and [::] are refused, because replies would leave from another address than the candidate's.
-        ``advertise``: what :meth:`info` names instead of the bound addresses (NAT). ``max_connections``:
-        client
-        transports that the node takes.
+        ``advertise``: what :meth:`info` names instead of the bound addresses (NAT).
+        ``max_connections``: client transports that the node takes.
 
         Raises ``ValueError`` for an unreadable address, :class:`EngineError` when it cannot bind.
         """
@@ -52,20 +51,15 @@ class Engine:
     def drain(self, limit: int) -> list[tuple[str, bytes]]:
         """At most ``limit`` events, oldest first, as (controller_id, ``WatchResponse`` with those events).
 
-        Bounded on purpose: call again while :meth:`fileno` is readable. Undrained events are kept up to 65
-        536
-        or 64 MiB; beyond that data messages are refused first (``drops["events_overflow"]`` in the report).
+        Bounded on purpose: call again while :meth:`fileno` is readable. Up to 65 536 undrained events, or
+        64 MiB of them, are kept; beyond that data messages are refused first (``drops["events_overflow"]``).
         """
 
     def resync(self, controller_id: str) -> None:
-        """Emit the present state of every transport, subscription, link and track of that controller's
-        rooms.
-        """
+        """Emit the present state of every transport, subscription, link and track of a controller's rooms."""
 
     def report(self) -> bytes:
-        """``NodeReport``; rates since the last call (at least 0.5 s). ``cpu_percent``, ``rss_bytes`` are
-        left 0.
-        """
+        """``NodeReport``; rates since the last call (at least 0.5 s). CPU and RSS are left 0."""
 
     def set_draining(self, draining: bool) -> None:
         """Refuse new transports, or take them again. What is connected goes on."""
