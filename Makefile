@@ -65,6 +65,11 @@ fmt: ## Format all code
 generate: ## Make the committed stubs from the proto
 	$(BIN)/python crds/generate.py
 
+fuzz: ## Fuzz each parser for FUZZ_SECONDS (default 60); needs `cargo install cargo-fuzz`
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
+	cd sfu-node && for target in stun rtp rtcp dtls_demux relay; do \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; done
+
 clean: ## Remove all that was built (not the caches of uv, cargo and go)
 	rm -rf .venv .build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis artifacts
 	rm -rf sfu-node/target sandbox/.build gateway/web/node_modules

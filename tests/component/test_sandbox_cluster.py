@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from support.kube import poll
 from support.sandboxes import (
+    ENDS_WITHIN_S,
     Headwater,
     build,
     end,
@@ -200,14 +201,14 @@ def test_a_second_sandbox_runs_beside_it_and_ends_with_ctrl_c(sandbox: Sandbox) 
         }
         assert len(addresses) == 2
         assert len(processes(f"sleep\0{number}")) == 2
-        assert end(process, signal.SIGINT, 20) == 130
+        assert end(process, signal.SIGINT, ENDS_WITHIN_S) == 130
         assert not headwater.directory("second").exists()
         assert not processes(str(headwater.directory("second")))
         assert len(processes(f"sleep\0{number}")) == 1
         assert phase(sandbox.kubeconfig, "beside") == "Running"
     finally:
         if process.poll() is None:
-            end(process, signal.SIGTERM, 20)
+            end(process, signal.SIGTERM, ENDS_WITHIN_S)
 
 
 def test_a_killed_node_takes_its_containers_along_and_the_cluster_goes_on(sandbox: Sandbox) -> None:

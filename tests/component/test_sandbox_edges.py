@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support.kube import poll
 from support.sandboxes import (
+    ENDS_WITHIN_S,
     Headwater,
     build,
     end,
@@ -136,7 +137,7 @@ def test_without_root_pods_run_and_their_port_follows_a_replacement(directory: P
         assert owner == (NOBODY if os.geteuid() == 0 else os.geteuid())
     finally:
         if process.poll() is None:
-            assert end(process, signal.SIGTERM, 20) == 0
+            assert end(process, signal.SIGTERM, ENDS_WITHIN_S) == 0
     assert not processes(str(directory / "data"))
 
 

@@ -107,6 +107,10 @@ def pod_manifest(name: str, script: str, **spec: Any) -> str:
     )
 
 
+# The command's own bound: 20 s to end in order, 5 s after SIGKILL, and a busy machine's slack.
+ENDS_WITHIN_S = 40.0
+
+
 def phase(kubeconfig: Path, pod: str) -> str:
     return kubectl(kubeconfig, "get", "pod", pod, "-o", "jsonpath={.status.phase}")
 
