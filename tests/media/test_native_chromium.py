@@ -64,7 +64,7 @@ STATS = """async () => {
   const all = [...(await pc.getStats()).values()].filter((s) => s.type === 'inbound-rtp');
   const v = all.find((s) => s.kind === 'video') || {}, a = all.find((s) => s.kind === 'audio') || {};
   return {width: v.frameWidth || 0, decoded: v.framesDecoded || 0, keys: v.keyFramesDecoded || 0,
-          lost: v.packetsLost || 0, freezes: v.freezeCount || 0, rtx: v.retransmittedPacketsReceived || 0,
+          lost: v.packetsLost || 0, frozen_s: v.totalFreezesDuration || 0, rtx: v.retransmittedPacketsReceived || 0,
           nacks: v.nackCount || 0, audio: a.packetsReceived || 0, energy: a.totalAudioEnergy || 0};
 }"""
 # The bandwidth estimate of a busy machine rises slowly, and the top layer starts last.
@@ -143,6 +143,11 @@ def limit(node: Node, max_spatial: int) -> None:
     )
 
 
+# Chromium counts a frame that a busy machine delivers late as a freeze. A switch that breaks the picture
+# freezes it until the next key frame that nobody asked for: for many seconds.
+LATE_S = 1.0
+
+
 async def walk_the_layers(page: Page, node: Node) -> None:
     """Down and up again; pictures go on through each switch."""
     for max_spatial, width in [(0, 320), (2, 1280), (1, 640), (0, 320), (2, 1280)]:
@@ -151,7 +156,7 @@ async def walk_the_layers(page: Page, node: Node) -> None:
         await width_becomes(page, width)
         assert node.flowing("view/sub", "TR_v") == max_spatial
         after = await stats(page)
-        assert after["freezes"] == before["freezes"], (max_spatial, before, after)
+        assert after["frozen_s"] - before["frozen_s"] < LATE_S, (max_spatial, before, after)
 
 
 async def test_three_layers_and_switches_without_a_freeze(browser: Browser) -> None:
@@ -212,6 +217,6 @@ async def test_loss_towards_the_subscriber_is_repaired(browser: Browser, rtx: bo
         after = await stats(viewer)
         assert door.lost >= 5
         assert after["nacks"] > before["nacks"]
-        assert after["freezes"] == before["freezes"], (before, after)
+        assert after["frozen_s"] - before["frozen_s"] < LATE_S, (before, after)
         assert after["keys"] <= before["keys"] + 1, "repaired, not restarted"
         assert (after["rtx"] > 0) == rtx
