@@ -64,7 +64,8 @@ STATS = """async () => {
   const all = [...(await pc.getStats()).values()].filter((s) => s.type === 'inbound-rtp');
   const v = all.find((s) => s.kind === 'video') || {}, a = all.find((s) => s.kind === 'audio') || {};
   return {width: v.frameWidth || 0, decoded: v.framesDecoded || 0, keys: v.keyFramesDecoded || 0,
-          lost: v.packetsLost || 0, frozen_s: v.totalFreezesDuration || 0, rtx: v.retransmittedPacketsReceived || 0,
+          lost: v.packetsLost || 0, frozen_s: v.totalFreezesDuration || 0,
+          rtx: v.retransmittedPacketsReceived || 0,
           nacks: v.nackCount || 0, audio: a.packetsReceived || 0, energy: a.totalAudioEnergy || 0};
 }"""
 # The bandwidth estimate of a busy machine rises slowly, and the top layer starts last.
