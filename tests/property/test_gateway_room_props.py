@@ -15,25 +15,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from livekit.protocol import models, rtc
+from support.counting_ids import CountingIds
 
 OPUS = node_pb2.CodecMap(payload_type=111, codec=node_pb2.CODEC_OPUS, clock_rate=48000, channels=2)
 NODES = {NodeId(f"{r}-{n}"): RegionName(r) for r in ("eu", "us", "ap") for n in (1, 2, 3)}
-
-
-class Ids:
-    """Ids in order."""
-
-    def __init__(self) -> None:
-        self._next = itertools.count(1)
-
-    def sid(self, prefix: str) -> str:
-        return f"{prefix}{next(self._next)}"
-
-    def secret(self, length: int) -> bytes:
-        return next(self._next).to_bytes(length, "big")
-
-    def number(self) -> int:
-        return next(self._next)
 
 
 @dataclass
@@ -64,7 +49,7 @@ class RoomMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.room = RoomState(RoomId("demo"), "RM_1", RoomConfig(), 0, 0.0, Ids())
+        self.room = RoomState(RoomId("demo"), "RM_1", RoomConfig(), 0, 0.0, CountingIds())
         self.nodes: dict[str, ModelNode] = {}
         self.now = 0.0
         self.cids = itertools.count()

@@ -1,7 +1,5 @@
 """A room's decisions, as pure state: no loop, no clock, no network."""
 
-import itertools
-
 import pytest
 from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RegionName, RoomId, TrackSid
 from headwater_api.nodev1 import node_pb2
@@ -25,27 +23,12 @@ from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.timers import next_deadline, run_due
 from headwater_gateway.sdp.types import OfferedSection
 from livekit.protocol import models, rtc
+from support.counting_ids import CountingIds
 
 OPUS = node_pb2.CodecMap(payload_type=111, codec=node_pb2.CODEC_OPUS, clock_rate=48000, channels=2)
 VP8 = node_pb2.CodecMap(payload_type=96, codec=node_pb2.CODEC_VP8, clock_rate=90000)
 H264 = node_pb2.CodecMap(payload_type=102, codec=node_pb2.CODEC_H264, clock_rate=90000)
 LAYERS = [models.VideoLayer(width=w, height=w * 9 // 16) for w in (320, 640, 1280)]
-
-
-class CountingIds:
-    """Ids in order."""
-
-    def __init__(self) -> None:
-        self._next = itertools.count(1)
-
-    def sid(self, prefix: str) -> str:
-        return f"{prefix}{next(self._next)}"
-
-    def secret(self, length: int) -> bytes:
-        return next(self._next).to_bytes(length, "big")
-
-    def number(self) -> int:
-        return next(self._next)
 
 
 @pytest.fixture
