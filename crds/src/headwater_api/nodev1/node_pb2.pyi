@@ -170,6 +170,8 @@ class NodeInfo(_message.Message):
     DTLS_FINGERPRINT_FIELD_NUMBER: _builtins.int
     WIRE_VERSION_FIELD_NUMBER: _builtins.int
     MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    MIN_WIRE_VERSION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Pod name"""
     region: _builtins.str
@@ -180,6 +182,10 @@ class NodeInfo(_message.Message):
     wire_version: _builtins.int
     """relay envelope version"""
     max_connections: _builtins.int
+    min_wire_version: _builtins.int
+    """oldest relay envelope version still understood"""
+    version: _builtins.str
+    """of the node's software"""
     @_builtins.property
     def media_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"ip:port" / "[ip6]:port" as advertised, UDP, most wanted first"""
@@ -194,10 +200,12 @@ class NodeInfo(_message.Message):
         dtls_fingerprint: _builtins.str = ...,
         wire_version: _builtins.int = ...,
         max_connections: _builtins.int = ...,
+        min_wire_version: _builtins.int = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtls_fingerprint", b"dtls_fingerprint", "incarnation", b"incarnation", "max_connections", b"max_connections", "media_addresses", b"media_addresses", "node_id", b"node_id", "region", b"region", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtls_fingerprint", b"dtls_fingerprint", "incarnation", b"incarnation", "max_connections", b"max_connections", "media_addresses", b"media_addresses", "min_wire_version", b"min_wire_version", "node_id", b"node_id", "region", b"region", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -205,21 +213,33 @@ Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
 
 @_typing.final
 class SetDrainingRequest(_message.Message):
+    """While draining the node reports `drain` and keeps forwarding. The room actors that have
+    participants here move them away; past `deadline_ms` they move the rest at once.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DRAINING_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    MOVE_RATE_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     reason: _builtins.str
+    move_rate: _builtins.float
+    """Moves per second for the whole node, shared by its rooms. 0: the gateway's default."""
+    deadline_ms: _builtins.int
+    """Unix ms; 0: none"""
     def __init__(
         self,
         *,
         draining: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        move_rate: _builtins.float = ...,
+        deadline_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "draining", b"draining", "move_rate", b"move_rate", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,6 +259,113 @@ class SetDrainingResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetDrainingResponse: _TypeAlias = SetDrainingResponse  # noqa: Y015
+
+@_typing.final
+class DrainState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MOVE_RATE_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    move_rate: _builtins.float
+    deadline_ms: _builtins.int
+    since_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        move_rate: _builtins.float = ...,
+        deadline_ms: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "move_rate", b"move_rate", "reason", b"reason", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainState: _TypeAlias = DrainState  # noqa: Y015
+
+@_typing.final
+class RoomsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_IDS_FIELD_NUMBER: _builtins.int
+    WITH_BLOBS_FIELD_NUMBER: _builtins.int
+    with_blobs: _builtins.bool
+    @_builtins.property
+    def room_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        room_ids: _abc.Iterable[_builtins.str] | None = ...,
+        with_blobs: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["room_ids", b"room_ids", "with_blobs", b"with_blobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoomsRequest: _TypeAlias = RoomsRequest  # noqa: Y015
+
+@_typing.final
+class RoomHeld(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    CONTROLLER_ID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_VERSION_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    LEASE_LEFT_MS_FIELD_NUMBER: _builtins.int
+    room_id: _builtins.str
+    epoch: _builtins.int
+    controller_id: _builtins.str
+    snapshot_version: _builtins.int
+    """0: none"""
+    snapshot: _builtins.bytes
+    """only if asked for"""
+    lease_left_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        room_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        controller_id: _builtins.str = ...,
+        snapshot_version: _builtins.int = ...,
+        snapshot: _builtins.bytes = ...,
+        lease_left_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_id", b"controller_id", "epoch", b"epoch", "lease_left_ms", b"lease_left_ms", "room_id", b"room_id", "snapshot", b"snapshot", "snapshot_version", b"snapshot_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoomHeld: _TypeAlias = RoomHeld  # noqa: Y015
+
+@_typing.final
+class RoomsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rooms(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoomHeld]: ...
+    def __init__(
+        self,
+        *,
+        rooms: _abc.Iterable[Global___RoomHeld] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rooms", b"rooms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoomsResponse: _TypeAlias = RoomsResponse  # noqa: Y015
 
 @_typing.final
 class CodecMap(_message.Message):
@@ -1359,6 +1486,7 @@ class LinkReport(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     TX_TRACKS_FIELD_NUMBER: _builtins.int
     RX_TRACKS_FIELD_NUMBER: _builtins.int
+    SILENT_MS_FIELD_NUMBER: _builtins.int
     link_id: _builtins.str
     room_id: _builtins.str
     peer_node_id: _builtins.str
@@ -1370,6 +1498,8 @@ class LinkReport(_message.Message):
     tx_tracks: _builtins.int
     """Tracks now crossing: each at most once in each direction."""
     rx_tracks: _builtins.int
+    silent_ms: _builtins.int
+    """Since anything authentic came over the link, ms: a neighbour's evidence of a peer's death."""
     def __init__(
         self,
         *,
@@ -1383,10 +1513,11 @@ class LinkReport(_message.Message):
         loss: _builtins.float = ...,
         tx_tracks: _builtins.int = ...,
         rx_tracks: _builtins.int = ...,
+        silent_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["link_id", b"link_id", "loss", b"loss", "peer_node_id", b"peer_node_id", "room_id", b"room_id", "rtt_ms", b"rtt_ms", "rx_mbps", b"rx_mbps", "rx_tracks", b"rx_tracks", "tx_mbps", b"tx_mbps", "tx_tracks", b"tx_tracks", "up", b"up"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["link_id", b"link_id", "loss", b"loss", "peer_node_id", b"peer_node_id", "room_id", b"room_id", "rtt_ms", b"rtt_ms", "rx_mbps", b"rx_mbps", "rx_tracks", b"rx_tracks", "silent_ms", b"silent_ms", "tx_mbps", b"tx_mbps", "tx_tracks", b"tx_tracks", "up", b"up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1436,6 +1567,13 @@ class NodeReport(_message.Message):
     LINKS_FIELD_NUMBER: _builtins.int
     MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
     DROPS_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    TRANSPORTS_CREATED_FIELD_NUMBER: _builtins.int
+    BUFFER_PERCENT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WIRE_VERSION_FIELD_NUMBER: _builtins.int
+    MEDIA_STALLED_MS_FIELD_NUMBER: _builtins.int
+    MIN_WIRE_VERSION_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     region: _builtins.str
     incarnation: _builtins.str
@@ -1457,6 +1595,15 @@ class NodeReport(_message.Message):
     forward_p95_us: _builtins.float
     forward_p99_us: _builtins.float
     max_connections: _builtins.int
+    transports_created: _builtins.int
+    """cumulative: joins since the last report by difference"""
+    buffer_percent: _builtins.float
+    """fullest of the node's bounded queues, 0 to 100"""
+    version: _builtins.str
+    wire_version: _builtins.int
+    media_stalled_ms: _builtins.int
+    """Media loop's last turn, ms ago: a node whose control answers while its media stands still."""
+    min_wire_version: _builtins.int
     @_builtins.property
     def rooms(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoomReport]: ...
     @_builtins.property
@@ -1464,6 +1611,10 @@ class NodeReport(_message.Message):
     @_builtins.property
     def drops(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """cumulative, by reason"""
+
+    @_builtins.property
+    def drain(self) -> Global___DrainState:
+        """set while `draining`"""
 
     def __init__(
         self,
@@ -1488,10 +1639,17 @@ class NodeReport(_message.Message):
         links: _abc.Iterable[Global___LinkReport] | None = ...,
         max_connections: _builtins.int = ...,
         drops: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        drain: Global___DrainState | None = ...,
+        transports_created: _builtins.int = ...,
+        buffer_percent: _builtins.float = ...,
+        version: _builtins.str = ...,
+        wire_version: _builtins.int = ...,
+        media_stalled_ms: _builtins.int = ...,
+        min_wire_version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "connections", b"connections", "cpu_percent", b"cpu_percent", "draining", b"draining", "drops", b"drops", "forward_p50_us", b"forward_p50_us", "forward_p95_us", b"forward_p95_us", "forward_p99_us", b"forward_p99_us", "incarnation", b"incarnation", "links", b"links", "max_connections", b"max_connections", "node_id", b"node_id", "participants", b"participants", "region", b"region", "rooms", b"rooms", "rss_bytes", b"rss_bytes", "rx_mbps", b"rx_mbps", "rx_pps", b"rx_pps", "tx_mbps", b"tx_mbps", "tx_pps", b"tx_pps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "buffer_percent", b"buffer_percent", "connections", b"connections", "cpu_percent", b"cpu_percent", "drain", b"drain", "draining", b"draining", "drops", b"drops", "forward_p50_us", b"forward_p50_us", "forward_p95_us", b"forward_p95_us", "forward_p99_us", b"forward_p99_us", "incarnation", b"incarnation", "links", b"links", "max_connections", b"max_connections", "media_stalled_ms", b"media_stalled_ms", "min_wire_version", b"min_wire_version", "node_id", b"node_id", "participants", b"participants", "region", b"region", "rooms", b"rooms", "rss_bytes", b"rss_bytes", "rx_mbps", b"rx_mbps", "rx_pps", b"rx_pps", "transports_created", b"transports_created", "tx_mbps", b"tx_mbps", "tx_pps", b"tx_pps", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,6 +54,11 @@ class NodeStub:
                 request_serializer=headwater__api_dot_nodev1_dot_node__pb2.SetDrainingRequest.SerializeToString,
                 response_deserializer=headwater__api_dot_nodev1_dot_node__pb2.SetDrainingResponse.FromString,
                 _registered_method=True)
+        self.Rooms = channel.unary_unary(
+                '/headwater.node.v1.Node/Rooms',
+                request_serializer=headwater__api_dot_nodev1_dot_node__pb2.RoomsRequest.SerializeToString,
+                response_deserializer=headwater__api_dot_nodev1_dot_node__pb2.RoomsResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -89,6 +94,13 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rooms(self, request, context):
+        """What the node knows of rooms: epoch, controller and the newest snapshot. For takeover.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.SetDraining,
                     request_deserializer=headwater__api_dot_nodev1_dot_node__pb2.SetDrainingRequest.FromString,
                     response_serializer=headwater__api_dot_nodev1_dot_node__pb2.SetDrainingResponse.SerializeToString,
+            ),
+            'Rooms': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rooms,
+                    request_deserializer=headwater__api_dot_nodev1_dot_node__pb2.RoomsRequest.FromString,
+                    response_serializer=headwater__api_dot_nodev1_dot_node__pb2.RoomsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +238,33 @@ class Node:
             '/headwater.node.v1.Node/SetDraining',
             headwater__api_dot_nodev1_dot_node__pb2.SetDrainingRequest.SerializeToString,
             headwater__api_dot_nodev1_dot_node__pb2.SetDrainingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rooms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headwater.node.v1.Node/Rooms',
+            headwater__api_dot_nodev1_dot_node__pb2.RoomsRequest.SerializeToString,
+            headwater__api_dot_nodev1_dot_node__pb2.RoomsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,8 @@ class NodeStub:
     """
     SetDraining: _grpc.UnaryUnaryMultiCallable[_node_pb2.SetDrainingRequest, _node_pb2.SetDrainingResponse]
     """Cordon (no new transports) or return to service. Draining nodes keep forwarding."""
+    Rooms: _grpc.UnaryUnaryMultiCallable[_node_pb2.RoomsRequest, _node_pb2.RoomsResponse]
+    """What the node knows of rooms: epoch, controller and the newest snapshot. For takeover."""
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -65,6 +67,8 @@ class NodeAsyncStub(NodeStub):
     """
     SetDraining: _aio.UnaryUnaryMultiCallable[_node_pb2.SetDrainingRequest, _node_pb2.SetDrainingResponse]  # type: ignore[assignment]
     """Cordon (no new transports) or return to service. Draining nodes keep forwarding."""
+    Rooms: _aio.UnaryUnaryMultiCallable[_node_pb2.RoomsRequest, _node_pb2.RoomsResponse]  # type: ignore[assignment]
+    """What the node knows of rooms: epoch, controller and the newest snapshot. For takeover."""
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -102,5 +106,13 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.SetDrainingResponse, _abc.Awaitable[_node_pb2.SetDrainingResponse]]:
         """Cordon (no new transports) or return to service. Draining nodes keep forwarding."""
+
+    @_abc_1.abstractmethod
+    def Rooms(
+        self,
+        request: _node_pb2.RoomsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.RoomsResponse, _abc.Awaitable[_node_pb2.RoomsResponse]]:
+        """What the node knows of rooms: epoch, controller and the newest snapshot. For takeover."""
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
