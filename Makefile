@@ -6,7 +6,7 @@ CARGO := cargo --quiet
 RUST := --manifest-path sfu-node/Cargo.toml --release --locked
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e bench fmt generate fuzz clean
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e chaos bench fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ unit: setup ## Fast tests only: no cluster, no network
 
 e2e: setup ## Tests against a whole cluster
 	$(BIN)/pytest tests/e2e
+
+chaos: setup ## Long fault loops; CHAOS="-k expression" narrows them
+	$(BIN)/pytest tests/chaos $(CHAOS)
 
 bench: setup ## CPU per forwarded packet, beside the kernel's floor
 	cargo run --quiet $(RUST) -p headwater-bench
