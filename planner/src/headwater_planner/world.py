@@ -92,6 +92,10 @@ class NodeLoad:
     max_connections: int = 0
     cpu_percent: float = 0.0
     p95_ms: float = 0.0
+    egress_mbps: float = 0.0
+    packets_per_second: float = 0.0  # sent
+    queue_percent: float = 0.0  # fullest of the node's bounded queues
+    transports_created: int = 0  # since the process started
     rooms: tuple[RoomLoad, ...] = ()
     links: tuple[LinkLoad, ...] = ()
 

@@ -39,6 +39,10 @@ def load_of(report: node_pb2.NodeReport) -> NodeLoad:
         max_connections=report.max_connections,
         cpu_percent=report.cpu_percent,
         p95_ms=report.forward_p95_us / 1000.0,
+        egress_mbps=report.tx_mbps,
+        packets_per_second=report.tx_pps,
+        queue_percent=report.buffer_percent,
+        transports_created=report.transports_created,
         rooms=tuple(
             sorted((RoomLoad(r.room_id, r.participants) for r in report.rooms), key=lambda r: r.room)
         ),
