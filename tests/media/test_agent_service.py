@@ -168,6 +168,30 @@ async def test_draining_fails_readiness_and_can_be_undone(node: Node) -> None:
     assert (await node.get("/readyz"))[0] == 200
 
 
+async def test_the_report_says_on_which_terms_the_node_drains(node: Node) -> None:
+    order = node_pb2.SetDrainingRequest(draining=True, reason="scale-down", move_rate=7, deadline_ms=123)
+    for _ in range(2):  # an order may come again, after a restart of the operator
+        await node.stub.SetDraining(order, metadata=bearer(), timeout=5)
+    call = node.stub.Watch(node_pb2.WatchRequest(), metadata=bearer(), timeout=10)
+    report = (await call.read()).report
+    assert report.draining
+    assert (report.drain.reason, report.drain.move_rate, report.drain.deadline_ms) == ("scale-down", 7, 123)
+    await node.stub.SetDraining(node_pb2.SetDrainingRequest(), metadata=bearer(), timeout=5)
+    report = (await call.read()).report
+    assert not report.draining and not report.HasField("drain")
+    call.cancel()
+
+
+async def test_standing_media_fails_readiness_not_health(node: Node) -> None:
+    node.engine.stalled_ms = 60_000
+
+    async def unready() -> bool:
+        return (await node.get("/readyz"))[0] == 503
+
+    await until(unready, 10, "readiness fails while the media thread stands still")
+    assert (await node.get("/healthz"))[0] == 200
+
+
 async def test_status_and_metrics_show_the_report(node: Node) -> None:
     status = json.loads((await node.get("/status.json"))[1])
     assert status["pid"] == os.getpid()
@@ -214,7 +238,19 @@ async def test_sigterm_drains_then_stops_when_the_last_connection_goes(node: Nod
     node.engine.connections = 1
     os.kill(os.getpid(), signal.SIGTERM)
     await until(lambda: node.engine.draining, 5, "the engine drains")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await node.stub.SetDraining(node_pb2.SetDrainingRequest(), metadata=bearer(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION, "its Pod ends: no way back"
+    assert (await node.get("/readyz"))[0] == 503
+    assert (await node.get("/healthz"))[0] == 200
     assert not node.task.done()
     node.engine.connections = 0
+    node.engine.linked = True
+    call = node.stub.Watch(node_pb2.WatchRequest(), metadata=bearer(), timeout=10)
+    drain = (await call.read()).report.drain
+    assert drain.reason and drain.deadline_ms > drain.since_ms and drain.move_rate >= 10
+    call.cancel()
+    assert not node.task.done(), "media of others passes through it"
+    node.engine.linked = False
     await asyncio.wait_for(node.task, 5)
     assert node.engine.closed

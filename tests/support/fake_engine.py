@@ -31,6 +31,8 @@ class FakeEngine:
         self.epochs: dict[str, int] = {}
         self.resynced: list[str] = []
         self.broken = False
+        self.linked = False
+        self.stalled_ms = 0
         self._node = (node_id, region, max_connections)
         self._events: deque[tuple[str, bytes]] = deque()
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -75,7 +77,8 @@ class FakeEngine:
         report = node_pb2.NodeReport(
             node_id=node_id, region=region, max_connections=limit, connections=self.connections
         )
-        report.links.add(link_id="link-1", room_id="room-1", peer_node_id="peer", up=True, tx_tracks=3)
+        report.links.add(link_id="link-1", room_id="room-1", peer_node_id="peer", up=self.linked, tx_tracks=3)
+        report.media_stalled_ms = self.stalled_ms
         report.drops["unknown_ssrc"] = 7
         return report.SerializeToString()
 

@@ -1,7 +1,8 @@
 """The Pod's environment, read and checked."""
 
 import pytest
-from headwater_sfu.config import ENV_DRAIN_GRACE, ConfigError, read_config
+from headwater_api.wellknown import ENV_DRAIN_GRACE
+from headwater_sfu.config import ConfigError, read_config
 from headwater_sfu.usage import Sample, cpu_percent
 
 GOOD = {

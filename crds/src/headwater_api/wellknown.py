@@ -25,6 +25,8 @@ ENV_POD_NAMESPACE: Final = "POD_NAMESPACE"
 ENV_REGION: Final = "HEADWATER_REGION"
 ENV_CLUSTER: Final = "HEADWATER_CLUSTER"
 ENV_MAX_CONNECTIONS: Final = "HEADWATER_MAX_CONNECTIONS"
+# Seconds that a node told to end has to be emptied: its termination grace less a margin.
+ENV_DRAIN_GRACE: Final = "HEADWATER_DRAIN_GRACE_SECONDS"
 # Bearer token of the node's gRPC, from the Secret named here; never in a ConfigMap or argument.
 ENV_NODE_TOKEN: Final = "HEADWATER_NODE_TOKEN"
 ENV_NODE_TOKEN_SECRET: Final = "HEADWATER_NODE_TOKEN_SECRET"

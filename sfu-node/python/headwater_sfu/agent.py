@@ -20,6 +20,7 @@ from headwater_sfu import usage
 from headwater_sfu.admin import AdminServer, Reply
 from headwater_sfu.auth import BearerInterceptor
 from headwater_sfu.config import NodeConfig
+from headwater_sfu.drain import STOP_REASON, Drain, is_empty
 from headwater_sfu.engine import Engine, EngineModule
 from headwater_sfu.fanout import Fanout
 from headwater_sfu.loopwatch import LoopWatch
@@ -43,7 +44,7 @@ class Agent:
         self._module = module
         self._fanout = Fanout()
         self._loopwatch = LoopWatch()
-        self._draining = False
+        self._drain = Drain()
         self._stop = asyncio.Event()
         self._report = node_pb2.NodeReport(node_id=config.node_id, region=config.region)
         self._report_at_s = 0.0
@@ -59,11 +60,13 @@ class Agent:
 
     # What the gRPC service asks of us.
 
-    def set_draining(self, draining: bool, reason: str) -> None:
-        if draining != self._draining:
-            log.info("draining" if draining else "back in service", extra={"reason": reason})
-        self._draining = draining
-        self._engine.set_draining(draining)
+    def set_draining(self, request: node_pb2.SetDrainingRequest) -> None:
+        """Raises Stopping where the node is about to end and is told to return to service."""
+        was_active = self._drain.active
+        self._drain.order(request, _unix_ms())
+        if request.draining != was_active:
+            log.info("draining" if request.draining else "back in service", extra={"reason": request.reason})
+        self._engine.set_draining(request.draining)
         self._take_report()
 
     def latest_report(self) -> bytes:
@@ -99,7 +102,7 @@ class Agent:
                 await admin.start(str(self._config.pod_ip), wellknown.PORT_ADMIN)
                 log.info("node is up", extra={"node": self._config.node_id, "region": self._config.region})
                 await self._stop.wait()
-                await self._drain()
+                await self._empty()
                 loopwatch.cancel()
                 reports.cancel()
         finally:
@@ -110,12 +113,16 @@ class Agent:
             self._engine.close()
             log.info("node has stopped", extra={"node": self._config.node_id})
 
-    async def _drain(self) -> None:
-        """Waits until the last connection has gone, at most for the grace."""
-        self.set_draining(True, "told to stop")
-        deadline = time.monotonic() + self._config.drain_grace_s
-        while self._report.connections and time.monotonic() < deadline:
-            await asyncio.sleep(min(0.2, self._config.drain_grace_s))
+    async def _empty(self) -> None:
+        """Drains until nobody is here and nothing passes through, at most for the grace."""
+        grace_s = self._config.drain_grace_s
+        deadline = time.monotonic() + grace_s
+        self._drain.stop(_unix_ms(), grace_s, self._report.participants)
+        self._engine.set_draining(True)
+        self._take_report()
+        log.info("draining", extra={"reason": STOP_REASON, "participants": self._report.participants})
+        while not is_empty(self._report) and time.monotonic() < deadline:
+            await asyncio.sleep(min(0.2, grace_s))
             self._take_report()
         if self._report.connections:
             log.warning("stopped with connections", extra={"connections": self._report.connections})
@@ -180,8 +187,10 @@ class Agent:
         else:
             report.cpu_percent = self._report.cpu_percent
         report.rss_bytes = usage.rss_bytes()
-        report.draining = self._draining
-        report.at_ms = time.time_ns() // 1_000_000
+        report.draining = self._drain.active
+        if self._drain.state is not None:
+            report.drain.CopyFrom(self._drain.state)
+        report.at_ms = _unix_ms()
         self._report = report
         self._report_at_s = now_s
         self._fanout.broadcast_report(self.latest_report())
@@ -194,10 +203,12 @@ class Agent:
         return _json(HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
     async def _readyz(self) -> Reply:
-        if self._draining:
+        if self._drain.active:
             return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reason": "draining"})
         if time.monotonic() - self._report_at_s > REPORT_STALE_S:
             return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reason": "the engine is silent"})
+        if self._report.media_stalled_ms > REPORT_STALE_S * 1000:
+            return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reason": "media stands still"})
         return _json(HTTPStatus.OK, {"ready": True})
 
     async def _metrics(self) -> Reply:
@@ -214,6 +225,10 @@ class Agent:
             self._report, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
         return _json(HTTPStatus.OK, body | {"pid": os.getpid()})
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _json(status: HTTPStatus, body: Mapping[str, object]) -> Reply:

@@ -7,9 +7,8 @@ from typing import Final
 
 from headwater_api import wellknown
 
-ENV_DRAIN_GRACE: Final = "HEADWATER_DRAIN_GRACE_SECONDS"
-# A stopped node's clients are re-placed by the gateway whatever we do, so by default we only
-# leave time for the draining report to arrive. The operator raises it where it drains first.
+# The operator sets it from the Pod's termination grace; without one there is only time for the
+# draining report to arrive.
 DEFAULT_DRAIN_GRACE_S: Final = 2.0
 MAX_DRAIN_GRACE_S: Final = 3600.0
 DEFAULT_MAX_CONNECTIONS: Final = 1000
@@ -56,7 +55,7 @@ def read_config(env: Mapping[str, str]) -> NodeConfig:
     token = required(wellknown.ENV_NODE_TOKEN)
     pod_ip = _pod_ip(required(wellknown.ENV_POD_IP), problems)
     max_connections = _number(env, wellknown.ENV_MAX_CONNECTIONS, DEFAULT_MAX_CONNECTIONS, (1, 1e6), problems)
-    grace = _number(env, ENV_DRAIN_GRACE, DEFAULT_DRAIN_GRACE_S, (0, MAX_DRAIN_GRACE_S), problems)
+    grace = _number(env, wellknown.ENV_DRAIN_GRACE, DEFAULT_DRAIN_GRACE_S, (0, MAX_DRAIN_GRACE_S), problems)
     if problems or pod_ip is None:
         raise ConfigError("\n".join(problems))
     return NodeConfig(node_id, region, cluster, pod_ip, token, int(max_connections), grace)

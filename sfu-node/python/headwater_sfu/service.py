@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 from headwater_api.nodev1 import node_pb2
 
+from headwater_sfu.drain import Stopping
 from headwater_sfu.engine import Engine
 from headwater_sfu.fanout import Fanout, Lagged
 
@@ -23,7 +24,9 @@ log = logging.getLogger(__name__)
 class NodeState(Protocol):
     """What the service needs from the agent."""
 
-    def set_draining(self, draining: bool, reason: str) -> None: ...
+    def set_draining(self, request: node_pb2.SetDrainingRequest) -> None:
+        """Raises Stopping."""
+        ...
 
     def latest_report(self) -> bytes:
         """A serialised `WatchResponse` with the newest report."""
@@ -58,7 +61,10 @@ class NodeService:
 
     async def set_draining(self, request: bytes, context: Context) -> bytes:
         message = await _parse(node_pb2.SetDrainingRequest, request, context)
-        self._state.set_draining(message.draining, message.reason or "asked over gRPC")
+        try:
+            self._state.set_draining(message)
+        except Stopping as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         return node_pb2.SetDrainingResponse().SerializeToString()
 
     async def watch(self, request: bytes, context: Context) -> AsyncIterator[bytes]:

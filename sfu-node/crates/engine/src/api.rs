@@ -314,6 +314,8 @@ pub struct LinkReport {
     pub loss: f64,
     pub tx_tracks: u32,
     pub rx_tracks: u32,
+    /// Since anything authentic came from the peer, or since the link was opened.
+    pub silent_ms: u32,
 }
 
 /// Cumulative figures; the caller turns them into rates.
@@ -322,6 +324,7 @@ pub struct LinkReport {
 pub struct Report {
     pub connections: u32,
     pub participants: u32,
+    pub transports_created: u64,
     pub rx_packets: u64,
     pub rx_bytes: u64,
     pub tx_packets: u64,

@@ -73,6 +73,8 @@ pub(crate) struct Context<'a> {
     pub block: &'a mut Vec<u8>,
     /// Transports on the whole node, against its limit.
     pub transports: &'a mut usize,
+    /// Made since the start of the node.
+    pub transports_created: &'a mut u64,
     pub max_transports: usize,
     pub draining: bool,
 }

@@ -53,6 +53,7 @@ pub struct Engine {
     epochs: HashMap<Id, u64>,
     epoch_order: VecDeque<Id>,
     transports: usize,
+    transports_created: u64,
     max_transports: usize,
     draining: bool,
     rx_packets: u64,
@@ -85,6 +86,7 @@ impl Engine {
             epochs: HashMap::new(),
             epoch_order: VecDeque::new(),
             transports: 0,
+            transports_created: 0,
             max_transports: config.max_connections,
             draining: false,
             rx_packets: 0,
@@ -130,6 +132,7 @@ impl Engine {
             buffer: &mut self.buffer,
             block: &mut self.block,
             transports: &mut self.transports,
+            transports_created: &mut self.transports_created,
             max_transports: self.max_transports,
             draining: self.draining,
         };
@@ -313,6 +316,7 @@ impl Engine {
         let now_us = self.shared.clock.us(now);
         let (tx_packets, tx_bytes) = out.totals();
         let mut report = Report {
+            transports_created: self.transports_created,
             rx_packets: self.rx_packets,
             rx_bytes: self.rx_bytes,
             tx_packets,
@@ -344,6 +348,7 @@ impl Engine {
                     loss: link.loss(),
                     tx_tracks: link.outgoing.values().filter(|o| fresh(o.last_us)).count() as u32,
                     rx_tracks: link.incoming.values().filter(|i| fresh(i.last_us)).count() as u32,
+                    silent_ms: link.silent_ms(now_us),
                 });
             }
         }

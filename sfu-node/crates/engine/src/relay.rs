@@ -121,6 +121,11 @@ impl Link {
         EventKind::Relay { link_id: self.spec.link_id.clone(), up: self.up, reason: self.reason }
     }
 
+    /// Since anything authentic came from the peer, or since the link was opened.
+    pub fn silent_ms(&self, now_us: u64) -> u32 {
+        u32::try_from(now_us.saturating_sub(self.last_rx_us) / 1000).unwrap_or(u32::MAX)
+    }
+
     /// Take a track from this link.
     pub fn add_incoming(&mut self, track: Key, track_id: Id) {
         self.next_handle = self.next_handle.wrapping_add(1);

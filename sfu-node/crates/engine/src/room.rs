@@ -152,6 +152,7 @@ impl Room {
         self.transport_ids.insert(id, key);
         cx.routes.ufrags.insert(ufrag, (cx.room, key));
         *cx.transports += 1;
+        *cx.transports_created += 1;
         self.arm_transport(cx, key);
         Ok(())
     }

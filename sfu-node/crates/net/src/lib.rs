@@ -20,15 +20,21 @@ use std::{
     os::fd::RawFd,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Sender, channel, sync_channel},
+        mpsc::{RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
-use worker::{Request, Worker};
+use worker::{Heartbeat, Request, Worker};
 
 /// Longest wait for an answer of the media thread: it never works this long in one turn.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Longest wait for figures: who asks for them has other work to do.
+const FIGURES: Duration = Duration::from_millis(500);
+/// A media thread whose loop has not turned for so long is stuck: callers are told at once.
+const STUCK: Duration = Duration::from_secs(2);
+/// How often a waiting caller looks whether the thread is stuck.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a call did not work.
 #[derive(Debug)]
@@ -45,7 +51,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed => f.write_str("the media engine is closed"),
-            Self::Timeout => f.write_str("the media engine gave no answer within 5 s"),
+            Self::Timeout => f.write_str("the media engine gives no answer"),
             Self::Start(e) => write!(f, "the media engine could not start: {e}"),
         }
     }
@@ -58,6 +64,7 @@ pub struct Handle {
     requests: Mutex<Option<Sender<Request>>>,
     wake: Arc<sys::EventFd>,
     queue: Arc<queue::EventQueue>,
+    heartbeat: Arc<Heartbeat>,
     thread: Mutex<Option<JoinHandle<()>>>,
     addresses: Vec<SocketAddr>,
     fingerprint: String,
@@ -88,11 +95,12 @@ impl Handle {
         let (requests, inbox) = channel();
         let (started, start) = sync_channel(1);
         let config = Config { sockets: addresses.clone(), max_connections, seed };
-        let (thread_wake, thread_queue) = (wake.clone(), queue.clone());
+        let heartbeat = Arc::new(Heartbeat::new());
+        let (thread_wake, thread_queue, beat) = (wake.clone(), queue.clone(), heartbeat.clone());
         // The engine is made on its thread: it holds state that must not move between threads.
         let thread = std::thread::Builder::new()
             .name("media".into())
-            .spawn(move || match Worker::new(config, sockets, thread_wake, inbox, thread_queue) {
+            .spawn(move || match Worker::new(config, sockets, thread_wake, inbox, thread_queue, beat) {
                 Ok(worker) => {
                     started.send(Ok(worker.engine.fingerprint())).ok();
                     worker.run();
@@ -107,6 +115,7 @@ impl Handle {
             requests: Mutex::new(Some(requests)),
             wake,
             queue,
+            heartbeat,
             thread: Mutex::new(Some(thread)),
             addresses,
             fingerprint,
@@ -144,13 +153,29 @@ impl Handle {
         Ok(())
     }
 
-    fn ask<T>(&self, make: impl FnOnce(std::sync::mpsc::SyncSender<T>) -> Request) -> Result<T, Error> {
+    fn ask<T>(&self, patience: Duration, make: impl FnOnce(SyncSender<T>) -> Request) -> Result<T, Error> {
+        if self.silence() >= STUCK {
+            return Err(Error::Timeout);
+        }
         let (reply, answer) = sync_channel(1);
         self.request(make(reply))?;
-        answer.recv_timeout(ANSWER).map_err(|e| match e {
-            std::sync::mpsc::RecvTimeoutError::Timeout => Error::Timeout,
-            std::sync::mpsc::RecvTimeoutError::Disconnected => Error::Closed,
-        })
+        let begun = Instant::now();
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
+                Err(RecvTimeoutError::Timeout) if begun.elapsed() >= patience || self.silence() >= STUCK => {
+                    return Err(Error::Timeout);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Time since the media thread's loop last turned: below a second while it is well.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.heartbeat.silence()
     }
 
     /// Carry out commands for one room.
@@ -158,7 +183,7 @@ impl Handle {
     /// # Errors
     /// When the engine is closed or does not answer.
     pub fn apply(&self, apply: Apply) -> Result<ApplyResult, Error> {
-        self.ask(|reply| Request::Apply(Box::new(apply), reply))
+        self.ask(ANSWER, |reply| Request::Apply(Box::new(apply), reply))
     }
 
     /// Emit the states of a controller's rooms as events.
@@ -174,7 +199,7 @@ impl Handle {
     /// # Errors
     /// When the engine is closed or does not answer.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        self.ask(Request::Report)
+        self.ask(FIGURES, Request::Report)
     }
 
     /// Cordon, or return to service.

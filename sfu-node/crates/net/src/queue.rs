@@ -85,6 +85,14 @@ impl EventQueue {
         events
     }
 
+    /// How full it is, 0 to 1, by number or by bytes.
+    #[must_use]
+    pub fn fill(&self) -> f64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = state.events.len() as f64 / MAX_EVENTS as f64;
+        number.max(state.bytes as f64 / MAX_BYTES as f64).min(1.0)
+    }
+
     /// Events lost because nobody drained.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -131,6 +139,7 @@ mod tests {
         let q = EventQueue::new().unwrap();
         q.push((0..100).map(|_| data(1 << 20)).collect());
         assert!(q.dropped() > 30);
+        assert!(q.fill() > 0.9, "{}", q.fill());
         let closed = EventKind::RoomClosed { reason: "x" };
         q.push(vec![Event { controller_id: "c".into(), room_id: "r".into(), kind: closed.clone() }]);
         assert_eq!(q.drain(1000).last().unwrap().kind, closed);

@@ -97,6 +97,20 @@ fn set_option<T>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: &T) ->
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How full the socket's receive buffer is, 0 to 1; 0 where the kernel does not tell.
+pub fn receive_fill(fd: RawFd) -> f64 {
+    // SO_MEMINFO: what is queued to be read, then the limit, then seven figures that we do not need.
+    let mut figures = [0u32; 9];
+    let mut len = mem::size_of_val(&figures) as libc::socklen_t;
+    // SAFETY: `figures` is writable for `len` bytes.
+    let r = unsafe {
+        let to = figures.as_mut_ptr().cast();
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, to, &mut len)
+    };
+    let [queued, limit, ..] = figures;
+    if r == 0 && limit > 0 { (f64::from(queued) / f64::from(limit)).min(1.0) } else { 0.0 }
+}
+
 /// A non-blocking UDP socket bound to exactly `address`, with large buffers and receive timestamps.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let domain = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };

@@ -15,6 +15,7 @@ use std::{
     os::fd::AsRawFd,
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TryRecvError},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -61,6 +62,36 @@ pub struct Snapshot {
     pub report: Report,
     pub latency: Percentiles,
     pub draining: bool,
+    /// The fullest of the bounded queues, 0 to 100.
+    pub buffer_percent: f64,
+}
+
+/// When the media thread's loop last turned.
+pub struct Heartbeat {
+    started: Instant,
+    beat_ms: AtomicU64,
+}
+
+impl Heartbeat {
+    /// Beats now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { started: Instant::now(), beat_ms: AtomicU64::new(0) }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn beat(&self) {
+        self.beat_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+    }
+
+    /// Time since the last beat. A healthy loop never sleeps longer than [`MAX_SLEEP`].
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        Duration::from_millis(self.elapsed_ms().saturating_sub(self.beat_ms.load(Ordering::Relaxed)))
+    }
 }
 
 /// Everything that the thread owns.
@@ -70,6 +101,7 @@ pub struct Worker {
     pub(crate) wake: Arc<EventFd>,
     pub(crate) requests: Receiver<Request>,
     pub(crate) queue: Arc<EventQueue>,
+    heartbeat: Arc<Heartbeat>,
     out: Outbox,
     egress: Egress,
     latency: Latency,
@@ -89,6 +121,7 @@ impl Worker {
         wake: Arc<EventFd>,
         requests: Receiver<Request>,
         queue: Arc<EventQueue>,
+        heartbeat: Arc<Heartbeat>,
     ) -> Result<Self, String> {
         let now = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -98,6 +131,7 @@ impl Worker {
             wake,
             requests,
             queue,
+            heartbeat,
             out: Outbox::default(),
             egress: Egress::new(),
             latency: Latency::new(),
@@ -114,6 +148,7 @@ impl Worker {
         fds.push(self.wake.fd());
         let mut ready = Vec::new();
         loop {
+            self.heartbeat.beat();
             let now = Instant::now();
             let due = self.engine.next_deadline().map(|t| t.saturating_duration_since(now));
             let timeout = due.map_or(MAX_SLEEP, |d| d.min(MAX_SLEEP));
@@ -177,7 +212,14 @@ impl Worker {
                 report.drops.insert(name, count);
             }
         }
-        Snapshot { at: now, report, latency: self.latency.percentiles(), draining: self.engine.is_draining() }
+        let sockets = self.sockets.iter().map(|s| sys::receive_fill(s.as_raw_fd()));
+        Snapshot {
+            at: now,
+            report,
+            latency: self.latency.percentiles(),
+            draining: self.engine.is_draining(),
+            buffer_percent: sockets.fold(self.queue.fill(), f64::max) * 100.0,
+        }
     }
 
     fn us(&self, now: Instant) -> u64 {

@@ -27,8 +27,9 @@ use std::{
 create_exception!(headwater_sfu._native, StaleEpoch, PyException, "The room has a newer controller.");
 create_exception!(headwater_sfu._native, EngineError, PyRuntimeError, "The media engine cannot be used.");
 
-/// Version of the relay envelope.
+/// Version of the relay envelope, and the oldest that is still understood.
 const WIRE_VERSION: u32 = 1;
+const MIN_WIRE_VERSION: u32 = 1;
 /// Events of one controller in one message: far below gRPC's limit of 4 MiB.
 const MAX_RESPONSE: usize = 1 << 20;
 
@@ -83,6 +84,8 @@ impl Engine {
             dtls_fingerprint: handle.fingerprint().to_owned(),
             wire_version: WIRE_VERSION,
             max_connections,
+            min_wire_version: MIN_WIRE_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         Ok(Self { handle, info, rater: Mutex::default() })
     }
@@ -121,9 +124,16 @@ impl Engine {
 
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let handle = &self.handle;
-        let snapshot = py.detach(move || handle.snapshot()).map_err(to_py)?;
+        let snapshot = py.detach(move || handle.snapshot());
         let mut rater = self.rater.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(PyBytes::new(py, &rater.report(&snapshot, &self.info).encode_to_vec()))
+        let stalled_ms = u32::try_from(handle.silence().as_millis()).unwrap_or(u32::MAX);
+        let report = match (snapshot, rater.last()) {
+            (Ok(snapshot), _) => rater.report(&snapshot, &self.info, stalled_ms),
+            // A stuck media thread: its last figures, and that it is stuck.
+            (Err(Error::Timeout), Some(last)) => rater.report(&last, &self.info, stalled_ms),
+            (Err(error), _) => return Err(to_py(error)),
+        };
+        Ok(PyBytes::new(py, &report.encode_to_vec()))
     }
 
     fn set_draining(&self, draining: bool) -> PyResult<()> {

@@ -27,8 +27,18 @@ pub struct Rater {
 }
 
 impl Rater {
-    /// The report for `snapshot`, without what only the agent knows (CPU, memory).
-    pub fn report(&mut self, snapshot: &Snapshot, identity: &proto::NodeInfo) -> proto::NodeReport {
+    /// The last snapshot taken, for when there can be none.
+    pub fn last(&self) -> Option<Snapshot> {
+        self.last.clone()
+    }
+
+    /// The report for `snapshot`, without what only the agent knows (CPU, memory, the drain's terms).
+    pub fn report(
+        &mut self,
+        snapshot: &Snapshot,
+        identity: &proto::NodeInfo,
+        stalled_ms: u32,
+    ) -> proto::NodeReport {
         self.update(snapshot);
         let (r, l) = (&snapshot.report, snapshot.latency);
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -51,6 +61,7 @@ impl Rater {
                 loss: link.loss,
                 tx_tracks: link.tx_tracks,
                 rx_tracks: link.rx_tracks,
+                silent_ms: link.silent_ms,
             }
         });
         proto::NodeReport {
@@ -74,6 +85,13 @@ impl Rater {
             links: links.collect(),
             max_connections: identity.max_connections,
             drops: r.drops.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
+            drain: None,
+            transports_created: r.transports_created,
+            buffer_percent: snapshot.buffer_percent,
+            version: identity.version.clone(),
+            wire_version: identity.wire_version,
+            media_stalled_ms: stalled_ms,
+            min_wire_version: identity.min_wire_version,
         }
     }
 
