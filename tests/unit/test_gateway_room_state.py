@@ -330,9 +330,9 @@ def test_full_and_locked_rooms_let_only_those_back_who_are_in(room: RoomState) -
     ):
         room.config = config
         with pytest.raises(JoinRefusal) as refusal:
-            check_join(room, JoinRequest(ParticipantIdentity("bob")))
+            check_join(room, JoinRequest(ParticipantIdentity("bob")), 0)
         assert refusal.value.reason == reason
-        check_join(room, JoinRequest(ParticipantIdentity("ann")))
+        check_join(room, JoinRequest(ParticipantIdentity("ann")), 0)
 
 
 def test_a_refused_link_is_opened_anew_with_other_keys(room: RoomState) -> None:

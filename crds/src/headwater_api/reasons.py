@@ -114,6 +114,13 @@ class Reason(StrEnum):
     NOT_INVITED = "NotInvited"
     PASSWORD_REQUIRED = "PasswordRequired"
     BANNED = "Banned"
+    IN_WAITING_ROOM = "InWaitingRoom"  # a host has to admit it
+    WAITING_FOR_HOST = "WaitingForHost"  # nobody comes in before a host
+    ADMISSION_DENIED = "AdmissionDenied"  # a host has refused it
+    CONSENT_REQUIRED = "ConsentRequired"  # to being recorded
+    TOKEN_REVOKED = "TokenRevoked"
+    TOKEN_AUDIENCE_WRONG = "TokenAudienceWrong"
+    ORIGIN_NOT_ALLOWED = "OriginNotAllowed"
     DUPLICATE_IDENTITY = "DuplicateIdentity"
     PARTICIPANT_NOT_FOUND = "ParticipantNotFound"
     PARTICIPANT_REMOVED = "ParticipantRemoved"

@@ -37,3 +37,4 @@ ENV_API_KEYS_DIR: Final = "HEADWATER_API_KEYS_DIR"
 # Server-set participant attributes: where a participant is and on which node.
 ATTRIBUTE_REGION: Final = "headwater.region"
 ATTRIBUTE_NODE: Final = "headwater.node"
+ATTRIBUTE_ROLE: Final = "headwater.role"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from headwater_api.ids import LinkId, NodeId, ParticipantSid
@@ -13,9 +13,10 @@ from livekit.protocol import models, rtc
 from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import effects, events, links, roster, tracks
+from headwater_gateway.room.calls import PendingCalls
 from headwater_gateway.room.model import JoinRequest, transport_owner
 from headwater_gateway.room.policy import FailedNodes, View, check_join, choose_node, nodes_to_leave
-from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
+from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal, RoomError
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.timers import next_deadline, run_due
@@ -28,6 +29,7 @@ MAILBOX: Final = 8192
 ANSWER_DEADLINE_S: Final = 5.0
 
 Job = Callable[[float], None]
+T = TypeVar("T")
 
 
 class RoomActor:
@@ -42,7 +44,9 @@ class RoomActor:
         view: View,
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
+        on_happened: Callable[[models.Room, effects.Happened], None],
     ) -> None:
+        self._on_happened = on_happened
         self._state = state
         self._pool = pool
         self._epoch = epoch
@@ -55,6 +59,8 @@ class RoomActor:
         self._log = log.bind(room=state.room_id)
         self._next_move = 0.0
         self.dropped_events = 0
+        self.calls = PendingCalls()
+        state.happened("room_started")
 
     @property
     def state(self) -> RoomState:
@@ -65,18 +71,7 @@ class RoomActor:
 
     async def join(self, request: JoinRequest, port: ClientPort) -> Joined:
         """Place a participant and put it on the roster. JoinRefusal, TimeoutError."""
-        answer: asyncio.Future[Joined] = asyncio.get_running_loop().create_future()
-
-        def job(now: float) -> None:
-            if answer.cancelled():
-                return
-            try:
-                answer.set_result(self._join(request, port, now))
-            except JoinRefusal as refusal:
-                answer.set_exception(refusal)
-
-        if not self._post(None, job):
-            raise JoinRefusal(Reason.RATE_LIMITED, "the room is busy; try again")
+        answer = self._decide(lambda now: self._join(request, port, now))
         try:
             async with asyncio.timeout(ANSWER_DEADLINE_S):
                 return await answer
@@ -168,6 +163,35 @@ class RoomActor:
         """Close the room. `comes_back`: its clients are asked to join again, at another gateway."""
         self._post(None, lambda _: roster.end(self._state, reason, why, comes_back=comes_back))
 
+    async def ask(self, decide: Callable[[RoomState, float], T]) -> T:
+        """Have `decide` made between two messages, and its result. RoomError of it; TimeoutError.
+
+        JoinRefusal: the room has ended, or is too busy.
+        """
+        answer = self._decide(lambda now: decide(self._state, now))
+        async with asyncio.timeout(ANSWER_DEADLINE_S):
+            return await answer
+
+    def _decide(self, decide: Callable[[float], T]) -> "asyncio.Future[T]":
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def job(now: float) -> None:
+            if answer.cancelled():
+                return
+            try:
+                if self._state.ended:
+                    raise JoinRefusal(Reason.ROOM_CLOSED, f"the room has ended: {self._state.ended}")
+                answer.set_result(decide(now))
+            except (RoomError, JoinRefusal) as error:
+                answer.set_exception(error)
+            except BaseException:
+                answer.cancel()
+                raise
+
+        if not self._post(None, job):
+            raise JoinRefusal(Reason.RATE_LIMITED, "the room is busy; try again")
+        return answer
+
     def inform(self, change: Callable[[RoomState, float], None]) -> None:
         """A change of policy, decided elsewhere, to be made between two messages."""
         self._post(None, lambda now: change(self._state, now))
@@ -244,14 +268,14 @@ class RoomActor:
 
     def _join(self, request: JoinRequest, port: ClientPort, now: float) -> Joined:
         state = self._state
-        check_join(state, request)
+        role = check_join(state, request, self._unix_ms())
         nodes, failed = frozenset(state.nodes), self._failed.at(now)
         answer = choose_node(self._view(), state.config, request.region, nodes, failed)
         facts = self._pool.facts(answer.node_id)
         if facts is None:
             raise JoinRefusal(Reason.NO_CAPACITY, "the chosen node has just gone; try again")
         self._pool.promise(answer.node_id)
-        participant = roster.join(state, request, facts, now=now, unix_ms=self._unix_ms())
+        participant = roster.join(state, request, facts, now=now, unix_ms=self._unix_ms(), role=role)
         self._ports[participant.sid] = port
         self._log.info(
             "join.placed",
@@ -325,10 +349,7 @@ class RoomActor:
         for effect in self._state.take_effects():
             match effect:
                 case effects.ToClients(sids, message):
-                    encoded = message.SerializeToString()
-                    for sid in sids:
-                        if (port := self._ports.get(sid)) is not None:
-                            port.deliver(message, encoded)
+                    self._tell_clients(sids, message)
                 case effects.ToNode(node_id, commands):
                     queue = self._queue(node_id)
                     if queue is not None:
@@ -343,6 +364,20 @@ class RoomActor:
                     self._release(node_id, dead=dead)
                 case effects.RoomEnded(why):
                     self._log.info("room.ended", reason=why)
+                case effects.Happened() | effects.RpcAnswered():
+                    self._tell_application(effect)
+
+    def _tell_clients(self, sids: tuple[ParticipantSid, ...], message: rtc.SignalResponse) -> None:
+        encoded = message.SerializeToString()
+        for sid in sids:
+            if (port := self._ports.get(sid)) is not None:
+                port.deliver(message, encoded)
+
+    def _tell_application(self, effect: effects.Happened | effects.RpcAnswered) -> None:
+        if isinstance(effect, effects.RpcAnswered):
+            self.calls.answer(effect.answer)
+        else:
+            self._on_happened(self._state.info(), effect)
 
     def _queue(self, node_id: NodeId) -> CommandQueue | None:
         queue = self._queues.get(node_id)

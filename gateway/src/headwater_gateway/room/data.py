@@ -7,11 +7,14 @@ from headwater_api.ids import NodeId, TransportId
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models
 
+from headwater_gateway.room.effects import RpcAnswered
 from headwater_gateway.room.model import Participant, subscriber_transport, transport_owner
 from headwater_gateway.room.state import RoomState
 
 LABELS: Final = ("_reliable", "_lossy")
 MAX_PACKET_BYTES: Final = 64_000
+# Whom clients answer when the API has called them. No token may bear it.
+SERVER_IDENTITY: Final = "headwater.server"
 
 
 def route_data(room: RoomState, event: node_pb2.DataEvent) -> str:
@@ -19,26 +22,46 @@ def route_data(room: RoomState, event: node_pb2.DataEvent) -> str:
     sender = room.participants.get(transport_owner(event.transport_id))
     if sender is None or sender.moving_at is not None:
         return "the sender is not in the room"
+    refusal = _refusal(sender, event)
+    if refusal:
+        return refusal
+    try:
+        packet = models.DataPacket.FromString(event.payload)
+    except DecodeError:
+        return "not a DataPacket"
+    kind = packet.WhichOneof("value")
+    if SERVER_IDENTITY in packet.destination_identities:
+        _stamp(sender, packet, reliable=event.label == LABELS[0])
+        if kind in ("rpc_ack", "rpc_response"):
+            room.effects.append(RpcAnswered(packet))
+        return ""
+    targets = _targets(room, sender, packet)
+    _stamp(sender, packet, reliable=event.label == LABELS[0])
+    send_packet(room, targets, packet, event.label)
+    return ""
+
+
+def _refusal(sender: Participant, event: node_pb2.DataEvent) -> str:
     if event.label not in LABELS:
         return "unknown label"
     if not sender.permission.can_publish_data:
         return "the sender may not publish data"
     if len(event.payload) > MAX_PACKET_BYTES:
         return f"larger than {MAX_PACKET_BYTES} bytes"
-    try:
-        packet = models.DataPacket.FromString(event.payload)
-    except DecodeError:
-        return "not a DataPacket"
-    targets = _targets(room, sender, packet)
-    _stamp(sender, packet, reliable=event.label == LABELS[0])
+    return ""
+
+
+def send_packet(
+    room: RoomState, targets: list[Participant], packet: models.DataPacket, label: str = LABELS[0]
+) -> None:
+    """Hand the packet to the nodes of those participants, serialised once."""
     payload = packet.SerializeToString()
     by_node: dict[NodeId, list[TransportId]] = {}
     for target in targets:
         by_node.setdefault(target.node_id, []).append(subscriber_transport(target.sid))
     for node_id, transports in by_node.items():
-        command = node_pb2.SendData(transport_ids=transports, label=event.label, payload=payload, binary=True)
+        command = node_pb2.SendData(transport_ids=transports, label=label, payload=payload, binary=True)
         room.command(node_id, [node_pb2.Command(send_data=command)])
-    return ""
 
 
 def _targets(room: RoomState, sender: Participant, packet: models.DataPacket) -> list[Participant]:

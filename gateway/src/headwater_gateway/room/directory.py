@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -16,11 +16,14 @@ from livekit.protocol import models
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
+from headwater_gateway.room.access import Access
 from headwater_gateway.room.actor import RoomActor
+from headwater_gateway.room.effects import Happened
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
-from headwater_gateway.room.policy import check_join, check_policy, choose_node
+from headwater_gateway.room.policy import check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
+from headwater_gateway.room.rules import check_rules
 from headwater_gateway.room.state import RoomState
 
 log = structlog.get_logger(__name__)
@@ -39,6 +42,10 @@ def no_limits() -> Mapping[ClusterName, frozenset[RegionName]]:
     return {}
 
 
+def nobody_listens(_: models.Room, __: Happened) -> None:
+    """No webhooks."""
+
+
 @dataclass(slots=True)
 class DirectoryOptions:
     """What the gateway allows. `regions` gives the fleet's regions with their coordinates.
@@ -50,6 +57,8 @@ class DirectoryOptions:
     defaults: RoomConfig = field(default_factory=RoomConfig)
     regions: Callable[[], tuple[RegionView, ...]] = no_regions
     cluster_regions: Callable[[], Mapping[ClusterName, frozenset[RegionName]]] = no_limits
+    # Told of what applications may hear of (webhooks), with the room's row. Must not block.
+    on_happened: Callable[[models.Room, Happened], None] = nobody_listens
 
 
 class RoomDirectory:
@@ -80,11 +89,11 @@ class RoomDirectory:
         """Whether that participant could join now. JoinRefusal; no side effect."""
         actor = self._rooms.get(room_id)
         if actor is not None and not actor.state.ended:
-            check_join(actor.state, request)
+            check_join(actor.state, request, self._unix_ms())
             config = actor.state.config
         else:
             config = self._config_of(room_id)
-            check_policy(config)
+            check_rules(config, Access(), request, self._unix_ms())
             self._check_room_left()
         choose_node(self._view(), config)
 
@@ -103,6 +112,10 @@ class RoomDirectory:
                 raise
         actor = self._open(room_id)
         return actor, await actor.join(request, port)
+
+    def open(self, room_id: RoomId) -> RoomActor:
+        """The room of that name, made if need be. JoinRefusal: it may not be."""
+        return self._open(room_id)
 
     def room(self, room_id: RoomId) -> RoomActor | None:
         return self._rooms.get(room_id)
@@ -156,6 +169,7 @@ class RoomDirectory:
             view=self._view,
             clock=self._clock,
             unix_ms=self._unix_ms,
+            on_happened=self._options.on_happened,
         )
         self._rooms[room_id] = actor
         # An own context: the first participant's log fields are not the room's.
@@ -225,6 +239,8 @@ class RoomDirectory:
 
 
 def _set_config(state: RoomState, config: RoomConfig) -> None:
+    # What the API has set stays: a Meeting says nothing of it.
+    config = replace(config, metadata=state.config.metadata)
     if state.config != config:
         state.config = config
         state.tell_all_room()

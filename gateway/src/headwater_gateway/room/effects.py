@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from headwater_api.ids import NodeId, ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
-from livekit.protocol import rtc
+from livekit.protocol import models, rtc
 
 from headwater_gateway.room.model import WantedTrack
 
@@ -54,4 +54,20 @@ class RoomEnded:
     why: str
 
 
-Effect = ToClients | ToNode | ChangeWanted | EndSession | ReleaseNode | RoomEnded
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something that applications are told of, by the webhooks' names (`participant_joined`, …)."""
+
+    event: str
+    participant: models.ParticipantInfo | None = None
+    track: models.TrackInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RpcAnswered:
+    """A client has answered a call that was made through the API."""
+
+    answer: models.DataPacket
+
+
+Effect = ToClients | ToNode | ChangeWanted | EndSession | ReleaseNode | RoomEnded | Happened | RpcAnswered

@@ -48,6 +48,7 @@ def _on_transport(room: RoomState, event: node_pb2.TransportEvent, now: float) -
     if connected and primary and participant.state == models.ParticipantInfo.JOINED:
         participant.state = models.ParticipantInfo.ACTIVE
         room.announce(participant, now)
+        room.happened("participant_joined", participant)
     if event.state == node_pb2.TRANSPORT_FAILED:
         return f"{event.transport_id} failed: {event.reason}"
     return ""

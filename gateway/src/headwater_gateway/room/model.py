@@ -16,6 +16,7 @@ from headwater_api.ids import (
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models
 
+from headwater_gateway.room.access import Role
 from headwater_gateway.sdp.types import OfferedSection
 
 HIGHEST_SPATIAL: Final = 2
@@ -66,6 +67,20 @@ class RoomConfig:
     max_spatial: int = HIGHEST_SPATIAL
     resume_grace_s: float = 10.0  # media of a client that lost its WebSocket is kept that long
     move_grace_s: float = 20.0  # so long the roster keeps a participant whose node died
+    # A Meeting's rules. An ad-hoc room has none: whoever has a token for it comes in.
+    is_declared: bool = False
+    title: str = ""
+    password: str = ""  # fingerprint of the password's hash; empty: none is asked for
+    waiting_room: bool = False
+    invited: frozenset[ParticipantIdentity] = frozenset()  # empty: everybody with a token
+    hosts: frozenset[ParticipantIdentity] = frozenset()
+    join_before_host: bool = True
+    opens_at_ms: int = 0  # Unix; only hosts come in earlier
+    mute_on_entry: bool = False
+    allow_screen_share: bool = True
+    e2ee_required: bool = False
+    recording_consent: bool = False  # who has not consented does not come in while the room is recorded
+    audio_top_n: int = 0  # so many voices cross a link; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,11 @@ class JoinRequest:
     auto_subscribe: bool = True
     protocol: int = 0
     client_protocol: int = 0
+    role: Role = Role.PARTICIPANT  # by its token
+    password: str = ""  # fingerprint of the hash that its password was proved against
+    issued_at: int = 0  # its token was made then (Unix seconds); 0: the token does not say
+    consents_to_recording: bool = False
+    meeting: str = ""  # its token is good for a Meeting of that name only, not for an ad-hoc room
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +149,8 @@ class PublishedTrack:
     # Its media has arrived, so its client has a publication that updates of its layers can be applied to:
     # clients drop those that come sooner, and they are not told again.
     is_settled: bool = False
+    # A host has muted it: it is not forwarded, whatever the client sends, until its owner unmutes it.
+    is_silenced: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -184,6 +206,7 @@ class Participant:
     detached_at: float | None = None
     # The node died: sent away to rejoin. The row stays until it does, or until move_grace_s has passed.
     moving_at: float | None = None
+    role: Role = Role.PARTICIPANT
 
     @property
     def is_hidden(self) -> bool:

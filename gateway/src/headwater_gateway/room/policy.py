@@ -7,8 +7,10 @@ from headwater_api.ids import NodeId, RegionName
 from headwater_api.reasons import Reason
 from headwater_planner.place import Placement, PlacementRequest, PlacementView, Refusal, is_permitted, place
 
+from headwater_gateway.room.access import Role
 from headwater_gateway.room.model import NOWHERE, JoinRequest, RoomConfig
 from headwater_gateway.room.ports import JoinRefusal
+from headwater_gateway.room.rules import check_rules
 from headwater_gateway.room.state import RoomState
 
 AVOID_S: Final = 10.0
@@ -16,24 +18,20 @@ AVOID_S: Final = 10.0
 View = Callable[[], PlacementView]
 
 
-def check_policy(config: RoomConfig, *, returning: bool = False) -> None:
-    """What a room's policy says of anybody. JoinRefusal."""
-    if config.has_ended and not returning:
-        raise JoinRefusal(Reason.MEETING_ENDED, "the meeting has ended")
-    if config.locked and not returning:
-        raise JoinRefusal(Reason.ROOM_LOCKED, "the room is locked")
+def check_join(state: RoomState, request: JoinRequest, now_ms: int) -> Role:
+    """The participant's role, or JoinRefusal with what of the room's policy stands against it.
 
-
-def check_join(state: RoomState, request: JoinRequest) -> None:
-    """The room's own policy. JoinRefusal names what stands against it."""
-    config = state.config
+    `now_ms`: Unix milliseconds.
+    """
     if state.ended:
         raise JoinRefusal(Reason.ROOM_CLOSED, f"the room has ended: {state.ended}")
+    config = state.config
     returning = state.of_identity(request.identity) is not None
-    check_policy(config, returning=returning)
+    role = check_rules(config, state.access, request, now_ms, returning=returning)
     limit = config.max_participants
     if limit and not returning and len(state.visible()) >= limit and not request.permission.hidden:
         raise JoinRefusal(Reason.ROOM_FULL, f"the room has its {limit} participants")
+    return role
 
 
 class FailedNodes:

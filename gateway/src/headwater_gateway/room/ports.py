@@ -33,6 +33,15 @@ class JoinRefusal(Exception):
         self.sentence = sentence
 
 
+class RoomError(Exception):
+    """A command of the API that the room does not carry out. The sentence is fit for the caller."""
+
+    def __init__(self, reason: Reason, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.sentence = sentence
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """A participant that is in."""

@@ -4,10 +4,11 @@ from typing import Final
 
 from headwater_api.ids import NodeId, ParticipantSid
 from headwater_api.nodev1 import node_pb2
-from headwater_api.wellknown import ATTRIBUTE_NODE, ATTRIBUTE_REGION
+from headwater_api.wellknown import ATTRIBUTE_NODE, ATTRIBUTE_REGION, ATTRIBUTE_ROLE
 from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.room.access import Role
 from headwater_gateway.room.effects import EndSession, RoomEnded
 from headwater_gateway.room.links import forget_node, sync_cascade
 from headwater_gateway.room.model import (
@@ -16,6 +17,7 @@ from headwater_gateway.room.model import (
     publisher_transport,
     subscriber_transport,
 )
+from headwater_gateway.room.rules import permission_of
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.subscriptions import sync_dynacast, sync_subscriber, sync_tracks
 from headwater_gateway.room.tracks import forget_tracks
@@ -25,7 +27,15 @@ SERVER_PREFIX: Final = "headwater."
 MOVES_AT_ONCE: Final = 5  # each second, in each room
 
 
-def join(room: RoomState, request: JoinRequest, facts: NodeFacts, *, now: float, unix_ms: int) -> Participant:
+def join(
+    room: RoomState,
+    request: JoinRequest,
+    facts: NodeFacts,
+    *,
+    now: float,
+    unix_ms: int,
+    role: Role = Role.PARTICIPANT,
+) -> Participant:
     """Put a participant on the roster and on its node. An older session of the identity goes first."""
     older = room.of_identity(request.identity)
     if older is not None:
@@ -43,8 +53,9 @@ def join(room: RoomState, request: JoinRequest, facts: NodeFacts, *, now: float,
             **{k: v for k, v in request.attributes.items() if not k.startswith(SERVER_PREFIX)},
             ATTRIBUTE_REGION: facts.region,
             ATTRIBUTE_NODE: facts.node_id,
+            **({ATTRIBUTE_ROLE: role} if room.config.is_declared or role is not Role.PARTICIPANT else {}),
         },
-        permission=request.permission,
+        permission=permission_of(room.config, room.access, request, role),
         kind=request.kind,
         region=facts.region,
         node_id=facts.node_id,
@@ -52,7 +63,10 @@ def join(room: RoomState, request: JoinRequest, facts: NodeFacts, *, now: float,
         auto_subscribe=request.auto_subscribe,
         protocol=request.protocol,
         client_protocol=request.client_protocol,
+        role=role,
     )
+    room.access.waiting.pop(request.identity, None)
+    room.access.host_came = room.access.host_came or role.moderates
     room.nodes[facts.node_id] = facts
     room.participants[participant.sid] = participant
     room.by_identity[participant.identity] = participant.sid
@@ -83,14 +97,19 @@ def _take_off(room: RoomState, participant: Participant, reason: models.Disconne
     del room.participants[participant.sid]
     if room.by_identity.get(participant.identity) == participant.sid:
         del room.by_identity[participant.identity]
-    for track in participant.tracks:
-        room.tracks.pop(track, None)
+    for sid in participant.tracks:
+        room.tracks.pop(sid, None)
     forget_tracks(room, participant.tracks)
+    for track in participant.tracks.values():
+        if track.is_live:
+            room.happened("track_unpublished", participant, track)
+    was_active = participant.state == models.ParticipantInfo.ACTIVE
     gone, participant.tracks = participant.tracks, {}
     participant.state = models.ParticipantInfo.DISCONNECTED
     participant.disconnect_reason = reason
     room.speakers.forget(participant.sid)
     room.quality.forget(participant.sid)
+    room.happened("participant_left" if was_active else "participant_connection_aborted", participant)
     if participant.moving_at is None:
         _close_transports(room, participant)
     if not participant.is_hidden:
@@ -167,6 +186,11 @@ def end(room: RoomState, reason: models.DisconnectReason, why: str, *, comes_bac
     for participant in room.participants.values():
         if participant.moving_at is None:
             room.effects.append(EndSession(participant.sid, leave(reason, action), why))
+        if not comes_back:
+            participant.disconnect_reason = reason
+            room.happened("participant_left", participant)
+    if not comes_back:
+        room.happened("room_finished")
     room.participants.clear()
     room.by_identity.clear()
     room.tracks.clear()

@@ -8,7 +8,8 @@ from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.facts import NodeFacts
-from headwater_gateway.room.effects import Effect, ToClients, ToNode
+from headwater_gateway.room.access import Access
+from headwater_gateway.room.effects import Effect, Happened, ToClients, ToNode
 from headwater_gateway.room.links import CascadeState
 from headwater_gateway.room.model import IdSource, Participant, PublishedTrack, RoomConfig
 from headwater_gateway.room.quality import QualityBoard
@@ -35,6 +36,7 @@ class RoomState:
     updates: UpdateBatch = field(default_factory=UpdateBatch)
     speakers: SpeakerBoard = field(default_factory=SpeakerBoard)
     quality: QualityBoard = field(default_factory=QualityBoard)
+    access: Access = field(default_factory=Access)
     effects: list[Effect] = field(default_factory=list)
     moved: int = 0  # participants sent to another node so far
     housekeeping_due: float = 0.0
@@ -90,6 +92,17 @@ class RoomState:
         batch = tuple(commands)
         if batch and node_id in self.nodes:
             self.effects.append(ToNode(node_id, batch))
+
+    def happened(
+        self, event: str, participant: Participant | None = None, track: PublishedTrack | None = None
+    ) -> None:
+        """Tell the application, if it listens; of hidden participants too."""
+        info = participant_info(participant) if participant is not None else None
+        copy = None
+        if track is not None:
+            copy = models.TrackInfo()
+            copy.CopyFrom(track.info)
+        self.effects.append(Happened(event, info, copy))
 
     def announce(self, participant: Participant, now: float, *, at_once: bool = False) -> None:
         """The participant's row has changed."""

@@ -72,7 +72,7 @@ def wanted_track(room: RoomState, subscriber: Participant, track: PublishedTrack
         track.kind,
         track.codec,
         min(wanted_spatial(track.info.layers, setting), room.config.max_spatial),
-        setting is not None and setting.disabled,
+        track.is_silenced or (setting is not None and setting.disabled),
     )
 
 
@@ -197,6 +197,9 @@ def settle(room: RoomState, track: PublishedTrack) -> None:
     """From now on its publisher is told which layers somebody wants."""
     if not track.is_settled:
         track.is_settled = True
+        if track.is_silenced:
+            mute = rtc.MuteTrackRequest(sid=track.sid, muted=True)
+            room.tell(track.publisher, rtc.SignalResponse(mute=mute))
         sync_dynacast(room, [track.sid])
 
 

@@ -53,7 +53,7 @@ def add_track(room: RoomState, participant: Participant, request: rtc.AddTrackRe
         if track.cid == request.cid and not request.sid:
             _tell_published(room, track)
             return
-    refusal = _refusal(participant, request)
+    refusal = _refusal(room, participant, request)
     if refusal is not None:
         reason, message = refusal
         response = rtc.RequestResponse(reason=reason, message=message, add_track=request)
@@ -63,18 +63,29 @@ def add_track(room: RoomState, participant: Participant, request: rtc.AddTrackRe
     track = PublishedTrack(sid, participant.sid, request.cid, _track_info(sid, request))
     participant.tracks[sid] = track
     room.tracks[sid] = track
+    if room.config.mute_on_entry and not participant.role.moderates:
+        track.info.muted = track.is_silenced = True  # its client is told once it has the publication
     _tell_published(room, track)
     bind(room, participant, now)
 
 
 def _refusal(
-    participant: Participant, request: rtc.AddTrackRequest
+    room: RoomState, participant: Participant, request: rtc.AddTrackRequest
 ) -> "tuple[rtc.RequestResponse.Reason, str] | None":
     reasons = rtc.RequestResponse
     permission = participant.permission
     allowed = permission.can_publish_sources
     if not permission.can_publish or (allowed and request.source not in allowed):
         return reasons.NOT_ALLOWED, "the token's grants do not allow this source to be published"
+    if room.config.e2ee_required and request.encryption == models.Encryption.NONE:
+        return reasons.NOT_ALLOWED, "the meeting asks for end-to-end encryption: turn it on in the client"
+    return _oversize(participant, request)
+
+
+def _oversize(
+    participant: Participant, request: rtc.AddTrackRequest
+) -> "tuple[rtc.RequestResponse.Reason, str] | None":
+    reasons = rtc.RequestResponse
     if request.sid or request.type not in (models.TrackType.AUDIO, models.TrackType.VIDEO):
         return reasons.UNSUPPORTED_TYPE, "add_track takes AUDIO and VIDEO, and one codec for each track"
     if not request.cid or len(request.cid) > MAX_NAME or len(request.name) > MAX_NAME:
@@ -149,6 +160,7 @@ def bind(room: RoomState, participant: Participant, now: float, *, changed: bool
         if section is not None:
             _attach(track, section)
             track.bound_at = now
+            room.happened("track_published", participant, track)
             taken.add(section.mid)
             fresh = True
     if fresh or changed:
@@ -198,6 +210,17 @@ def mute(room: RoomState, participant: Participant, request: rtc.MuteTrackReques
     if track is not None and track.info.muted != request.muted:
         track.info.muted = request.muted
         room.announce(participant, now, at_once=True)
+    if track is not None and track.is_silenced and not request.muted:
+        track.is_silenced = False
+        sync_tracks(room, [track.sid])
+
+
+def silence(room: RoomState, participant: Participant, track: PublishedTrack, now: float) -> None:
+    """Mute somebody's track: its client is told; what it still sends goes nowhere until it unmutes."""
+    track.info.muted = track.is_silenced = True
+    room.tell(participant.sid, rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid=track.sid, muted=True)))
+    room.announce(participant, now, at_once=True)
+    sync_tracks(room, [track.sid])
 
 
 def unpublish(room: RoomState, participant: Participant, sid: TrackSid, now: float) -> None:
@@ -215,6 +238,8 @@ def unpublish(room: RoomState, participant: Participant, sid: TrackSid, now: flo
 
 
 def _drop(room: RoomState, participant: Participant, track: PublishedTrack) -> None:
+    if track.is_live:
+        room.happened("track_unpublished", participant, track)
     participant.tracks.pop(track.sid, None)
     room.tracks.pop(track.sid, None)
     forget_tracks(room, [track.sid])
