@@ -13,10 +13,11 @@ from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import RoomConfig
-from headwater_gateway.room.policy import AVOID_S, FailedNodes, nodes_to_leave
+from headwater_gateway.room.policy import AVOID_S, FailedNodes, choose_other, nodes_to_leave
 from headwater_gateway.signal.session_runner import SessionRunner
 from headwater_gateway.signal.types import JoinRefused
-from headwater_planner.place import NodeView, PlacementView, RegionView
+from headwater_planner.moves import Leaving
+from headwater_planner.place import NodeView, Placement, PlacementView, Refusal, RegionView
 from livekit.protocol import models, rtc
 from support.deadline import until
 from support.fake_channel import FakeClient, hello
@@ -123,18 +124,29 @@ async def test_nobody_is_moved_where_policy_leaves_no_other_node(gateway: Gatewa
     assert ann.all("leave") == []
 
 
-def test_forbidden_and_draining_nodes_are_left_only_for_another() -> None:
-    here = NodeView(NodeId("eu-1"), EU, 4, 100, cluster=DEMO)
+def test_forbidden_and_draining_nodes_are_left_for_another() -> None:
+    here = NodeView(NodeId("eu-1"), EU, 4, 100, cluster=DEMO, participants=2)
     other = NodeView(NodeId("us-1"), US, 0, 100, cluster=DEMO)
-    only_us = {DEMO: frozenset({US})}
-    room = frozenset({here.node_id})
-    assert nodes_to_leave(PlacementView((), (here, other), only_us), RoomConfig(), room) == room
-    assert nodes_to_leave(PlacementView((), (here,), only_us), RoomConfig(), room) == frozenset()
-    assert nodes_to_leave(PlacementView((), (here, other)), RoomConfig(), room) == frozenset()
-    draining = replace(here, draining=True)
-    assert nodes_to_leave(PlacementView((), (draining, other)), RoomConfig(), room) == room
+    only_us, room = {DEMO: frozenset({US})}, {here.node_id: 1}
+    view = PlacementView((), (here, other), only_us)
+    leaving = Leaving(here.node_id, 0.0, 2, 1)
+    assert nodes_to_leave(view, RoomConfig(), room, 0) == {here.node_id: leaving}
+    assert nodes_to_leave(PlacementView((), (here, other)), RoomConfig(), room, 0) == {}
+    draining = replace(here, draining=True, move_rate=3.0, move_by_ms=5000)
+    view = PlacementView((), (draining, other))
+    assert nodes_to_leave(view, RoomConfig(), room, 4999) == {here.node_id: replace(leaving, rate=3.0)}
+    assert nodes_to_leave(view, RoomConfig(), room, 5000)[here.node_id].overdue
     denied = RoomConfig(denied_regions=frozenset({EU}))
-    assert nodes_to_leave(PlacementView((), (here, other)), denied, room) == room
+    assert nodes_to_leave(PlacementView((), (here, other)), denied, room, 0)
+
+
+def test_a_participant_goes_to_no_other_unfit_node() -> None:
+    unfit, free = NodeView(NodeId("eu-1"), EU, 4, 100, draining=True), NodeView(NodeId("us-1"), US, 0, 100)
+    ids = frozenset({unfit.node_id})
+    only = choose_other(PlacementView((), (unfit,)), RoomConfig(), EU, ids, ids)
+    assert isinstance(only, Refusal)
+    other = choose_other(PlacementView((), (unfit, free)), RoomConfig(), EU, ids, ids)
+    assert isinstance(other, Placement) and other.node_id == "us-1"
 
 
 async def test_another_clusters_meeting_finds_no_node(gateway: Gateway) -> None:

@@ -62,17 +62,23 @@ class LinkChange:
 EMPTY = Topology(hubs={}, region_of={}, links=frozenset())
 
 
-def plan_topology(members: Iterable[Member], current: Topology = EMPTY) -> Topology:
-    """The wanted cascade. Living hubs stay hubs, so that a change touches only the nodes that it must."""
+def plan_topology(
+    members: Iterable[Member], current: Topology = EMPTY, avoid: frozenset[NodeId] = frozenset()
+) -> Topology:
+    """The wanted cascade. Living hubs stay hubs, so that a change touches only the nodes that it must.
+
+    Nodes to `avoid` are on their way out: they hand over as soon as their region has another.
+    """
     present = sorted(members, key=lambda m: m.node_id)
     region_of = {m.node_id: m.region for m in present}
     hubs: dict[RegionName, NodeId] = {}
     for region in sorted({m.region for m in present}):
+        local = [m for m in present if m.region == region]
+        local = [m for m in local if m.node_id not in avoid] or local
         kept = current.hubs.get(region)
-        if kept is not None and region_of.get(kept) == region:
+        if kept is not None and any(m.node_id == kept for m in local):
             hubs[region] = kept
         else:
-            local = [m for m in present if m.region == region]
             hubs[region] = min(local, key=lambda m: (-m.participants, m.node_id)).node_id
     return Topology(hubs=hubs, region_of=region_of, links=_links(hubs, region_of))
 

@@ -35,6 +35,9 @@ class NodeView:
     draining: bool = False
     report_age_s: float = 0.0
     cluster: ClusterName | None = None
+    participants: int = 0  # of all rooms, as last reported
+    move_rate: float = 0.0  # while draining: participants per second to be moved off it; 0: not named
+    move_by_ms: int = 0  # while draining: Unix ms by which all must have gone; 0: no deadline
 
     @property
     def utilisation(self) -> float:

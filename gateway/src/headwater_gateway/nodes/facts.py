@@ -72,6 +72,9 @@ def node_view(
         draining=bool(report is not None and report.draining),
         report_age_s=report_age_s,
         cluster=cluster,
+        participants=report.participants if report is not None else 0,
+        move_rate=report.drain.move_rate if report is not None else 0.0,
+        move_by_ms=report.drain.deadline_ms if report is not None else 0,
     )
 
 

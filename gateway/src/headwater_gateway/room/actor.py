@@ -15,7 +15,8 @@ from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import effects, events, links, roster, tracks
 from headwater_gateway.room.calls import PendingCalls
 from headwater_gateway.room.model import JoinRequest, transport_owner
-from headwater_gateway.room.policy import FailedNodes, View, check_join, choose_node, nodes_to_leave
+from headwater_gateway.room.mover import Mover
+from headwater_gateway.room.policy import View, check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal, RoomError
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.state import RoomState
@@ -51,13 +52,12 @@ class RoomActor:
         self._pool = pool
         self._epoch = epoch
         self._view = view
-        self._failed = FailedNodes()
         self._clock, self._unix_ms = clock, unix_ms
         self._mailbox: asyncio.Queue[tuple[ParticipantSid | None, Job]] = asyncio.Queue(MAILBOX)
         self._ports: dict[ParticipantSid, ClientPort] = {}
         self._queues: dict[NodeId, CommandQueue] = {}
         self._log = log.bind(room=state.room_id)
-        self._next_move = 0.0
+        self._mover = Mover(state, pool, view, unix_ms)
         self.dropped_events = 0
         self.calls = PendingCalls()
         state.happened("room_started")
@@ -226,13 +226,7 @@ class RoomActor:
 
     def _run_due(self, now: float) -> None:
         run_due(self._state, now)
-        if now < self._next_move or not self._state.nodes:
-            return
-        self._next_move = now + 1.0
-        unfit = nodes_to_leave(self._view(), self._state.config, frozenset(self._state.nodes))
-        moved = roster.leave_nodes(self._state, unfit, now) if unfit else []
-        if moved:
-            self._log.info("room.nodes_left", nodes=sorted(unfit), participants=moved)
+        self._mover.run_due(now)
 
     def _guard(self, blame: ParticipantSid | None, job: Job) -> None:
         try:
@@ -269,7 +263,7 @@ class RoomActor:
     def _join(self, request: JoinRequest, port: ClientPort, now: float) -> Joined:
         state = self._state
         role = check_join(state, request, self._unix_ms())
-        nodes, failed = frozenset(state.nodes), self._failed.at(now)
+        nodes, failed = frozenset(state.nodes), self._mover.failed.at(now)
         answer = choose_node(self._view(), state.config, request.region, nodes, failed)
         facts = self._pool.facts(answer.node_id)
         if facts is None:
@@ -321,7 +315,7 @@ class RoomActor:
             self._log.info("room.node_event", node=node_id, remark=remark)
 
     def _on_lost(self, node_id: NodeId, why: str, now: float) -> None:
-        self._failed.note(node_id, now)
+        self._mover.failed.note(node_id, now)
         moved = roster.lose_node(self._state, node_id, why, now)
         if moved:
             self._log.warning("room.node_lost", node=node_id, reason=why, participants=moved)
@@ -340,7 +334,7 @@ class RoomActor:
         elif kind == "create_transport":
             sid = transport_owner(command.create_transport.transport_id)
             why = f"its node refused it: {error}"
-            self._failed.note(node_id, self._clock())
+            self._mover.failed.note(node_id, self._clock())
             self.inform(lambda state, now: roster.send_away(state, sid, why, now))
 
     # -- effects ---------------------------------------------------------------------------------

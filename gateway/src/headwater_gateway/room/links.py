@@ -35,6 +35,8 @@ class CascadeState:
     open: dict[Link, OpenLink] = field(default_factory=dict)
     # What each node was told: remote track → the link that it arrives on.
     routed: dict[NodeId, dict[TrackSid, LinkId]] = field(default_factory=dict)
+    # On their way out: no hubs while their region has another.
+    avoid: frozenset[NodeId] = frozenset()
 
 
 def sync_cascade(room: RoomState) -> None:
@@ -49,7 +51,7 @@ def sync_cascade(room: RoomState) -> None:
         if node_id in counts
     ]
     before = room.cascade.topology
-    after = plan_topology(members, before)
+    after = plan_topology(members, before, room.cascade.avoid)
     change = diff_links(before, after)
     room.cascade.topology = after
     for link in change.opened:

@@ -187,6 +187,7 @@ class Participant:
     permission: models.ParticipantPermission
     kind: models.ParticipantInfo.Kind
     region: RegionName
+    wish: RegionName  # where it asked to be, or was found to be
     node_id: NodeId
     joined_at_ms: int  # Unix
     auto_subscribe: bool

@@ -1,10 +1,11 @@
 """What a room's policy says of joins and of nodes. Decisions only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from headwater_api.ids import NodeId, RegionName
 from headwater_api.reasons import Reason
+from headwater_planner.moves import Leaving
 from headwater_planner.place import Placement, PlacementRequest, PlacementView, Refusal, is_permitted, place
 
 from headwater_gateway.room.access import Role
@@ -67,18 +68,32 @@ def choose_node(
 
 
 def nodes_to_leave(
-    view: PlacementView, config: RoomConfig, room_nodes: frozenset[NodeId]
-) -> frozenset[NodeId]:
-    """Nodes of the room that drain or that policy permits no more; none while there is no other."""
+    view: PlacementView, config: RoomConfig, here: Mapping[NodeId, int], unix_ms: int
+) -> dict[NodeId, Leaving]:
+    """Nodes of the room that drain or that policy permits no more. `here`: its participants on each."""
     request = _request(config, NOWHERE, frozenset(), frozenset())
-    unfit = frozenset(
-        node.node_id
+    return {
+        node.node_id: Leaving(
+            node.node_id,
+            node.move_rate,
+            node.participants,
+            here[node.node_id],
+            overdue=0 < node.move_by_ms <= unix_ms,
+        )
         for node in view.nodes
-        if node.node_id in room_nodes and (node.draining or not is_permitted(view, request, node))
-    )
-    if unfit and isinstance(place(view, request), Refusal):
-        return frozenset()
-    return unfit
+        if node.node_id in here and (node.draining or not is_permitted(view, request, node))
+    }
+
+
+def choose_other(
+    view: PlacementView,
+    config: RoomConfig,
+    wish: RegionName,
+    room_nodes: frozenset[NodeId],
+    unfit: frozenset[NodeId],
+) -> Placement | Refusal:
+    """Where a participant of an unfit node goes: as if it joined now, and not to another unfit one."""
+    return place(view, _request(config, wish, room_nodes - unfit, unfit))
 
 
 def _request(

@@ -24,7 +24,6 @@ from headwater_gateway.room.tracks import forget_tracks
 from headwater_gateway.room.wire import leave, participant_info
 
 SERVER_PREFIX: Final = "headwater."
-MOVES_AT_ONCE: Final = 5  # each second, in each room
 
 
 def join(
@@ -58,6 +57,7 @@ def join(
         permission=permission_of(room.config, room.access, request, role),
         kind=request.kind,
         region=facts.region,
+        wish=request.region,
         node_id=facts.node_id,
         joined_at_ms=unix_ms,
         auto_subscribe=request.auto_subscribe,
@@ -155,14 +155,6 @@ def send_away(room: RoomState, sid: ParticipantSid, why: str, now: float) -> Non
     farewell = leave(models.DisconnectReason.MIGRATION, rtc.LeaveRequest.RECONNECT)
     room.effects.append(EndSession(sid, farewell, why))
     sync_cascade(room)
-
-
-def leave_nodes(room: RoomState, unfit: frozenset[NodeId], now: float) -> list[ParticipantSid]:
-    """Move a few participants off nodes that drain or that policy permits no more. Their sids."""
-    here = [p.sid for p in room.participants.values() if p.node_id in unfit and p.moving_at is None]
-    for sid in here[:MOVES_AT_ONCE]:
-        send_away(room, sid, "its node drains or is permitted no more", now)
-    return here[:MOVES_AT_ONCE]
 
 
 def expire(room: RoomState, now: float) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RoomId, TrackSid
 from headwater_api.nodev1 import node_pb2
+from headwater_planner.place import Refusal
 from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.facts import NodeFacts
@@ -40,6 +41,10 @@ class RoomState:
     effects: list[Effect] = field(default_factory=list)
     moved: int = 0  # participants sent to another node so far
     housekeeping_due: float = 0.0
+    # Nodes that the room leaves, with the time of the last step off them; and of the next, if there are any.
+    drains: dict[NodeId, float] = field(default_factory=dict)
+    moves_due: float | None = None
+    stuck: dict[NodeId, Refusal] = field(default_factory=dict)  # nodes to leave, with nowhere to go
     empty_since: float | None = None
     was_joined: bool = False
     ended: str = ""  # why, once it has ended

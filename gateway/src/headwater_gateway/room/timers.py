@@ -14,7 +14,9 @@ HOUSEKEEPING_S: Final = 1.0
 
 def next_deadline(room: RoomState, now: float) -> float:
     """Seconds until `run_due` has something to do; 0 or less: now."""
-    dues = [d for d in (room.updates.due, room.speakers.due, room.quality.due) if d is not None]
+    dues = [
+        d for d in (room.updates.due, room.speakers.due, room.quality.due, room.moves_due) if d is not None
+    ]
     return min([room.housekeeping_due, *dues]) - now
 
 
