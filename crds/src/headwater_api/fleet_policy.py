@@ -5,7 +5,7 @@ no program acts on it yet.
 """
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -13,18 +13,24 @@ from headwater_api.fields import ObjectName, Percent, Region
 from headwater_api.model import ApiModel, SecretKeyRef
 from headwater_api.units import Duration
 
+CRON_PATTERN: Final = r"^[^ ]+( +[^ ]+){4}$"
+
 
 class ScalingTargets(ApiModel):
-    """The load per node that the fleet is sized for. Reserved."""
+    """The load per node that the fleet is sized for."""
 
+    # Mean over a region's nodes, of all cores of a node.
     cpu_percent: Percent = 70
+    # At most node.capacity.connections count. A participant has two.
     connections_per_node: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    # From ingress socket to egress, mean over a region's nodes.
     p95_latency_ms: Annotated[int, Field(ge=1, le=10_000)] = 100
+    # Room to spare above connections, egress and packets.
     buffer_percent: Annotated[int, Field(ge=0, le=500)] = 20
 
 
 class ScalingPolicy(ApiModel):
-    """At most so much change in a period, as in HorizontalPodAutoscaler v2. Reserved."""
+    """At most so much change in a period, as in HorizontalPodAutoscaler v2."""
 
     type: Literal["Nodes", "Percent"]
     value: Annotated[int, Field(ge=1, le=1000)]
@@ -32,44 +38,66 @@ class ScalingPolicy(ApiModel):
 
 
 class ScalingRules(ApiModel):
-    """How fast one direction may go. Reserved."""
+    """How fast one direction may go.
 
+    Without policies: up by 4 nodes or 100 % in 15 s, down by 100 % in 15 s.
+    """
+
+    # None: 0s up, 5m down.
     stabilization_window: Duration | None = None
+    # Up: load may be so much above CPU, latency and queue targets. Down: it must fit with so much to spare.
+    tolerance_percent: Annotated[int, Field(ge=0, le=100)] = 10
     select_policy: Literal["Max", "Min", "Disabled"] = "Max"
     policies: Annotated[tuple[ScalingPolicy, ...], Field(max_length=8)] = ()
 
 
 class ScalingBehavior(ApiModel):
-    """Both directions. Reserved."""
+    """Both directions. Floors and maxNodes are not slowed down by it."""
 
     scale_up: ScalingRules = ScalingRules()
     scale_down: ScalingRules = ScalingRules()
 
 
 class Forecast(ApiModel):
-    """A floor from the load of past days. Reserved."""
+    """A floor from the load of past seasons."""
 
     method: Literal["None", "HoltWinters"] = "None"
+    # Shadow: only reported. Enabled: a floor.
+    mode: Literal["Shadow", "Enabled"] = "Shadow"
     season: Duration = timedelta(hours=24)
+    # The highest load expected within it counts.
     horizon: Duration = timedelta(minutes=15)
 
 
 class ScalingSchedule(ApiModel):
-    """A floor for some hours. Reserved."""
+    """A floor for some hours; after them it goes down over ten minutes."""
 
     name: ObjectName
-    cron: Annotated[str, Field(min_length=9, max_length=128)]
+    # Five fields; day of month and day of week as in Debian's cron.
+    cron: Annotated[str, Field(min_length=9, max_length=128, pattern=CRON_PATTERN)]
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
     duration: Duration
+    # Empty: every region.
     regions: Annotated[tuple[Region, ...], Field(max_length=32)] = ()
+    # In each of the regions.
     min_nodes: Annotated[int, Field(ge=0, le=1000)]
 
 
-class Autoscaling(ApiModel):
-    """When the number of nodes changes. Reserved: the fleet is held at minNodes and `replicas`."""
+class Prometheus(ApiModel):
+    """Where the nodes' metrics are read with metricsSource Prometheus, by the labels namespace and pod."""
 
+    url: Annotated[str, Field(min_length=8, max_length=512, pattern=r"^https?://[^\s]+$")]
+
+
+class Autoscaling(ApiModel):
+    """When the number of nodes changes."""
+
+    # Fixed: minNodes and `replicas`.
     mode: Literal["Fixed", "Automatic"] = "Fixed"
     metrics_source: Literal["NodeReports", "Prometheus"] = "NodeReports"
+    prometheus: Prometheus | None = None
+    # All regions' nodes together; None: the regions' maxNodes alone limit.
+    max_nodes: Annotated[int, Field(ge=1, le=10_000)] | None = None
     targets: ScalingTargets = ScalingTargets()
     behavior: ScalingBehavior = ScalingBehavior()
     forecast: Forecast = Forecast()

@@ -33,7 +33,7 @@ class ClusterRef(ApiModel):
 
 
 class Schedule(ApiModel):
-    """When the meeting is. `lead_time` is reserved."""
+    """When the meeting is. Nodes for the expected participants are there `lead_time` before the start."""
 
     start: ZonedTime
     # After it the meeting ends once nobody is in the room; None: by emptyTimeout alone.
@@ -42,7 +42,7 @@ class Schedule(ApiModel):
 
 
 class ExpectedParticipants(ApiModel):
-    """How many are expected. Reserved."""
+    """How many are expected, for nodes ahead of time; the total's rest is spread over the allowed regions."""
 
     total: Participants | None = None
     by_region: Annotated[dict[Region, Participants], Field(max_length=32)] = Field(default_factory=dict)

@@ -69,7 +69,7 @@ class Exposure(ApiModel):
 
 
 class Capacity(ApiModel):
-    """What one node may carry. Placement stops at `connections`; the others are not acted on yet."""
+    """What one node may carry. Placement stops at `connections`; all of it sizes the fleet."""
 
     connections: Annotated[int, Field(ge=1, le=100_000)] = 1000
     egress_mbps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -138,6 +138,8 @@ class RegionStatus(ApiModel):
     rooms: Count = 0
     # Mean over the nodes that report; None: none reports.
     cpu_percent: Annotated[int, Field(ge=0)] | None = None
+    # Nodes that the forecast expects to be needed within its horizon; None: no forecast.
+    forecast_nodes: Count | None = None
     # Worst node's 95th percentile of forwarding, ingress socket to egress, milliseconds.
     p95_latency_ms: Annotated[float, Field(ge=0)] | None = None
 

@@ -1,0 +1,231 @@
+"""`plan_scale`: desired SFU nodes by region from load, floors and limits.
+
+A raise needs one believable figure; a lowering needs every figure of its region. Floors and maxNodes act at
+once, load through stabilisation windows and policies.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from headwater_api.meeting import Meeting
+from headwater_api.sfucluster import RegionSpec, SFUClusterSpec
+
+from headwater_planner.cluster import sort_pods
+from headwater_planner.scale.explain import Story, explain
+from headwater_planner.scale.findings import active_finding, limited_finding
+from headwater_planner.scale.fixed import plan_fixed
+from headwater_planner.scale.floors import Floor, expected_of_meetings, schedule_floors
+from headwater_planner.scale.forecast import Forecast, forecast_region
+from headwater_planner.scale.history import History, record
+from headwater_planner.scale.need import RegionUsage, measure, needs_of
+from headwater_planner.scale.pace import Draft, first_memory, limit_total, next_memory, pace
+from headwater_planner.scale.region import RegionView
+from headwater_planner.scale.result import RegionDecision, RegionMemory, ScalePlan, ScaleState
+from headwater_planner.scale.signals import NodeSignals, joins_since
+from headwater_planner.scale.wishes import Wishes, floors_of, wishes_of
+from headwater_planner.world import ClusterWorld
+
+# A node that has just become ready may not have been heard of yet: no reason to call metrics missing.
+REPORT_GRACE: Final = timedelta(seconds=10)
+
+
+def plan_scale(
+    world: ClusterWorld,
+    signals: Mapping[str, NodeSignals],
+    meetings: Iterable[Meeting],
+    state: ScaleState,
+    now: datetime,
+    *,
+    seed: int = 0,
+) -> ScalePlan:
+    """The wanted number of nodes of every region of `world.cluster.spec`, and why.
+
+    `signals`: figures by node (Pod) name, from `signals.signals_of_reports(world.loads)` or a metrics source;
+    nodes without an entry are silent. `meetings`: the fleet's Meetings, in any order; those without a
+    schedule or expectedParticipants ask for nothing. `state`: `ScaleState()` at first, then the last plan's
+    `state`. `seed` sets the jitter of schedules apart from other fleets'; keep it the same between passes.
+
+    The result's `desired` replaces `cluster.desired_nodes`; each changed number is one of `changes`, whose
+    `sentence` and `reason` are for log, event, condition and status.lastScale. Nothing is raised.
+    """
+    spec = world.cluster.spec
+    if spec.autoscaling.mode == "Fixed":
+        return plan_fixed(world, state, now)
+    joins, counters = joins_since(signals, state.counters)
+    expected = expected_of_meetings(spec, meetings, _present(world), now, seed)
+    views = {
+        region.name: _view(
+            world, region, state, signals=signals, joins=joins, expected=expected.missing, now=now
+        )
+        for region in spec.regions
+    }
+    loads = {name: view.load for name, view in views.items()}
+    history = record(state.history, spec.autoscaling.forecast.season, loads, now)
+    forecasts = _forecasts(spec, history, state, now)
+    scheduled, problems = schedule_floors(spec, now, seed)
+    floors = floors_of(spec, scheduled, expected.floors, forecasts=forecasts)
+    wishes = wishes_of(spec, views, floors)
+    drafts = {
+        region.name: pace(
+            region,
+            spec.autoscaling.behavior,
+            views[region.name].memory,
+            wishes.wanted[region.name],
+            floor=floors[region.name],
+            now=now,
+        )
+        for region in spec.regions
+    }
+    final = limit_total(spec, drafts, floors, views)
+    decisions, regions = _decide(
+        spec, views, wishes, floors=floors, drafts=drafts, final=final, forecasts=forecasts, now=now
+    )
+    faults = {name: _settled_faults(world, view.usage, now) for name, view in views.items()}
+    return ScalePlan(
+        desired=final,
+        decisions=decisions,
+        state=ScaleState(regions, counters, history, forecasts),
+        active=active_finding(faults),
+        limited=limited_finding(spec, wishes, drafts, final),
+        problems=(*problems, *expected.unplaced),
+    )
+
+
+def _view(
+    world: ClusterWorld,
+    region: RegionSpec,
+    state: ScaleState,
+    *,
+    signals: Mapping[str, NodeSignals],
+    joins: Mapping[str, float],
+    expected: Mapping[str, float],
+    now: datetime,
+) -> RegionView:
+    memory = state.regions.get(region.name) or _first_memory(world, region.name, now)
+    usage = _usage(world, region.name, signals, joins, now)
+    needs = needs_of(world.cluster.spec, usage, expected.get(region.name, 0.0))
+    return RegionView(region, memory, usage, needs)
+
+
+def _decide(
+    spec: SFUClusterSpec,
+    views: Mapping[str, RegionView],
+    wishes: Wishes,
+    *,
+    floors: Mapping[str, Floor],
+    drafts: Mapping[str, Draft],
+    final: Mapping[str, int],
+    forecasts: Mapping[str, Forecast],
+    now: datetime,
+) -> tuple[tuple[RegionDecision, ...], dict[str, RegionMemory]]:
+    """Each region's sentence and what to remember of it."""
+    behavior = spec.autoscaling.behavior
+    decisions: list[RegionDecision] = []
+    regions: dict[str, RegionMemory] = {}
+    for name, view in views.items():
+        story = Story(
+            view=view,
+            floor=floors[name],
+            own=wishes.own[name],
+            wanted=wishes.wanted[name],
+            steady=drafts[name].steady,
+            paced=drafts[name].paced,
+            final=final[name],
+            out=wishes.out_of(name),
+            into=wishes.into(name),
+            behavior=behavior,
+            total_limit=spec.autoscaling.max_nodes,
+        )
+        reason, sentence = explain(story)
+        forecast = forecasts.get(name)
+        decisions.append(
+            RegionDecision(
+                name, view.memory.desired, final[name], reason, sentence, story.wanted, view.load, forecast
+            )
+        )
+        received = min(final[name], sum(spill.nodes for spill in story.into))
+        regions[name] = next_memory(
+            view.memory,
+            drafts[name],
+            behavior,
+            final[name],
+            now,
+            overflow=wishes.overflow[name],
+            received=received,
+        )
+    return tuple(decisions), regions
+
+
+def _first_memory(world: ClusterWorld, name: str, now: datetime) -> RegionMemory:
+    """After a restart: the status tells what was wanted, the Pods tell what serves."""
+    written = next((r.desired for r in world.cluster.status.regions if r.name == name), 0)
+    pods = sort_pods(world, name, now)
+    serving = sum(1 for pod in pods.alive if not _is_draining(world, pod.name))
+    return first_memory(written, serving, now)
+
+
+def _usage(
+    world: ClusterWorld,
+    name: str,
+    signals: Mapping[str, NodeSignals],
+    joins: Mapping[str, float],
+    now: datetime,
+) -> RegionUsage:
+    pods = sort_pods(world, name, now)
+    heard = [pod.name for pod in pods.starting if world.load(pod) is not None]
+    up = [*(pod.name for pod in pods.ready), *heard]
+    leaving = [name for name in up if _is_draining(world, name)]
+    return measure(
+        world.cluster.spec,
+        signals,
+        joins,
+        in_service=[name for name in up if name not in leaving],
+        leaving=[*leaving, *(pod.name for pod in pods.terminating)],
+        lost=[pod.name for pod in pods.lost],
+    )
+
+
+def _is_draining(world: ClusterWorld, pod: str) -> bool:
+    load = world.loads.get(pod)
+    return load is not None and load.draining
+
+
+def _settled_faults(world: ClusterWorld, usage: RegionUsage, now: datetime) -> list[str]:
+    young = {pod.name for pod in world.pods if now - (pod.ready_changed_at or pod.created_at) < REPORT_GRACE}
+    return [fault for fault in usage.faults if fault.split(":")[0] not in young]
+
+
+def _present(world: ClusterWorld) -> Callable[[str, str], int]:
+    """Participants by room and region, counted when first asked for: most passes need none."""
+    counts: Counter[tuple[str, str]] = Counter()
+    counted = False
+
+    def present(room: str, region: str) -> int:
+        nonlocal counted
+        if not counted:
+            counted = True
+            for load in world.loads.values():
+                for entry in load.rooms:
+                    counts[entry.room, load.region] += entry.participants
+        return counts[room, region]
+
+    return present
+
+
+def _forecasts(
+    spec: SFUClusterSpec, history: History, state: ScaleState, now: datetime
+) -> dict[str, Forecast]:
+    """Made once for each of history's buckets."""
+    policy = spec.autoscaling.forecast
+    if policy.method == "None":
+        return {}
+    known = state.forecasts if state.history.bucket_s == history.bucket_s else {}
+    bucket = history.bucket(now)
+    return {
+        name: old
+        if (old := known.get(name)) is not None and old.bucket == bucket
+        else forecast_region(history, name, policy.horizon, now)
+        for name in (region.name for region in spec.regions)
+    }
