@@ -71,6 +71,11 @@ class Held:
     text: str
 
 
+def nodes_text(count: int) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{count} node" if count == 1 else f"{count} nodes"
+
+
 Action = CreateNode | DeleteNode | CordonNode | UncordonNode
 
 

@@ -13,6 +13,7 @@ from headwater_planner.scale.floors import Floor
 from headwater_planner.scale.need import ceil_nodes
 from headwater_planner.scale.region import RegionView
 from headwater_planner.scale.spill import Spill
+from headwater_planner.supply import nodes_text
 
 _SHOWN: int = 3
 
@@ -63,10 +64,10 @@ def explain(story: Story) -> tuple[Reason, str]:
     name = story.region.name
     if story.final == story.current:
         reason, why = _why_same(story)
-        text = f"Region {name} stays at {_nodes(story.final)}: {why}"
+        text = f"Region {name} stays at {nodes_text(story.final)}: {why}"
     else:
         reason, why = _why_up(story) if story.final > story.current else _why_down(story)
-        text = f"Scale region {name} from {story.current} to {_nodes(story.final)}: {why}"
+        text = f"Scale region {name} from {story.current} to {nodes_text(story.final)}: {why}"
     return reason, f"{text}{_spilled(story)}"[:1024]
 
 
@@ -84,7 +85,7 @@ def _why_down(story: Story) -> tuple[Reason, str]:
         return Reason.ABOVE_MAX_NODES, f"autoscaling.maxNodes is {story.total_limit}"
     window = down_window(story.down)
     for_how_long = f"for {format_duration(window)} " if window else ""
-    why = f"{for_how_long}no more than {_nodes(story.steady)} were wanted; {story.view.largest.text}"
+    why = f"{for_how_long}at most {nodes_text(story.steady)} were wanted; {story.view.largest.text}"
     if story.final > story.steady:
         why += "; scaleDown's policies allow no more for now"
     elif story.floor.nodes == story.final and story.floor.nodes > story.own:
@@ -151,14 +152,8 @@ def _spilled(story: Story) -> str:
 
 
 def _blindness(story: Story) -> str:
-    if not story.view.usage.faults:
+    faults = story.view.usage.faults
+    if not faults:
         return "no node sends figures yet"
-    shown = ", ".join(story.view.usage.faults[:_SHOWN])
-    more = (
-        f" and {len(story.view.usage.faults) - _SHOWN} more" if len(story.view.usage.faults) > _SHOWN else ""
-    )
-    return f"load is not known ({shown}{more})"
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node" if count == 1 else f"{count} nodes"
+    more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return f"load is not known ({', '.join(faults[:_SHOWN])}{more})"

@@ -8,6 +8,7 @@ from headwater_api.reasons import Reason
 from headwater_planner.cluster import desired_nodes
 from headwater_planner.scale.pace import first_memory
 from headwater_planner.scale.result import Finding, RegionDecision, RegionMemory, ScalePlan, ScaleState
+from headwater_planner.supply import nodes_text
 from headwater_planner.world import ClusterWorld
 
 FIXED_TEXT = "the fleet is held at minNodes and spec.replicas; nodes are not added by load"
@@ -21,11 +22,11 @@ def plan_fixed(world: ClusterWorld, state: ScaleState, now: datetime) -> ScalePl
     for name, nodes in desired.items():
         reason = Reason.FIXED_SIZE
         if nodes == before[name]:
-            text = f"Region {name} stays at {_nodes(nodes)}: {FIXED_TEXT}"
+            text = f"Region {name} stays at {nodes_text(nodes)}: {FIXED_TEXT}"
         else:
             reason = Reason.SCALED_UP if nodes > before[name] else Reason.SCALED_DOWN
             text = (
-                f"Scale region {name} from {before[name]} to {_nodes(nodes)}: "
+                f"Scale region {name} from {before[name]} to {nodes_text(nodes)}: "
                 "minNodes, maxNodes or replicas were changed"
             )
         decisions.append(RegionDecision(name, before[name], nodes, reason, text, nodes))
@@ -57,7 +58,3 @@ def _before(world: ClusterWorld, state: ScaleState, desired: Mapping[str, int]) 
         name: known[name].desired if name in known else written.get(name, nodes)
         for name, nodes in desired.items()
     }
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node" if count == 1 else f"{count} nodes"

@@ -14,6 +14,7 @@ from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUClusterSpec
 
 from headwater_planner.scale.signals import REQUIRED, NodeSignals, fault_of
+from headwater_planner.supply import nodes_text
 
 # A queue half full means that the node falls behind.
 QUEUE_TARGET_PERCENT: Final = 50.0
@@ -119,9 +120,7 @@ def _connections(spec: SFUClusterSpec, usage: RegionUsage, expected: float) -> N
         parts.append(f"{expected:,.0f} of participants expected at meetings")
     per_node, spare = connections_per_node(spec), spec.autoscaling.targets.buffer_percent
     nodes = nodes_for_connections(spec, now + usage.joins + expected)
-    text = (
-        f"{' and '.join(parts)} need {ceil_nodes(nodes)} nodes at {per_node:,} a node with {spare} % to spare"
-    )
+    text = f"{' and '.join(parts)} need {nodes_text(ceil_nodes(nodes))} at {per_node:,} a node with {spare} % to spare"
     return Need(Reason.CONNECTIONS_ABOVE_TARGET, nodes, True, text)
 
 
@@ -129,7 +128,7 @@ def _cpu(spec: SFUClusterSpec, usage: RegionUsage) -> Need:
     target = spec.autoscaling.targets.cpu_percent
     used = sum(node.cpu_percent or 0.0 for node in usage.usable)
     mean = used / len(usage.usable) if usage.usable else 0.0
-    text = f"CPU is {mean:.0f} % on average over {len(usage.usable)} nodes, the target is {target} %"
+    text = f"CPU is {mean:.0f} % on average over {nodes_text(len(usage.usable))}, the target is {target} %"
     return Need(Reason.CPU_ABOVE_TARGET, used / target, False, text)
 
 
@@ -140,7 +139,7 @@ def _capacities(spec: SFUClusterSpec, usage: RegionUsage) -> list[Need]:
         sent = sum(node.egress_mbps or 0.0 for node in usage.usable)
         nodes = sent * (1 + spare / 100) / capacity.egress_mbps
         text = (
-            f"{sent:,.0f} Mbit/s of egress need {ceil_nodes(nodes)} nodes at {capacity.egress_mbps:,} a node "
+            f"{sent:,.0f} Mbit/s of egress need {nodes_text(ceil_nodes(nodes))} at {capacity.egress_mbps:,} a node "
             f"with {spare} % to spare"
         )
         needs.append(Need(Reason.EGRESS_ABOVE_CAPACITY, nodes, True, text))
@@ -148,7 +147,7 @@ def _capacities(spec: SFUClusterSpec, usage: RegionUsage) -> list[Need]:
         packets = sum(node.packets_per_second or 0.0 for node in usage.usable)
         nodes = packets * (1 + spare / 100) / capacity.packets_per_second
         text = (
-            f"{packets:,.0f} packets/s need {ceil_nodes(nodes)} nodes at {capacity.packets_per_second:,} "
+            f"{packets:,.0f} packets/s need {nodes_text(ceil_nodes(nodes))} at {capacity.packets_per_second:,} "
             f"a node with {spare} % to spare"
         )
         needs.append(Need(Reason.PACKETS_ABOVE_CAPACITY, nodes, True, text))
@@ -159,7 +158,7 @@ def _latency(spec: SFUClusterSpec, usage: RegionUsage) -> Need:
     target = float(spec.autoscaling.targets.p95_latency_ms)
     values = [node.p95_ms or 0.0 for node in usage.steady]
     mean, nodes = _strain(values, target)
-    text = f"P95 latency is {mean:.1f} ms on average over {len(values)} nodes, the target is {target:.0f} ms"
+    text = f"P95 latency is {mean:.1f} ms on average over {nodes_text(len(values))}, the target is {target:.0f} ms"
     return Need(Reason.LATENCY_ABOVE_TARGET, nodes, False, text)
 
 
@@ -167,7 +166,7 @@ def _queues(usage: RegionUsage) -> Need:
     values = [node.queue_percent or 0.0 for node in usage.steady]
     mean, nodes = _strain(values, QUEUE_TARGET_PERCENT)
     text = (
-        f"queues are {mean:.0f} % full on average over {len(values)} nodes, "
+        f"queues are {mean:.0f} % full on average over {nodes_text(len(values))}, "
         f"the target is {QUEUE_TARGET_PERCENT:.0f} %"
     )
     return Need(Reason.QUEUES_ABOVE_TARGET, nodes, False, text)
