@@ -84,8 +84,8 @@ def _why_down(story: Story) -> tuple[Reason, str]:
     if story.total_limit is not None and story.final < story.paced:
         return Reason.ABOVE_MAX_NODES, f"autoscaling.maxNodes is {story.total_limit}"
     window = down_window(story.down)
-    for_how_long = f"for {format_duration(window)} " if window else ""
-    why = f"{for_how_long}at most {nodes_text(story.steady)} were wanted; {story.view.largest.text}"
+    for_how_long = f" for {format_duration(window)}" if window else ""
+    why = f"no more than {story.steady} wanted{for_how_long}; {story.view.largest.text}"
     if story.final > story.steady:
         why += "; scaleDown's policies allow no more for now"
     elif story.floor.nodes == story.final and story.floor.nodes > story.own:

@@ -118,9 +118,8 @@ def _connections(spec: SFUClusterSpec, usage: RegionUsage, expected: float) -> N
         parts.append(f"{usage.joins:,.0f} opened since the last sample")
     if expected:
         parts.append(f"{expected:,.0f} of participants expected at meetings")
-    per_node, spare = connections_per_node(spec), spec.autoscaling.targets.buffer_percent
     nodes = nodes_for_connections(spec, now + usage.joins + expected)
-    text = f"{' and '.join(parts)} need {nodes_text(ceil_nodes(nodes))} at {per_node:,} a node with {spare} % to spare"
+    text = _size_text(" and ".join(parts), nodes, connections_per_node(spec), spec)
     return Need(Reason.CONNECTIONS_ABOVE_TARGET, nodes, True, text)
 
 
@@ -128,28 +127,22 @@ def _cpu(spec: SFUClusterSpec, usage: RegionUsage) -> Need:
     target = spec.autoscaling.targets.cpu_percent
     used = sum(node.cpu_percent or 0.0 for node in usage.usable)
     mean = used / len(usage.usable) if usage.usable else 0.0
-    text = f"CPU is {mean:.0f} % on average over {nodes_text(len(usage.usable))}, the target is {target} %"
+    text = f"CPU is {mean:.0f} % on average over {nodes_text(len(usage.usable))}, its target is {target} %"
     return Need(Reason.CPU_ABOVE_TARGET, used / target, False, text)
 
 
 def _capacities(spec: SFUClusterSpec, usage: RegionUsage) -> list[Need]:
-    capacity, spare = spec.node.capacity, spec.autoscaling.targets.buffer_percent
+    capacity, spare = spec.node.capacity, 1 + spec.autoscaling.targets.buffer_percent / 100
     needs = []
     if capacity.egress_mbps:
         sent = sum(node.egress_mbps or 0.0 for node in usage.usable)
-        nodes = sent * (1 + spare / 100) / capacity.egress_mbps
-        text = (
-            f"{sent:,.0f} Mbit/s of egress need {nodes_text(ceil_nodes(nodes))} at {capacity.egress_mbps:,} a node "
-            f"with {spare} % to spare"
-        )
+        nodes = sent * spare / capacity.egress_mbps
+        text = _size_text(f"{sent:,.0f} Mbit/s of egress", nodes, capacity.egress_mbps, spec)
         needs.append(Need(Reason.EGRESS_ABOVE_CAPACITY, nodes, True, text))
     if capacity.packets_per_second:
         packets = sum(node.packets_per_second or 0.0 for node in usage.usable)
-        nodes = packets * (1 + spare / 100) / capacity.packets_per_second
-        text = (
-            f"{packets:,.0f} packets/s need {nodes_text(ceil_nodes(nodes))} at {capacity.packets_per_second:,} "
-            f"a node with {spare} % to spare"
-        )
+        nodes = packets * spare / capacity.packets_per_second
+        text = _size_text(f"{packets:,.0f} packets/s", nodes, capacity.packets_per_second, spec)
         needs.append(Need(Reason.PACKETS_ABOVE_CAPACITY, nodes, True, text))
     return needs
 
@@ -158,18 +151,23 @@ def _latency(spec: SFUClusterSpec, usage: RegionUsage) -> Need:
     target = float(spec.autoscaling.targets.p95_latency_ms)
     values = [node.p95_ms or 0.0 for node in usage.steady]
     mean, nodes = _strain(values, target)
-    text = f"P95 latency is {mean:.1f} ms on average over {nodes_text(len(values))}, the target is {target:.0f} ms"
+    over = nodes_text(len(values))
+    text = f"P95 latency is {mean:.1f} ms on average over {over}, its target is {target:.0f} ms"
     return Need(Reason.LATENCY_ABOVE_TARGET, nodes, False, text)
 
 
 def _queues(usage: RegionUsage) -> Need:
+    target = QUEUE_TARGET_PERCENT
     values = [node.queue_percent or 0.0 for node in usage.steady]
-    mean, nodes = _strain(values, QUEUE_TARGET_PERCENT)
-    text = (
-        f"queues are {mean:.0f} % full on average over {nodes_text(len(values))}, "
-        f"the target is {QUEUE_TARGET_PERCENT:.0f} %"
-    )
+    mean, nodes = _strain(values, target)
+    over = nodes_text(len(values))
+    text = f"queues are {mean:.0f} % full on average over {over}, their target is {target:.0f} %"
     return Need(Reason.QUEUES_ABOVE_TARGET, nodes, False, text)
+
+
+def _size_text(what: str, nodes: float, per_node: int, spec: SFUClusterSpec) -> str:
+    needed, spare = nodes_text(ceil_nodes(nodes)), spec.autoscaling.targets.buffer_percent
+    return f"{what} need {needed} at {per_node:,} a node with {spare} % to spare"
 
 
 def _strain(values: Sequence[float], target: float) -> tuple[float, float]:
