@@ -3,16 +3,22 @@
 import pytest
 from headwater_sandbox.demo.check import Stage, check
 from headwater_sandbox.demo.cluster import ClusterView
+from headwater_sandbox.demo.judge import Finding
 from headwater_sandbox.demo.spec import now_ms
 from rich.console import Console
+from support.bystanders import bystanders
 from support.clients import bot_spec, bots
 from support.cluster import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
+# Six bots need more than half of a small machine. A time measured while others use this share of it says
+# nothing about the system: the run is void and made again, and nothing but a run that counts can pass.
+VOID_SHARE = 0.1
+RUNS = 3
 
-async def test_six_bots_in_three_regions_meet_and_survive_a_killed_node(cluster: Cluster) -> None:
-    room = "three-regions"
+
+async def run_the_demo(cluster: Cluster, room: str) -> list[Finding]:
     groups = [
         [bot_spec(cluster, room, f"bot-{region}-{n}", 2 * i + n, region) for n in (0, 1)]
         for i, region in enumerate(cluster.sandbox.regions)
@@ -21,9 +27,21 @@ async def test_six_bots_in_three_regions_meet_and_survive_a_killed_node(cluster:
     try:
         started_ms = now_ms()
         async with bots(*groups) as fleet:
-            findings = await check(Stage(cluster.sandbox, view, fleet, room, started_ms), Console())
+            return await check(Stage(cluster.sandbox, view, fleet, room, started_ms), Console())
     finally:
         await view.close()
 
-    assert len(findings) == 9
-    assert not [str(finding) for finding in findings if not finding.ok]
+
+async def test_six_bots_in_three_regions_meet_and_survive_a_killed_node(cluster: Cluster) -> None:
+    failed: list[str] = []
+    for attempt in range(RUNS):
+        with bystanders() as others:
+            findings = await run_the_demo(cluster, f"three-regions-{attempt}")
+        failed = [str(finding) for finding in findings if not finding.ok]
+        if not failed:
+            assert len(findings) == 9
+            return
+        print(f"others used {others.share:.0%} of the machine: {failed}")
+        if others.share < VOID_SHARE:
+            break
+    assert not failed

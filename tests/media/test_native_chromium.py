@@ -218,6 +218,6 @@ async def test_loss_towards_the_subscriber_is_repaired(browser: Browser, rtx: bo
         after = await stats(viewer)
         assert door.lost >= 5
         assert after["nacks"] > before["nacks"]
-        assert after["freezes"] == before["freezes"], (before, after)
+        assert after["frozen_s"] - before["frozen_s"] < LATE_S, (before, after)
         assert after["keys"] <= before["keys"] + 1, "repaired, not restarted"
         assert (after["rtx"] > 0) == rtx
