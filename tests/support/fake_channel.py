@@ -23,7 +23,7 @@ def hello(identity: str, room: str = "demo", region: str = "", **changes: Any) -
         claims=claims,
         region=RegionName(region),
         region_source=RegionSource.OVERRIDE,
-        protocol=16,
+        protocol=changes.pop("protocol", 16),
         **changes,
     )
 

@@ -42,9 +42,9 @@ class Gateway:
         self.nodes: dict[str, FakeNode] = {}
         self.clients: list[FakeClient] = []
 
-    def connect(self, identity: str, region: str) -> FakeClient:
+    def connect(self, identity: str, region: str, **changes: int) -> FakeClient:
         client = FakeClient()
-        client.task = asyncio.create_task(self.runner(hello(identity, region=region), client))
+        client.task = asyncio.create_task(self.runner(hello(identity, region=region, **changes), client))
         self.clients.append(client)
         return client
 
@@ -104,7 +104,7 @@ async def test_a_policy_that_leaves_nothing_refuses_for_good(gateway: Gateway) -
 
 
 async def test_a_region_that_is_allowed_no_more_is_left(gateway: Gateway) -> None:
-    ann, bob = gateway.connect("ann", "eu"), gateway.connect("bob", "us")
+    ann, bob = gateway.connect("ann", "eu", protocol=12), gateway.connect("bob", "us")
     await ann.wait("join")
     await bob.wait("join")
     gateway.allowed = {DEMO: frozenset({US})}

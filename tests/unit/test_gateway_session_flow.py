@@ -1,123 +1,26 @@
 """Sessions over fake channels, rooms over fake nodes: the LiveKit protocol end to end, without media."""
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
-from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
+from headwater_api.ids import NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
-from headwater_gateway.nodes.facts import NodePod
-from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.signal.session import Session
-from headwater_gateway.signal.session_runner import SessionRunner
-from headwater_gateway.signal.types import ClientHello, JoinRefused, VideoGrant
+from headwater_gateway.signal.types import JoinRefused, VideoGrant
 from livekit.protocol import models, rtc
 from support.deadline import until
 from support.fake_channel import FakeClient, hello, publisher_offer
-from support.fake_node import FakeNode, serving
+from support.gateway_world import World, gateway_world
 
 RECONNECT, DISCONNECT = rtc.LeaveRequest.RECONNECT, rtc.LeaveRequest.DISCONNECT
 
 
-class CountingIds:
-    """Ids in order, secrets that differ."""
-
-    def __init__(self) -> None:
-        self._next = itertools.count(1)
-
-    def sid(self, prefix: str) -> str:
-        return f"{prefix}{next(self._next):04}"
-
-    def secret(self, length: int) -> bytes:
-        return next(self._next).to_bytes(length, "big")
-
-    def number(self) -> int:
-        return next(self._next)
-
-
-@dataclass
-class World:
-    """A gateway without its HTTP edge, and its nodes."""
-
-    directory: RoomDirectory
-    runner: SessionRunner
-    nodes: dict[str, FakeNode]
-    stacks: dict[str, AsyncExitStack]
-    clients: list[FakeClient] = field(default_factory=list)
-
-    async def join(self, who: ClientHello, *, auto_answer: bool = True) -> FakeClient:
-        client = self.connect(who, auto_answer=auto_answer)
-        await client.wait("join")
-        return client
-
-    def connect(self, who: ClientHello, *, auto_answer: bool = True) -> FakeClient:
-        client = FakeClient(auto_answer)
-        client.task = asyncio.create_task(self.runner(who, client))
-        self.clients.append(client)
-        return client
-
-    def commands(self, node: str, kind: str) -> list[Any]:
-        found = []
-        for request in self.nodes[node].applied:
-            for command in request.commands:
-                if command.WhichOneof("command") == kind:
-                    found.append(getattr(command, kind))
-        return found
-
-    async def command(
-        self, node: str, kind: str, count: int = 1, match: Callable[[Any], bool] = lambda _: True
-    ) -> Any:
-        """The count-th command of a kind at a node."""
-
-        def find() -> Any:
-            found = [c for c in self.commands(node, kind) if match(c)]
-            return found[count - 1] if len(found) >= count else None
-
-        return await until(find, 3, f"{count} {kind} at {node}", 0.005)
-
-    async def kill(self, node: str) -> None:
-        await self.stacks.pop(node).aclose()
-
-    def emit(self, node: str, event: node_pb2.Event) -> None:
-        event.room_id = event.room_id or "demo"
-        self.nodes[node].emit(event)
-
-
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    ids = CountingIds()
-    directory = RoomDirectory(
-        GatewayId("gateway-0"),
-        "token",
-        DirectoryOptions(defaults=RoomConfig(resume_grace_s=0.5, departure_timeout_s=0)),
-        ids=ids,
-    )
-    runner = SessionRunner(directory, ids, lambda: 1_700_000_000_000)
-    world = World(directory, runner, {}, {})
-    for name, region in (("eu-1", "eu"), ("us-1", "us"), ("us-2", "us")):
-        node = FakeNode(
-            name, region, with_token="token", media_address=f"127.0.0.1:{7000 + len(world.nodes)}"
-        )
-        stack = AsyncExitStack()
-        await stack.enter_async_context(serving(node))
-        world.nodes[name], world.stacks[name] = node, stack
-        directory.pool.pod_seen(NodePod(NodeId(name), RegionName(region), node.address))
-    await until(lambda: len(directory.pool.reports()) == 3, 5, "all nodes are up", 0.01)
-    try:
+    async with gateway_world() as world:
         yield world
-    finally:
-        await directory.aclose(1.0)
-        await runner.aclose(1.0)
-        for client in world.clients:
-            await client.close()
-        await asyncio.gather(*(c.task for c in world.clients if c.task), return_exceptions=True)
-        for stack in world.stacks.values():
-            await stack.aclose()
 
 
 async def test_join_is_the_first_frame_and_complete(world: World) -> None:
@@ -237,7 +140,7 @@ async def test_leave_cleans_up_nodes_links_and_roster(world: World) -> None:
 
 async def test_node_death_moves_only_its_participants_at_once(world: World) -> None:
     ann = await world.join(hello("ann", region="eu"))
-    bob = await world.join(hello("bob", region="us"))
+    bob = await world.join(hello("bob", region="us", protocol=12))
     dead = bob.all("join")[0].participant.attributes["headwater.node"]
     other = "us-2" if dead == "us-1" else "us-1"
     await publish(ann, ("audio", "mic"))
@@ -444,7 +347,7 @@ async def test_active_once_the_subscriber_transport_is_connected(world: World) -
 
 
 async def test_the_node_closing_the_room_is_as_good_as_dying(world: World) -> None:
-    ann = await world.join(hello("ann", region="eu"))
+    ann = await world.join(hello("ann", region="eu", protocol=12))
     await world.command("eu-1", "create_transport")
     world.emit("eu-1", node_pb2.Event(room_closed=node_pb2.RoomClosed(reason="lease lapsed")))
     assert (await ann.wait("leave")).action == RECONNECT
@@ -477,7 +380,7 @@ async def test_a_node_that_refuses_a_transport_loses_the_participant(world: Worl
 
 
 async def test_a_draining_node_is_left_and_takes_nobody(world: World) -> None:
-    ann = await world.join(hello("ann", region="eu"))
+    ann = await world.join(hello("ann", region="eu", protocol=12))
     bob = await world.join(hello("bob", region="us"))
     world.nodes["eu-1"].report.draining = True
     world.nodes["eu-1"].push()

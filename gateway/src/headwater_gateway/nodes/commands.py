@@ -58,6 +58,7 @@ class CommandQueue:
         self._wake = asyncio.Event()
         self._closing = False
         self._failed = False
+        self._ended = False
 
     def send(self, commands: Iterable[node_pb2.Command]) -> None:
         """Queue commands. A queue that overflows means a node that takes nothing: it is given up."""
@@ -73,6 +74,13 @@ class CommandQueue:
         self._closing = True
         self._wake.set()
 
+    def reopen(self) -> bool:
+        """Take commands again, behind those that are still queued. False: it has ended."""
+        if self._failed or self._ended:
+            return False
+        self._closing = False
+        return True
+
     def abandon(self) -> None:
         """End at once and report nothing more: the node is known to be gone."""
         self._failed = True
@@ -84,6 +92,7 @@ class CommandQueue:
         while not self._failed:
             if not self._pending:
                 if self._closing:
+                    self._ended = True
                     return
                 self._wake.clear()
                 try:

@@ -12,7 +12,7 @@ from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.pool import NodePool
-from headwater_gateway.room import effects, events, links, roster, tracks
+from headwater_gateway.room import effects, events, links, migration, roster, tracks
 from headwater_gateway.room.calls import PendingCalls
 from headwater_gateway.room.model import JoinRequest, transport_owner
 from headwater_gateway.room.mover import Mover
@@ -56,6 +56,7 @@ class RoomActor:
         self._mailbox: asyncio.Queue[tuple[ParticipantSid | None, Job]] = asyncio.Queue(MAILBOX)
         self._ports: dict[ParticipantSid, ClientPort] = {}
         self._queues: dict[NodeId, CommandQueue] = {}
+        self._closing: dict[NodeId, CommandQueue] = {}
         self._log = log.bind(room=state.room_id)
         self._mover = Mover(state, pool, view, unix_ms)
         self.dropped_events = 0
@@ -107,6 +108,10 @@ class RoomActor:
 
         self._post(sid, job)
 
+    def prepared(self, sid: ParticipantSid, commands: tuple[node_pb2.Command, ...]) -> None:
+        """The session has made the participant's transports for its new node."""
+        self._post(sid, lambda _: migration.prepare(self._state, sid, commands))
+
     def detach(self, sid: ParticipantSid) -> None:
         """The client's WebSocket is gone: it may come back within the grace."""
 
@@ -121,7 +126,7 @@ class RoomActor:
     async def resume(self, sid: ParticipantSid) -> int | None:
         """The client is back. The last sequence of its reliable data, or None if it is not known here."""
         answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        if not self._post(sid, lambda _: self._resume(sid, answer)):
+        if not self._post(sid, lambda now: self._resume(sid, answer, now)):
             return None
         async with asyncio.timeout(ANSWER_DEADLINE_S):
             return await answer
@@ -288,7 +293,7 @@ class RoomActor:
         )
         return Joined(participant.sid, facts, response)
 
-    def _resume(self, sid: ParticipantSid, answer: "asyncio.Future[int | None]") -> None:
+    def _resume(self, sid: ParticipantSid, answer: "asyncio.Future[int | None]", now: float) -> None:
         participant = self._state.participants.get(sid)
         if answer.cancelled():
             return
@@ -296,6 +301,7 @@ class RoomActor:
             answer.set_result(None)
             return
         participant.detached_at = None
+        migration.client_is_back(participant, now)
         answer.set_result(participant.data_sequence)
 
     def _tell_all(self, sid: ParticipantSid) -> None:
@@ -310,15 +316,15 @@ class RoomActor:
             state.tell(sid, rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=speaking)))
 
     def _on_event(self, node_id: NodeId, event: node_pb2.Event, now: float) -> None:
+        if event.HasField("room_closed"):  # as good as dead, for this room
+            self._mover.lose_node(node_id, f"the node closed the room: {event.room_closed.reason}", now)
+            return
         remark = events.handle_event(self._state, node_id, event, now)
         if remark:
             self._log.info("room.node_event", node=node_id, remark=remark)
 
     def _on_lost(self, node_id: NodeId, why: str, now: float) -> None:
-        self._mover.failed.note(node_id, now)
-        moved = roster.lose_node(self._state, node_id, why, now)
-        if moved:
-            self._log.warning("room.node_lost", node=node_id, reason=why, participants=moved)
+        self._mover.lose_node(node_id, why, now)
 
     def _on_superseded(self, why: str) -> None:
         """A node serves a later room of that name: the clients are to find the gateway that has it."""
@@ -348,12 +354,8 @@ class RoomActor:
                     queue = self._queue(node_id)
                     if queue is not None:
                         queue.send(commands)
-                case effects.ChangeWanted(sid, changed, dropped):
-                    if (port := self._ports.get(sid)) is not None:
-                        port.change_wanted(changed, dropped)
-                case effects.EndSession(sid, farewell, why):
-                    if (port := self._ports.pop(sid, None)) is not None:
-                        port.end(farewell, why)
+                case effects.ChangeWanted() | effects.MoveSession() | effects.EndSession():
+                    self._tell_session(effect)
                 case effects.ReleaseNode(node_id, dead):
                     self._release(node_id, dead=dead)
                 case effects.RoomEnded(why):
@@ -367,6 +369,19 @@ class RoomActor:
             if (port := self._ports.get(sid)) is not None:
                 port.deliver(message, encoded)
 
+    def _tell_session(self, effect: effects.ChangeWanted | effects.MoveSession | effects.EndSession) -> None:
+        port = self._ports.get(effect.sid)
+        if port is None:
+            return
+        match effect:
+            case effects.ChangeWanted(_, changed, dropped):
+                port.change_wanted(changed, dropped)
+            case effects.MoveSession(_, facts, why):
+                port.move(facts, why)
+            case effects.EndSession(sid, farewell, why):
+                del self._ports[sid]
+                port.end(farewell, why)
+
     def _tell_application(self, effect: effects.Happened | effects.RpcAnswered) -> None:
         if isinstance(effect, effects.RpcAnswered):
             self.calls.answer(effect.answer)
@@ -375,6 +390,9 @@ class RoomActor:
 
     def _queue(self, node_id: NodeId) -> CommandQueue | None:
         queue = self._queues.get(node_id)
+        if queue is None and (closing := self._closing.pop(node_id, None)) is not None and closing.reopen():
+            # The farewell to the node has not gone out yet: what comes now must come after it.
+            queue = self._queues[node_id] = closing
         if queue is None:
             try:
                 queue = self._pool.open_queue(
@@ -399,3 +417,4 @@ class RoomActor:
             queue.abandon()
         else:
             queue.close()
+            self._closing[node_id] = queue

@@ -7,8 +7,9 @@ from typing import Final
 
 from headwater_api.ids import NodeId, ParticipantSid
 from headwater_planner.moves import STEP_S, Leaving, plan_step
-from headwater_planner.place import Placement, Refusal
+from headwater_planner.place import Refusal
 
+from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room import roster
 from headwater_gateway.room.links import sync_cascade
 from headwater_gateway.room.model import Participant
@@ -16,14 +17,14 @@ from headwater_gateway.room.state import RoomState
 
 WHY: Final = "its node drains or is permitted no more"
 
-Choose = Callable[[Participant], Placement | Refusal]
+Choose = Callable[[Participant], NodeFacts | Refusal]
 
 
 @dataclass(frozen=True, slots=True)
 class Emptied:
     """What one step did: who was moved, and for which nodes there was no other to move to, and why."""
 
-    moved: dict[ParticipantSid, Placement] = field(default_factory=dict)
+    moved: dict[ParticipantSid, NodeId] = field(default_factory=dict)
     stuck: dict[NodeId, Refusal] = field(default_factory=dict)
 
 
@@ -50,8 +51,8 @@ def empty_nodes(
             if isinstance(answer, Refusal):
                 done.stuck[node_id] = answer
                 break
-            done.moved[participant.sid] = answer
-            roster.send_away(room, participant.sid, WHY, now)
+            done.moved[participant.sid] = answer.node_id
+            roster.move(room, participant, answer, WHY, now)
     room.drains = dict.fromkeys(unfit, now)
     room.moves_due = now + STEP_S if unfit else None
     return done
@@ -63,4 +64,5 @@ def here_on(room: RoomState, node_id: NodeId) -> int:
 
 
 def _who_leaves(room: RoomState, node_id: NodeId) -> list[Participant]:
-    return [p for p in room.participants.values() if p.node_id == node_id and p.moving_at is None]
+    everybody = room.participants.values()
+    return [p for p in everybody if p.node_id == node_id and p.moving_at is None and p.migration is None]

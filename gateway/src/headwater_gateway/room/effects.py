@@ -6,6 +6,7 @@ from headwater_api.ids import NodeId, ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models, rtc
 
+from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.model import WantedTrack
 
 
@@ -30,6 +31,15 @@ class ChangeWanted:
     sid: ParticipantSid
     changed: tuple[WantedTrack, ...]
     dropped: tuple[TrackSid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSession:
+    """Prepare transports on another node and lead the client there."""
+
+    sid: ParticipantSid
+    facts: NodeFacts
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +80,14 @@ class RpcAnswered:
     answer: models.DataPacket
 
 
-Effect = ToClients | ToNode | ChangeWanted | EndSession | ReleaseNode | RoomEnded | Happened | RpcAnswered
+Effect = (
+    ToClients
+    | ToNode
+    | ChangeWanted
+    | MoveSession
+    | EndSession
+    | ReleaseNode
+    | RoomEnded
+    | Happened
+    | RpcAnswered
+)

@@ -4,7 +4,7 @@ from headwater_api.ids import LinkId, NodeId, ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models, rtc
 
-from headwater_gateway.room import links, quality, roster, subscriptions, tracks
+from headwater_gateway.room import links, migration, quality, roster, subscriptions, tracks
 from headwater_gateway.room.data import route_data
 from headwater_gateway.room.model import subscriber_transport, transport_owner
 from headwater_gateway.room.state import RoomState
@@ -16,7 +16,7 @@ def handle_event(room: RoomState, node_id: NodeId, event: node_pb2.Event, now: f
         return ""  # a farewell of a node that the room has left
     match event.WhichOneof("event"):
         case "transport":
-            return _on_transport(room, event.transport, now)
+            return _on_transport(room, node_id, event.transport, now)
         case "track":
             _on_track(room, node_id, event.track)
         case "audio_levels":
@@ -26,23 +26,18 @@ def handle_event(room: RoomState, node_id: NodeId, event: node_pb2.Event, now: f
         case "quality":
             _on_quality(room, event.quality, now)
         case "subscription":
-            _on_subscription(room, event.subscription)
+            _on_subscription(room, node_id, event.subscription)
         case "relay":
             return _on_relay(room, event.relay, now)
-        case "room_closed":
-            moved = roster.lose_node(
-                room, node_id, f"the node closed the room: {event.room_closed.reason}", now
-            )
-            return f"{node_id} closed the room ({event.room_closed.reason}); {moved} participants rejoin"
         case _:
             pass
     return ""
 
 
-def _on_transport(room: RoomState, event: node_pb2.TransportEvent, now: float) -> str:
+def _on_transport(room: RoomState, node_id: NodeId, event: node_pb2.TransportEvent, now: float) -> str:
     participant = room.participants.get(transport_owner(event.transport_id))
-    if participant is None:
-        return ""
+    if participant is None or participant.node_id != node_id:
+        return ""  # the node that it leaves: its transports there end when the client lets go of them
     connected = event.state == node_pb2.TRANSPORT_CONNECTED
     primary = event.transport_id == subscriber_transport(participant.sid)
     if connected and primary and participant.state == models.ParticipantInfo.JOINED:
@@ -50,8 +45,10 @@ def _on_transport(room: RoomState, event: node_pb2.TransportEvent, now: float) -
         room.announce(participant, now)
         room.happened("participant_joined", participant)
     if event.state == node_pb2.TRANSPORT_FAILED:
+        if participant.migration is not None:
+            roster.send_away(room, participant.sid, f"it could not connect: {event.reason}", now)
         return f"{event.transport_id} failed: {event.reason}"
-    return ""
+    return migration.connected(room, participant, event.transport_id) if connected else ""
 
 
 def _on_track(room: RoomState, node_id: NodeId, event: node_pb2.TrackEvent) -> None:
@@ -77,11 +74,13 @@ def _on_quality(room: RoomState, event: node_pb2.QualityEvent, now: float) -> No
         room.quality.hear(sid, verdict, now)
 
 
-def _on_subscription(room: RoomState, event: node_pb2.SubscriptionEvent) -> None:
+def _on_subscription(room: RoomState, node_id: NodeId, event: node_pb2.SubscriptionEvent) -> None:
     """A stream that stops although it is wanted and not paused was stopped by the network."""
     participant = room.participants.get(transport_owner(event.transport_id))
     track = room.tracks.get(TrackSid(event.track_id))
-    if participant is None or track is None or track.info.type != models.TrackType.VIDEO:
+    if participant is None or participant.node_id != node_id:
+        return
+    if track is None or track.info.type != models.TrackType.VIDEO:
         return
     wanted = participant.wanted.get(track.sid)
     if wanted is None or wanted.paused:

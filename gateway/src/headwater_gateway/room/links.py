@@ -43,8 +43,8 @@ def sync_cascade(room: RoomState) -> None:
     """Bring nodes, links and routes in line with the roster and the tracks. Idempotent."""
     counts: dict[NodeId, int] = {}
     for participant in room.participants.values():
-        if participant.moving_at is None:
-            counts[participant.node_id] = counts.get(participant.node_id, 0) + 1
+        for node_id in participant.nodes if participant.moving_at is None else ():
+            counts[node_id] = counts.get(node_id, 0) + 1
     members = [
         Member(node_id, facts.region, counts[node_id])
         for node_id, facts in room.nodes.items()

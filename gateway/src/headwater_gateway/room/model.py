@@ -20,6 +20,7 @@ from headwater_gateway.room.access import Role
 from headwater_gateway.sdp.types import OfferedSection
 
 HIGHEST_SPATIAL: Final = 2
+RESUME_PROTOCOL: Final = 13
 NOWHERE: Final = RegionName("")
 
 
@@ -176,6 +177,18 @@ class WantedTrack:
 
 
 @dataclass(slots=True)
+class Migration:
+    """A participant's way to another node, which already is its `node_id`."""
+
+    source: NodeId | None  # where it comes from, as long as that node lives
+    since: float  # monotonic seconds
+    why: str
+    back_at: float | None = None  # its client has resumed
+    uplink_up: bool = False
+    downlink_up: bool = False
+
+
+@dataclass(slots=True)
 class Participant:
     """A row of the roster."""
 
@@ -207,7 +220,31 @@ class Participant:
     detached_at: float | None = None
     # The node died: sent away to rejoin. The row stays until it does, or until move_grace_s has passed.
     moving_at: float | None = None
+    # It is led to another node without a new join.
+    migration: Migration | None = None
+    has_uplink: bool = False  # its publisher connection has been negotiated
     role: Role = Role.PARTICIPANT
+
+    @property
+    def uplink_node(self) -> NodeId | None:
+        """Where its tracks enter; None while that node is dead or the client is on its way to rejoin."""
+        if self.moving_at is not None:
+            return None
+        if self.migration is not None and not self.migration.uplink_up:
+            return self.migration.source
+        return self.node_id
+
+    @property
+    def nodes(self) -> tuple[NodeId, ...]:
+        """The nodes that have transports of it: two during a migration."""
+        if self.migration is None or self.migration.source is None:
+            return (self.node_id,)
+        return (self.node_id, self.migration.source)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether its client understands `leave{RESUME}` (signalling protocol 13 on)."""
+        return self.protocol >= RESUME_PROTOCOL
 
     @property
     def is_hidden(self) -> bool:

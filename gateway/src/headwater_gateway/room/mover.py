@@ -5,10 +5,13 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from headwater_planner.place import Placement, Refusal
+from headwater_api.ids import NodeId
+from headwater_api.reasons import Reason
+from headwater_planner.place import Placement, PlacementView, Refusal
 
+from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
-from headwater_gateway.room import drains
+from headwater_gateway.room import drains, roster
 from headwater_gateway.room.model import Participant
 from headwater_gateway.room.policy import FailedNodes, View, choose_other, nodes_to_leave
 from headwater_gateway.room.state import RoomState
@@ -37,19 +40,54 @@ class Mover:
         view = self._view()
         here = {node_id: drains.here_on(state, node_id) for node_id in state.nodes}
         unfit = nodes_to_leave(view, state.config, here, self._unix_ms())
-        nodes, avoid, failed = frozenset(state.nodes), frozenset(unfit), self.failed.at(now)
+        avoid = frozenset(unfit)
+        done = drains.empty_nodes(state, unfit, lambda p: self._choose(view, p, avoid, now), now, self._rng)
+        self._report(done, avoid)
 
-        def choose(participant: Participant) -> Placement | Refusal:
-            answer = choose_other(view, state.config, participant.wish, nodes, avoid | failed)
-            if isinstance(answer, Refusal) and failed:
-                answer = choose_other(view, state.config, participant.wish, nodes, avoid)
-            if isinstance(answer, Placement):
-                self._pool.promise(answer.node_id)
+    def lose_node(self, node_id: NodeId, why: str, now: float) -> None:
+        """A node has died: its participants are led to others at once."""
+        self.failed.note(node_id, now)
+        view = self._view()
+        drained = frozenset(n.node_id for n in view.nodes if n.draining)
+
+        def find(participant: Participant) -> NodeFacts | None:
+            answer = self._choose(view, participant, drained | {node_id}, now)
+            return answer if isinstance(answer, NodeFacts) else None
+
+        moved = roster.lose_node(self._state, node_id, why, now, find)
+        if moved:
+            self._log.warning("room.node_lost", node=node_id, reason=why, participants=moved)
+
+    def _choose(
+        self, view: PlacementView, participant: Participant, avoid: frozenset[NodeId], now: float
+    ) -> NodeFacts | Refusal:
+        state, failed = self._state, self.failed.at(now)
+        nodes, wish = frozenset(state.nodes), participant.wish
+        answer = choose_other(view, state.config, wish, nodes, avoid | failed)
+        if isinstance(answer, Refusal) and failed - avoid:
+            answer = choose_other(view, state.config, wish, nodes, avoid)
+        if isinstance(answer, Refusal):
             return answer
+        facts = self._pool.facts(answer.node_id)
+        if facts is None:
+            return Refusal(Reason.NO_CAPACITY, f"{answer.node_id} has just gone.")
+        self._pool.promise(answer.node_id)
+        self._log_placement(participant, answer)
+        return facts
 
-        self._report(drains.empty_nodes(state, unfit, choose, now, self._rng), avoid)
+    def _log_placement(self, participant: Participant, answer: Placement) -> None:
+        self._log.info(
+            "move.placed",
+            participant=participant.sid,
+            identity=participant.identity,
+            source=participant.node_id,
+            node=answer.node_id,
+            region=answer.region,
+            reason=answer.reason,
+            sentence=answer.sentence,
+        )
 
-    def _report(self, done: drains.Emptied, unfit: frozenset[str]) -> None:
+    def _report(self, done: drains.Emptied, unfit: frozenset[NodeId]) -> None:
         state = self._state
         if done.moved:
             self._log.info("room.nodes_left", nodes=sorted(unfit), participants=sorted(done.moved))

@@ -3,14 +3,15 @@
 from typing import Final
 
 from headwater_api.ids import NodeId, ParticipantSid
-from headwater_api.nodev1 import node_pb2
 from headwater_api.wellknown import ATTRIBUTE_NODE, ATTRIBUTE_REGION, ATTRIBUTE_ROLE
 from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.room import migration
 from headwater_gateway.room.access import Role
 from headwater_gateway.room.effects import EndSession, RoomEnded
 from headwater_gateway.room.links import forget_node, sync_cascade
+from headwater_gateway.room.migration import Find, nowhere
 from headwater_gateway.room.model import (
     JoinRequest,
     Participant,
@@ -120,38 +121,46 @@ def _take_off(room: RoomState, participant: Participant, reason: models.Disconne
 
 def _close_transports(room: RoomState, participant: Participant) -> None:
     for transport in (publisher_transport(participant.sid), subscriber_transport(participant.sid)):
-        command = node_pb2.CloseTransport(transport_id=transport)
-        room.command(participant.node_id, [node_pb2.Command(close_transport=command)])
+        for node_id in participant.nodes:
+            migration.close_on(room, node_id, transport)
 
 
-def lose_node(room: RoomState, node_id: NodeId, why: str, now: float) -> int:
-    """The node is dead: only its participants are sent to rejoin, at once. Their number."""
+def lose_node(room: RoomState, node_id: NodeId, why: str, now: float, find: Find = nowhere) -> int:
+    """The node is dead: only its participants are led to another, or sent to rejoin. Their number.
+
+    `find` names the other node; None: there is none now, and the client finds out what is open by joining.
+    """
     if node_id not in room.nodes:
         return 0
     forget_node(room, node_id, dead=True)
-    moved = [p for p in room.participants.values() if p.node_id == node_id and p.moving_at is None]
-    for participant in moved:
-        _mark_moving(room, participant, now)
-        farewell = leave(models.DisconnectReason.MIGRATION, rtc.LeaveRequest.RECONNECT)
-        room.effects.append(EndSession(participant.sid, farewell, why))
+    for participant in room.participants.values():
+        if participant.migration is not None and participant.migration.source == node_id:
+            participant.migration.source = None
+    lost = [p for p in room.participants.values() if p.node_id == node_id and p.moving_at is None]
+    for participant in lost:
+        move(room, participant, find(participant), why, now)
     sync_cascade(room)
-    return len(moved)
+    return len(lost)
 
 
-def _mark_moving(room: RoomState, participant: Participant, now: float) -> None:
-    participant.moving_at = now
-    wanted, participant.wanted = participant.wanted, {}
-    room.moved += 1
-    sync_dynacast(room, wanted)
+def move(room: RoomState, participant: Participant, facts: NodeFacts | None, why: str, now: float) -> None:
+    """Off its node: by migration where there is a node and its client can, else by a new join."""
+    if facts is not None and migration.can_migrate(participant):
+        migration.start(room, participant, facts, why, now)
+    else:
+        send_away(room, participant.sid, why, now)
 
 
 def send_away(room: RoomState, sid: ParticipantSid, why: str, now: float) -> None:
-    """Ask one participant to join anew, on another node: its own lives, but cannot keep it."""
+    """Ask one participant to join anew, on another node: its own cannot keep it."""
     participant = room.participants.get(sid)
     if participant is None or participant.moving_at is not None:
         return
     _close_transports(room, participant)
-    _mark_moving(room, participant, now)
+    room.moved += participant.migration is None
+    participant.moving_at, participant.migration = now, None
+    wanted, participant.wanted = participant.wanted, {}
+    sync_dynacast(room, wanted)
     farewell = leave(models.DisconnectReason.MIGRATION, rtc.LeaveRequest.RECONNECT)
     room.effects.append(EndSession(sid, farewell, why))
     sync_cascade(room)
@@ -167,6 +176,8 @@ def expire(room: RoomState, now: float) -> None:
         elif detached is not None and now - detached >= room.config.resume_grace_s:
             room.effects.append(EndSession(participant.sid, None, "the client did not come back"))
             remove(room, participant.sid, models.DisconnectReason.SIGNAL_CLOSE, now)
+        elif overdue := migration.overdue(participant, now):
+            send_away(room, participant.sid, overdue, now)
 
 
 def end(room: RoomState, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:

@@ -61,9 +61,7 @@ class RoomState:
     def node_of_track(self, track: PublishedTrack) -> NodeId | None:
         """Where the track enters; None once its publisher's node is gone."""
         publisher = self.participants.get(track.publisher)
-        if publisher is None or publisher.moving_at is not None:
-            return None
-        return publisher.node_id
+        return publisher.uplink_node if publisher is not None else None
 
     def info(self) -> models.Room:
         shown = self.visible()

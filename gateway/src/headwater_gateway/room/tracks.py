@@ -135,6 +135,7 @@ def set_sections(
 ) -> None:
     """An offer was answered with these m-lines. Tracks whose m-line is gone are unpublished."""
     participant.sections = tuple(s for s in sections if not s.inactive)
+    participant.has_uplink = True
     by_mid = {s.mid: s for s in participant.sections}
     for track in list(participant.tracks.values()):
         if track.section is None:
@@ -164,7 +165,7 @@ def bind(room: RoomState, participant: Participant, now: float, *, changed: bool
             taken.add(section.mid)
             fresh = True
     if fresh or changed:
-        _configure(room, participant)
+        configure(room, participant)
     if fresh:
         room.announce(participant, now, at_once=True)
     if fresh or changed:
@@ -194,8 +195,10 @@ def _attach(track: PublishedTrack, section: OfferedSection) -> None:
         codec.mime_type = track.info.mime_type
 
 
-def _configure(room: RoomState, participant: Participant) -> None:
-    track_of = {t.section.mid: t for t in participant.tracks.values() if t.section is not None}
+def configure(room: RoomState, participant: Participant) -> None:
+    """Tell the participant's node what it receives: on a new node, tracks without names until it is there."""
+    here = participant.uplink_node == participant.node_id
+    track_of = {t.section.mid: t for t in participant.tracks.values() if t.section is not None and here}
     rows = [
         section.receive_section(track_of[section.mid].sid if section.mid in track_of else "")
         for section in participant.sections
@@ -229,7 +232,7 @@ def unpublish(room: RoomState, participant: Participant, sid: TrackSid, now: flo
     if track is None:
         return
     _drop(room, participant, track)
-    _configure(room, participant)
+    configure(room, participant)
     message = rtc.TrackUnpublishedResponse(track_sid=sid)
     room.tell(participant.sid, rtc.SignalResponse(track_unpublished=message))
     room.announce(participant, now, at_once=True)

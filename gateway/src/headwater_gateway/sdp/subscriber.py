@@ -90,6 +90,11 @@ class SubscriberNegotiation:
         self._dirty = True
         return True
 
+    def restart(self) -> None:
+        """The transport behind the connection is another: an offer is due, and one that is out is void."""
+        self._dirty = True
+        self._answered_id = self._offer_id
+
     def offer(self, local: LocalTransport) -> tuple[int, str]:
         """The next offer and its id. New ufrag and pwd in `local` make it an ICE restart.
 

@@ -11,6 +11,7 @@ from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId, Track
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
+from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.model import IdSource, WantedTrack
 from headwater_gateway.room.ports import Joined
@@ -29,6 +30,7 @@ SERVER_VERSION: Final = "1.9.0"
 SERVER_PROTOCOL: Final = 15
 MAX_NOTICES: Final = 4096
 MAX_SDP_FAULTS: Final = 5
+MIGRATION: Final = models.DisconnectReason.MIGRATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,12 @@ class _Message:
 class _Wanted:
     changed: tuple[WantedTrack, ...]
     dropped: tuple[TrackSid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    facts: NodeFacts
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Session:
         self.room_id, self.identity = room_id, identity
         self.sid = ParticipantSid("")
         self._ids, self._unix_ms = ids, unix_ms
-        self._notices: deque[_Message | _Wanted | _End] = deque()
+        self._notices: deque[_Message | _Wanted | _Move | _End] = deque()
         self._wake = asyncio.Event()
         self._channel: SignalChannel | None = None
         self._room: RoomActor | None = None
@@ -88,11 +96,14 @@ class Session:
     def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
         self._notify(_Wanted(changed, dropped))
 
+    def move(self, facts: NodeFacts, why: str) -> None:
+        self._notify(_Move(facts, why))
+
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
         self._notices.append(_End(leave, why))
         self._wake.set()
 
-    def _notify(self, notice: _Message | _Wanted) -> None:
+    def _notify(self, notice: _Message | _Wanted | _Move) -> None:
         if len(self._notices) >= MAX_NOTICES:
             # Only a stuck task gets here: slow clients are the channel's business.
             self._notices.clear()
@@ -112,7 +123,8 @@ class Session:
         response = rtc.JoinResponse()
         response.CopyFrom(joined.response)
         response.server_version = SERVER_VERSION
-        response.server_info.CopyFrom(self._server_info(joined))
+        self._facts = joined.facts
+        response.server_info.CopyFrom(self._server_info())
         response.ping_interval, response.ping_timeout = PING_INTERVAL_S, PING_TIMEOUT_S
         response.subscriber_primary = True
         response.enabled_publish_codecs.extend(models.Codec(mime=mime) for mime in PUBLISH_CODECS)
@@ -124,13 +136,13 @@ class Session:
         # Clients wait for the subscriber connection: offer it even before there is a track.
         await self._offer_if_due()
 
-    def _server_info(self, joined: Joined) -> models.ServerInfo:
+    def _server_info(self) -> models.ServerInfo:
         return models.ServerInfo(
             edition=models.ServerInfo.Standard,
             version=SERVER_VERSION,
             protocol=SERVER_PROTOCOL,
-            region=joined.facts.region,
-            node_id=joined.facts.node_id,
+            region=self._facts.region,
+            node_id=self._facts.node_id,
         )
 
     async def resume(self, channel: SignalChannel, joined: Joined, last_sequence: int) -> None:
@@ -139,9 +151,7 @@ class Session:
         older, self._channel = self._channel, channel
         if older is not None:
             self._retire(older)
-        response = rtc.ReconnectResponse(
-            server_info=self._server_info(joined), last_message_seq=last_sequence
-        )
+        response = rtc.ReconnectResponse(server_info=self._server_info(), last_message_seq=last_sequence)
         await channel.send(rtc.SignalResponse(reconnect=response))
         self._room.tell_all(self.sid)
         self._room.command(self.sid, self._media.restart_subscriber())
@@ -187,15 +197,29 @@ class Session:
                 await self._perform(self._notices.popleft())
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    async def _perform(self, notice: _Message | _Wanted | _End) -> None:
+    async def _perform(self, notice: _Message | _Wanted | _Move | _End) -> None:
         match notice:
             case _Message(message, encoded):
                 if self._channel is not None:
                     await self._channel.send_encoded(encoded, message)
             case _Wanted():
                 await self._want(notice)
+            case _Move(facts, why):
+                await self._move(facts, why)
             case _End(farewell, why):
                 await self._finish(farewell, why)
+
+    async def _move(self, facts: NodeFacts, why: str) -> None:
+        """New transports first; then a client that publishes is told to resume, since only its own offer can
+        restart that connection. One that only listens needs no more than our next offer."""
+        assert self._media is not None and self._room is not None
+        self._log.info("session.moves", node=facts.node_id, source=self._facts.node_id, reason=why)
+        self._facts = facts
+        self._room.prepared(self.sid, self._media.move_to(facts))
+        if self._media.has_uplink:
+            await self._send(rtc.SignalResponse(leave=leave(MIGRATION, rtc.LeaveRequest.RESUME)))
+        else:
+            await self._offer_if_due()
 
     async def _finish(self, farewell: rtc.LeaveRequest | None, why: str) -> None:
         self._is_over = True

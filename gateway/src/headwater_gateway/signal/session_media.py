@@ -53,15 +53,16 @@ class SessionMedia:
 
     def __init__(self, sid: ParticipantSid, facts: NodeFacts, ids: IdSource) -> None:
         self._sid, self._facts, self._ids = sid, facts, ids
-        self._candidates = tuple(Candidate.parse(a) for a in facts.media_addresses)
         self._publisher = PublisherNegotiation()
         self._subscriber = SubscriberNegotiation()
         self._local = {t: self._credentials() for t in self._transports()}
+        self._next_publisher: LocalTransport | None = None  # on the node that it moves to
+        self._is_downlink_new = False  # its credentials have not been offered yet
         self._remote: dict[str, tuple[str, str]] = {}
         self._preferred: dict[str, node_pb2.Codec.ValueType] = {}
         self._wanted: dict[TrackSid, WantedTrack] = {}
         self._ssrcs: dict[TrackSid, tuple[int, int]] = {}
-        self._carried: set[str] = set()  # what the last ConfigureSend named
+        self._sending: tuple[node_pb2.SendSection, ...] = ()  # what the last ConfigureSend said
 
     def _transports(self) -> tuple[str, str]:
         return publisher_transport(self._sid), subscriber_transport(self._sid)
@@ -71,25 +72,74 @@ class SessionMedia:
             ufrag=self._ids.secret(UFRAG_BYTES).hex(),
             pwd=self._ids.secret(PWD_BYTES).hex(),
             fingerprint=self._facts.dtls_fingerprint,
-            candidates=self._candidates,
+            candidates=tuple(Candidate.parse(a) for a in self._facts.media_addresses),
         )
 
     def create(self) -> tuple[node_pb2.Command, ...]:
         """The commands that make both transports."""
         publisher, subscriber = self._transports()
-        return (self._create(publisher, ()), self._create(subscriber, DATA_CHANNELS))
+        return (
+            self._create(publisher, self._local[publisher], ()),
+            self._create(subscriber, self._local[subscriber], DATA_CHANNELS),
+        )
 
-    def _create(self, transport: str, channels: tuple[node_pb2.DataChannel, ...]) -> node_pb2.Command:
-        local = self._local[transport]
+    def _create(
+        self, transport: str, local: LocalTransport, channels: tuple[node_pb2.DataChannel, ...]
+    ) -> node_pb2.Command:
         command = node_pb2.CreateTransport(
             transport_id=transport,
             participant_id=self._sid,
             local_ufrag=local.ufrag,
             local_pwd=local.pwd,
+            remote_fingerprint=self._remote.get(transport, ("", ""))[0],
             data_channels=channels,
             max_message_size=MAX_MESSAGE_SIZE,
         )
         return node_pb2.Command(create_transport=command)
+
+    # -- another node ----------------------------------------------------------------------------
+
+    @property
+    def has_uplink(self) -> bool:
+        """The client has negotiated its publisher connection."""
+        return publisher_transport(self._sid) in self._remote
+
+    def move_to(self, facts: NodeFacts) -> tuple[node_pb2.Command, ...]:
+        """Both transports anew, on another node. The next ICE restart of each connection leads there.
+
+        What is sent gets new SSRCs: the new node does not know where the old one's numbering stood.
+        """
+        publisher, subscriber = self._transports()
+        self._facts = facts
+        uplink, self._local[subscriber] = self._credentials(), self._credentials()
+        self._is_downlink_new = True
+        if self.has_uplink:
+            self._next_publisher = uplink
+        else:
+            self._local[publisher] = uplink
+        self._ssrcs.clear()
+        for track in self._wanted.values():
+            self._subscriber.add_track(self._send_track(track))
+        self._subscriber.restart()
+        commands = [
+            self._create(publisher, uplink, ()),
+            self._create(subscriber, self._local[subscriber], DATA_CHANNELS),
+        ]
+        if self._sending:
+            commands.append(self._configure_send(self._renumbered()))
+        return tuple(commands)
+
+    def _renumbered(self) -> list[node_pb2.SendSection]:
+        """What was sent last, under the new SSRCs: the node asks for it before the client has answered."""
+        sections = []
+        for before in self._sending:
+            numbers = self._ssrcs.get(TrackSid(before.track_id))
+            if numbers is not None:
+                section = node_pb2.SendSection()
+                section.CopyFrom(before)
+                section.ssrc, section.rtx_ssrc = numbers[0], numbers[1] if before.rtx_ssrc else 0
+                sections.append(section)
+        return sections
 
     # -- publisher -------------------------------------------------------------------------------
 
@@ -103,7 +153,10 @@ class SessionMedia:
         transport = publisher_transport(self._sid)
         commands: list[node_pb2.Command] = []
         if self._publisher.is_ice_restart(offer_sdp):
-            commands.append(self._restart(transport))
+            if self._next_publisher is not None:
+                self._local[transport], self._next_publisher = self._next_publisher, None
+            else:
+                commands.append(self._restart(transport))
         answer = self._publisher.answer(offer_sdp, self._local[transport], self._preferred)
         commands += self._set_remote(transport, answer.remote_fingerprint, answer.remote_ufrag)
         return Answered(answer.sdp, answer.sections, tuple(commands))
@@ -142,7 +195,8 @@ class SessionMedia:
                 self._ssrcs.pop(sid, None)
                 commands.append(self._update(sid, 0, paused=True))  # until the next offer takes the m-line
         # A track that waits for its first answer gets the newest setting with that.
-        return tuple(c for c in commands if c.update_subscription.track_id in self._carried)
+        carried = {section.track_id for section in self._sending}
+        return tuple(c for c in commands if c.update_subscription.track_id in carried)
 
     def _send_track(self, track: WantedTrack) -> SendTrack:
         if track.track_sid not in self._ssrcs:
@@ -178,10 +232,13 @@ class SessionMedia:
 
     def offer(self) -> tuple[int, str]:
         """The next offer. SdpError: the connection is used up, the client must reconnect."""
+        self._is_downlink_new = False
         return self._subscriber.offer(self._local[subscriber_transport(self._sid)])
 
     def restart_subscriber(self) -> tuple[node_pb2.Command, ...]:
         """New ICE credentials for the next offer, whatever offer was lost with the old WebSocket."""
+        if self._is_downlink_new:
+            return ()
         return (self._restart(subscriber_transport(self._sid)),)
 
     def apply_answer(self, sdp: str, offer_id: int) -> Taken:
@@ -196,7 +253,10 @@ class SessionMedia:
                 continue  # taken back meanwhile; the next offer frees its m-line
             section.max_spatial, section.paused = wanted.max_spatial, wanted.paused
             sections.append(section)
-        self._carried = {s.track_id for s in sections}
-        configure = node_pb2.ConfigureSend(transport_id=transport, sections=sections)
-        commands.append(node_pb2.Command(configure_send=configure))
+        commands.append(self._configure_send(sections))
         return Taken(tuple(commands), tuple(s.track_id for s in sections))
+
+    def _configure_send(self, sections: list[node_pb2.SendSection]) -> node_pb2.Command:
+        self._sending = tuple(sections)
+        configure = node_pb2.ConfigureSend(transport_id=subscriber_transport(self._sid), sections=sections)
+        return node_pb2.Command(configure_send=configure)

@@ -20,7 +20,6 @@ from headwater_sandbox.demo.watermark import Mark, Painter, read_mark
 SEND_RATE: Final = 48_000
 HEAR_RATE: Final = 8_000
 BLOCK_MS: Final = 100
-HEAR_BLOCK_MS: Final = 200
 CONNECT_DEADLINE_S: Final = 20.0
 # Retries of a whole join, with full jitter between zero and these.
 BACKOFF_FIRST_S: Final = 0.5
@@ -121,8 +120,11 @@ class Bot:
         @room.on("track_subscribed")
         def _(track: Any, publication: Any, participant: Any) -> None:
             pair = self._pairs.setdefault(participant.identity, PairRecorder(participant.identity))
-            work = _watch if isinstance(track, rtc.RemoteVideoTrack) else _listen_to
-            watching[track.sid] = self._spawn(work(track, publication.name, pair))
+            if isinstance(track, rtc.RemoteVideoTrack):
+                work = _watch(track, publication.name, pair)
+            else:
+                work = _listen_to(track, publication.name, pair, self.spec.hear_ms)
+            watching[track.sid] = self._spawn(work)
 
         @room.on("track_unsubscribed")
         def _(track: Any, *_: Any) -> None:
@@ -213,11 +215,11 @@ async def _watch(track: rtc.RemoteVideoTrack, name: str, pair: PairRecorder) -> 
         await stream.aclose()
 
 
-async def _listen_to(track: rtc.RemoteAudioTrack, name: str, pair: PairRecorder) -> None:
+async def _listen_to(track: rtc.RemoteAudioTrack, name: str, pair: PairRecorder, block_ms: int) -> None:
     source = _AUDIO_NAME.fullmatch(name)
     hz = frequency(int(source[1])) if source else 0.0
     stream = rtc.AudioStream(
-        track, sample_rate=HEAR_RATE, num_channels=1, frame_size_ms=HEAR_BLOCK_MS, capacity=20
+        track, sample_rate=HEAR_RATE, num_channels=1, frame_size_ms=block_ms, capacity=4000 // block_ms
     )
     try:
         async for event in stream:

@@ -40,6 +40,7 @@ class Fleet:
         self._processes: list[asyncio.subprocess.Process] = []
         self._readers: list[asyncio.Task[None]] = []
         self._gaps: dict[tuple[str, str], int] = {}
+        self._tone_gaps: dict[tuple[str, str], int] = {}
         self._latency: dict[tuple[str, str], list[int]] = {}
         self._logs: list[Any] = []
 
@@ -68,11 +69,16 @@ class Fleet:
 
     def mark(self) -> None:
         self._gaps.clear()
+        self._tone_gaps.clear()
         self._latency.clear()
 
     def gap_ms(self, subscriber: str, publisher: str) -> int:
         """The longest time without a decoded frame since `mark`, in milliseconds."""
         return self._gaps.get((subscriber, publisher), 0)
+
+    def tone_gap_ms(self, subscriber: str, publisher: str) -> int:
+        """The longest time without the publisher's tone since `mark`, in milliseconds."""
+        return self._tone_gaps.get((subscriber, publisher), 0)
 
     def latencies_ms(self) -> list[int]:
         """Capture to decode of every frame since `mark`."""
@@ -133,5 +139,6 @@ class Fleet:
             view.pairs[pair.publisher] = pair
             key = (view.spec.identity, pair.publisher)
             self._gaps[key] = max(self._gaps.get(key, 0), pair.gap_ms)
+            self._tone_gaps[key] = max(self._tone_gaps.get(key, 0), pair.tone_gap_ms)
             kept = self._latency.setdefault(key, [])
             kept.extend(pair.latency_ms[: max(0, LATENCY_KEPT - len(kept))])

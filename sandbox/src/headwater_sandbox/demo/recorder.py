@@ -31,6 +31,7 @@ class PairReport:
     width: int
     height: int
     latency_ms: list[int] = field(default_factory=list)
+    tone_gap_ms: int = 0  # as gap_ms: the longest time without the publisher's tone
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,6 +55,7 @@ class PairRecorder:
         self._last_ms: int | None = None
         self._gap_ms = 0
         self._tone_ms: int | None = None
+        self._tone_gap_ms = 0
         self._size = (0, 0)
 
     def on_marked_frame(self, now_ms: int, mark: "Mark | None", source: int, size: tuple[int, int]) -> None:
@@ -79,6 +81,8 @@ class PairRecorder:
 
     def on_tone(self, now_ms: int, heard: bool) -> None:
         if heard:
+            if self._tone_ms is not None:
+                self._tone_gap_ms = max(self._tone_gap_ms, now_ms - self._tone_ms)
             self._tone_ms = now_ms
 
     def take(self, now_ms: int) -> PairReport:
@@ -88,6 +92,9 @@ class PairRecorder:
         gap = self._gap_ms
         if self._last_ms is not None:
             gap = max(gap, now_ms - self._last_ms)
+        tone_gap = self._tone_gap_ms
+        if self._tone_ms is not None:
+            tone_gap = max(tone_gap, now_ms - self._tone_ms)
         report = PairReport(
             publisher=self.publisher,
             frames=self._frames,
@@ -101,7 +108,8 @@ class PairRecorder:
             width=self._size[0],
             height=self._size[1],
             latency_ms=self._latency,
+            tone_gap_ms=tone_gap,
         )
         self._latency = []
-        self._gap_ms = 0
+        self._gap_ms = self._tone_gap_ms = 0
         return report

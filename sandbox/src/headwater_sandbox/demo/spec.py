@@ -23,3 +23,4 @@ class BotSpec:
     bitrate: int = 250_000
     simulcast: bool = False
     publish: bool = True
+    hear_ms: int = 200  # how finely the tones of others are looked for

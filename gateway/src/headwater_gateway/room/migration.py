@@ -1,0 +1,114 @@
+"""Taking a participant to another node without a new join: the client resumes and meets new transports.
+
+The new node's transports are made first. The client is told to resume; its ICE restart meets new credentials
+and a new DTLS fingerprint, so that both its peer connections go on at the new node. Until each of them is
+connected there, the old node, if it lives, goes on forwarding: what the client publishes changes its origin
+with the publisher connection, what it receives with the subscriber connection.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from headwater_api.ids import NodeId, ParticipantSid
+from headwater_api.nodev1 import node_pb2
+from headwater_api.wellknown import ATTRIBUTE_NODE, ATTRIBUTE_REGION
+
+from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.room import tracks
+from headwater_gateway.room.effects import MoveSession
+from headwater_gateway.room.links import sync_cascade
+from headwater_gateway.room.model import Migration, Participant, publisher_transport, subscriber_transport
+from headwater_gateway.room.state import RoomState
+
+Find = Callable[[Participant], NodeFacts | None]
+
+# For the client to come back on a new WebSocket, and then for its connections, seconds.
+RETURN_S: Final = 6.0
+CONNECT_S: Final = 6.0
+
+
+def nowhere(_: Participant) -> NodeFacts | None:
+    """A Find that leaves it to a new join."""
+    return None
+
+
+def can_migrate(participant: Participant) -> bool:
+    """Whether its client can be led to another node: it is in, not on its way, and knows how to resume."""
+    return participant.moving_at is None and participant.migration is None and participant.resumes
+
+
+def start(room: RoomState, participant: Participant, facts: NodeFacts, why: str, now: float) -> None:
+    """Begin: the node joins the room, the session prepares transports there and tells the client."""
+    source = participant.node_id if participant.node_id in room.nodes else None
+    participant.migration = Migration(source, now, why)
+    participant.node_id, participant.region = facts.node_id, facts.region
+    participant.attributes |= {ATTRIBUTE_NODE: facts.node_id, ATTRIBUTE_REGION: facts.region}
+    room.nodes[facts.node_id] = facts
+    room.moved += 1
+    sync_cascade(room)
+    room.effects.append(MoveSession(participant.sid, facts, why))
+    room.announce(participant, now)
+
+
+def prepare(room: RoomState, sid: ParticipantSid, commands: tuple[node_pb2.Command, ...]) -> None:
+    """The session's transports for the new node. Tracks stay with the old one until the client is there."""
+    participant = room.participants.get(sid)
+    if participant is None or participant.moving_at is not None:
+        return
+    room.command(participant.node_id, commands)
+    if participant.sections:
+        tracks.configure(room, participant)
+
+
+def client_is_back(participant: Participant, now: float) -> None:
+    """It has resumed: from now on its connections are waited for."""
+    if participant.migration is not None and participant.migration.back_at is None:
+        participant.migration.back_at = now
+
+
+def lose_source(room: RoomState, participant: Participant) -> None:
+    """The node that it leaves has died meanwhile."""
+    if participant.migration is not None:
+        participant.migration.source = None
+
+
+def connected(room: RoomState, participant: Participant, transport_id: str) -> str:
+    """A transport is up on the new node: the old one's counterpart goes. A remark for the log."""
+    migration = participant.migration
+    if migration is None:
+        return ""
+    if transport_id == publisher_transport(participant.sid):
+        if migration.uplink_up:
+            return ""
+        migration.uplink_up = True
+        close_on(room, migration.source, publisher_transport(participant.sid))
+        # First the track leaves the links, then it is born here: a node takes it from one side only.
+        sync_cascade(room)
+        tracks.configure(room, participant)
+    else:
+        migration.downlink_up = True
+        close_on(room, migration.source, subscriber_transport(participant.sid))
+    if not migration.downlink_up or (participant.has_uplink and not migration.uplink_up):
+        return ""
+    close_on(room, migration.source, publisher_transport(participant.sid))
+    participant.migration = None
+    sync_cascade(room)
+    return f"{participant.sid} has moved to {participant.node_id}"
+
+
+def close_on(room: RoomState, node_id: NodeId | None, *transports: str) -> None:
+    """Close transports at a node that may be gone."""
+    if node_id is not None:
+        for transport in transports:
+            command = node_pb2.CloseTransport(transport_id=transport)
+            room.command(node_id, [node_pb2.Command(close_transport=command)])
+
+
+def overdue(participant: Participant, now: float) -> str:
+    """Why a migration counts as failed; empty while it does not."""
+    migration = participant.migration
+    if migration is None:
+        return ""
+    if migration.back_at is None:
+        return "its client did not resume" if now - migration.since >= RETURN_S else ""
+    return "its client did not connect to the new node" if now - migration.back_at >= CONNECT_S else ""

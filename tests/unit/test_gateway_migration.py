@@ -1,0 +1,173 @@
+"""Participants led to another node without a new join: new transports first, old ones as long as needed."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from headwater_api.nodev1 import node_pb2
+from livekit.protocol import models, rtc
+from support.deadline import until
+from support.fake_channel import FakeClient, hello
+from support.gateway_world import World, gateway_world
+
+RECONNECT, RESUME = rtc.LeaveRequest.RECONNECT, rtc.LeaveRequest.RESUME
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with gateway_world() as world:
+        yield world
+
+
+async def publish(client: FakeClient, cid: str = "mic") -> str:
+    client.add_track("audio", cid)
+    sid = str((await client.wait("track_published")).track.sid)
+    client.offer(("audio", cid))
+    await client.wait("answer")
+    return sid
+
+
+def connected(world: World, node: str, client_sid: str, role: str) -> None:
+    event = node_pb2.TransportEvent(transport_id=f"{client_sid}/{role}", state=node_pb2.TRANSPORT_CONNECTED)
+    world.emit(node, node_pb2.Event(transport=event))
+
+
+async def resume(world: World, client: FakeClient, region: str) -> FakeClient:
+    """The client does as it was told: a new WebSocket, then an ICE restart of what it publishes."""
+    client.drop()
+    back = world.connect(hello("ann", region=region, reconnect=True, reconnect_sid=client.sid))
+    await back.wait("reconnect")
+    return back
+
+
+def drain(world: World, node: str) -> None:
+    world.nodes[node].report.draining = True
+    world.nodes[node].push()
+
+
+async def test_a_drained_publisher_is_led_away_and_its_track_changes_origin_last(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if old == "us-1" else "us-1"
+    bob = await world.join(hello("bob", region="eu"))
+    track = await publish(ann)
+    await world.command("eu-1", "add_remote_track", match=lambda c: c.track_id == track)
+    drain(world, old)
+    leave = await ann.wait("leave", within_s=5)
+    assert (leave.reason, leave.action) == (models.DisconnectReason.MIGRATION, RESUME)
+    # Both transports wait at the new node; the track is reachable there from the old one, which still has it.
+    prepared = {
+        role: await world.command(new, "create_transport", match=lambda c, r=role: c.transport_id.endswith(r))
+        for role in ("pub", "sub")
+    }
+    assert prepared["pub"].remote_fingerprint
+    unnamed = await world.command(new, "configure_receive")
+    assert [section.track_id for section in unnamed.sections] == [""]
+    await world.command(new, "add_remote_track", match=lambda c: c.track_id == track)
+    assert world.commands(old, "close_transport") == []
+
+    back = await resume(world, ann, "us")
+    offer = await back.wait("offer")
+    assert f"a=ice-ufrag:{prepared['sub'].local_ufrag}" in offer.sdp
+    back.offer(("audio", "mic"), ufrag="new1")
+    answer = await back.wait("answer")
+    assert f"a=ice-ufrag:{prepared['pub'].local_ufrag}" in answer.sdp
+    assert world.commands(old, "restart_ice") == world.commands(new, "restart_ice") == []
+
+    connected(world, new, ann.sid, "pub")
+    named = await world.command(
+        new, "configure_receive", match=lambda c: [s.track_id for s in c.sections] == [track]
+    )
+    assert named.transport_id == f"{ann.sid}/pub"
+    order = [c.WhichOneof("command") for r in world.nodes[new].applied for c in r.commands]
+    assert order.index("remove_remote_track") < len(order) - 1 - order[::-1].index("configure_receive")
+    closed = await world.command(old, "close_transport")
+    assert closed.transport_id == f"{ann.sid}/pub"
+    assert world.commands(old, "close_room") == []
+    connected(world, new, ann.sid, "sub")
+    await world.command(old, "close_room")
+    await until(
+        lambda: bob.roster()["ann"].attributes["headwater.node"] == new, 3, "bob sees where ann is now"
+    )
+    assert bob.roster()["ann"].sid == ann.sid
+    assert bob.all("leave") == back.all("leave") == []
+
+
+async def test_a_listener_needs_no_more_than_an_offer(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if old == "us-1" else "us-1"
+    drain(world, old)
+    made = await world.command(new, "create_transport", match=lambda c: c.transport_id == f"{ann.sid}/sub")
+    offer = await ann.wait("offer", 2)
+    assert f"a=ice-ufrag:{made.local_ufrag}" in offer.sdp
+    connected(world, new, ann.sid, "sub")
+    await world.command(old, "close_room")
+    assert ann.all("leave") == []
+
+
+async def test_what_is_sent_goes_on_under_new_numbers_and_is_asked_for_before_the_client_answers(
+    world: World,
+) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    bob = await world.join(hello("bob", region="eu"))
+    track = await publish(bob)
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if old == "us-1" else "us-1"
+    before = await world.command(old, "configure_send", match=lambda c: len(c.sections) == 1)
+    ann.auto_answer = False
+    drain(world, old)
+    ahead = await world.command(new, "configure_send")
+    assert [s.track_id for s in ahead.sections] == [track]
+    assert ahead.sections[0].ssrc != before.sections[0].ssrc
+    assert ahead.sections[0].codecs == before.sections[0].codecs
+    offer = await ann.wait("offer", 3)
+    assert f"a=ssrc:{ahead.sections[0].ssrc} " in offer.sdp
+
+
+async def test_a_dead_nodes_publisher_is_led_away_and_nobody_waits_for_the_dead(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    dead = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if dead == "us-1" else "us-1"
+    await world.join(hello("bob", region="eu"))
+    track = await publish(ann)
+    await world.command("eu-1", "add_remote_track", match=lambda c: c.track_id == track)
+    await world.kill(dead)
+    assert (await ann.wait("leave")).action == RESUME
+    assert (await world.command("eu-1", "remove_remote_track")).track_id == track
+    back = await resume(world, ann, "us")
+    back.offer(("audio", "mic"), ufrag="new1")
+    await back.wait("answer")
+    connected(world, new, ann.sid, "pub")
+    connected(world, new, ann.sid, "sub")
+    again = await world.command("eu-1", "add_remote_track", 2, match=lambda c: c.track_id == track)
+    assert again.track_id == track
+
+
+async def test_who_cannot_connect_to_the_new_node_joins_anew(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if old == "us-1" else "us-1"
+    await publish(ann)
+    drain(world, old)
+    await ann.wait("leave", within_s=5)
+    back = await resume(world, ann, "us")
+    event = node_pb2.TransportEvent(transport_id=f"{ann.sid}/sub", state=node_pb2.TRANSPORT_FAILED)
+    world.emit(new, node_pb2.Event(transport=event))
+    leave = await back.wait("leave")
+    assert (leave.reason, leave.action) == (models.DisconnectReason.MIGRATION, RECONNECT)
+    await world.command(old, "close_transport", 2)
+    await world.command(new, "close_transport", 2)
+
+
+async def test_when_the_new_node_dies_too_the_client_joins_anew(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if old == "us-1" else "us-1"
+    await publish(ann)
+    drain(world, old)
+    await ann.wait("leave", within_s=5)
+    back = await resume(world, ann, "us")
+    await world.kill(new)
+    leave = await back.wait("leave")
+    assert leave.action == RECONNECT, "half-way there: a new join is the sure way"
+    await world.command(old, "close_transport", 2)
