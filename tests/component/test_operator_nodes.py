@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -99,7 +100,7 @@ async def test_reports_arrive_and_the_cordon_goes_back(
     load = await until(lambda: inbox.get(KEY, "u1"), 10, "a report")
     assert (load.participants, load.connections, load.draining) == (2, 4, False)
     assert node.watchers == [""], "reports only, no room's events"
-    await streams.set_draining(KEY, True, "going away")
+    await streams.drain(KEY, "going away", datetime.now(UTC), 5.0)
     await until(
         lambda: (found := inbox.get(KEY, "u1")) and found.draining, 10, "the node says that it drains"
     )
@@ -116,7 +117,7 @@ async def test_a_pod_that_is_gone_is_not_listened_to(
     assert inbox.get(KEY, "u1") is None
     await until(lambda: not node.watchers, 10, "the stream ends")
     with pytest.raises(NodeUnreachable):
-        await streams.set_draining(KEY, True, "x")
+        await streams.drain(KEY, "x", datetime.now(UTC), 5.0)
 
 
 async def test_a_node_that_restarts_is_heard_again(inbox: Inbox, streams: NodeStreams) -> None:

@@ -105,6 +105,13 @@ class FakeNode(node_pb2_grpc.NodeServicer):
         await self._check(context)
         self.drained.append(request.draining)
         self.report.draining = request.draining
+        self.report.ClearField("drain")
+        if request.draining:
+            self.report.drain.CopyFrom(
+                node_pb2.DrainState(
+                    reason=request.reason, move_rate=request.move_rate, deadline_ms=request.deadline_ms
+                )
+            )
         self.push()
         return node_pb2.SetDrainingResponse()
 

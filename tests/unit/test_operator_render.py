@@ -25,7 +25,9 @@ def env_of(pod: dict[str, Any]) -> dict[str, Any]:
 def test_the_pod_belongs_to_its_fleet_and_can_be_found() -> None:
     metadata = render()["metadata"]
     assert (metadata["name"], metadata["namespace"]) == ("demo-eu-abcde", "calls")
+    assert len(metadata["labels"].pop(wk.LABEL_TEMPLATE)) == 10
     assert metadata["labels"] == {
+        wk.LABEL_SERVES: "true",
         wk.LABEL_MANAGED_BY: "headwater",
         wk.LABEL_COMPONENT: "sfu-node",
         wk.LABEL_CLUSTER: "demo",

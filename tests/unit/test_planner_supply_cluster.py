@@ -8,7 +8,7 @@ import pytest
 from headwater_api.model import ObjectMeta
 from headwater_api.reasons import Reason
 from headwater_planner.cluster import MAX_CREATES_PER_PASS, desired_nodes, node_name, plan_cluster
-from headwater_planner.supply import CordonNode, CreateNode, DeleteNode, Plan, UncordonNode
+from headwater_planner.supply import CreateNode, DeleteNode, DrainNode, Plan, UncordonNode
 from headwater_planner.world import ClusterWorld, Death, LinkLoad, Phase
 from support.fleet import NOW, a_cluster, a_load, a_pending_pod, a_pod, a_world
 
@@ -87,8 +87,8 @@ class TestSurplus:
     def test_the_emptiest_node_is_cordoned_first_and_not_deleted(self) -> None:
         loads = [a_load("a", participants=5), a_load("b", participants=1), a_load("c", participants=3)]
         done = plan(a_world(pods=[a_pod(name) for name in "abc"], loads=loads))
-        assert kinds(done) == [("CordonNode", "b")]
-        assert str(done) == "Cordon SFU node b in region eu: 3 nodes exist, 2 are wanted"
+        assert kinds(done) == [("DrainNode", "b")]
+        assert str(done) == "Drain SFU node b in region eu until 09:10:00 UTC: 3 nodes exist, 2 are wanted"
 
     def test_a_cordoned_node_with_people_on_it_is_waited_for(self) -> None:
         loads = [a_load("a"), a_load("b", participants=1, draining=True), a_load("c")]
@@ -123,7 +123,7 @@ class TestSurplus:
         pods = [a_pod("a"), a_pod("b"), a_pod("x", "us"), a_pod("y", "us")]
         loads = [a_load("a"), a_load("b"), a_load("x", "us", participants=4), a_load("y", "us")]
         done = plan(a_world(pods=pods, loads=loads))
-        assert kinds(done) == [("CordonNode", "y")]
+        assert kinds(done) == [("DrainNode", "y")]
         assert done.actions[0].reason is Reason.NODE_ORPHANED
 
     def test_a_cordon_that_is_no_longer_wanted_is_lifted(self) -> None:
@@ -134,7 +134,7 @@ class TestSurplus:
         cluster = a_cluster({"eu": (1, 10)}, drain={"maxConcurrentPerRegion": 2})
         pods = [a_pod(name) for name in "abcde"]
         done = plan(a_world(cluster, pods, [a_load(name) for name in "abcde"]))
-        assert [type(action) for action in done.actions] == [CordonNode, CordonNode]
+        assert [type(action) for action in done.actions] == [DrainNode, DrainNode]
 
 
 class TestCrashLoop:

@@ -133,7 +133,8 @@ class Placement(ApiModel):
 
 
 class Drain(ApiModel):
-    """How a node is emptied: cordoned, then deleted when nobody is left. Deadline and pace are reserved."""
+    """How a node is emptied: cordoned, its participants moved at that pace, past the deadline all at once;
+    deleted when nobody is left. Scale-down, upgrade and repair share `max_concurrent_per_region`."""
 
     deadline: Duration = timedelta(minutes=10)
     moves_per_second: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -141,14 +142,14 @@ class Drain(ApiModel):
 
 
 class Canary(ApiModel):
-    """The first nodes of an upgrade and how long they are watched. Reserved."""
+    """The first nodes of an upgrade and how long they are watched."""
 
     nodes: Annotated[int, Field(ge=0, le=100)] = 1
     duration: Duration = timedelta(minutes=10)
 
 
 class Upgrade(ApiModel):
-    """How a new image or template is rolled out. Reserved."""
+    """How a new image or template is rolled out: `max_unavailable` nodes at once, by surge and drain."""
 
     max_unavailable: Annotated[int, Field(ge=1, le=100)] = 1
     canary: Canary = Canary()

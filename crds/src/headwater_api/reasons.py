@@ -67,6 +67,14 @@ class Reason(StrEnum):
     DRAIN_FINISHED = "DrainFinished"
     DRAIN_CANCELLED = "DrainCancelled"
     DRAIN_TIMEOUT = "DrainTimeout"
+    DRAIN_REQUESTED = "DrainRequested"  # by an annotation on the Pod
+    KUBERNETES_NODE_CORDONED = "KubernetesNodeCordoned"
+    TERMINATION_NOTICE = "TerminationNotice"  # the machine is about to go
+    NODE_GUARDED = "NodeGuarded"  # its protection from eviction follows whether it serves
+    UPGRADING = "Upgrading"
+    UPGRADE_HALTED = "UpgradeHalted"
+    UPGRADE_INCOMPATIBLE = "UpgradeIncompatible"  # the new nodes do not understand the old ones
+    MASS_FAILURE_SUSPECTED = "MassFailureSuspected"  # too many at once to be believed without proof
     CLUSTER_DELETED = "ClusterDeleted"
     LEASE_ACQUIRED = "LeaseAcquired"
     LEASE_LOST = "LeaseLost"

@@ -155,6 +155,16 @@ class ScaleDecision(ApiModel):
     message: Annotated[str, Field(max_length=1024)] = ""
 
 
+class UpgradeStatus(ApiModel):
+    """An upgrade under way: nodes made from the present template, and those that are not."""
+
+    phase: Literal["Canary", "Rolling", "Halted"]
+    template: Annotated[str, Field(max_length=64)]
+    updated: Count = 0
+    outdated: Count = 0
+    message: Annotated[str, Field(max_length=1024)] = ""
+
+
 class SFUClusterStatus(ApiModel):
     """What the fleet is. Written by the operator only."""
 
@@ -162,6 +172,7 @@ class SFUClusterStatus(ApiModel):
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
     regions: Annotated[tuple[RegionStatus, ...], Field(max_length=64)] = ()
     last_scale: ScaleDecision | None = None
+    upgrade: UpgradeStatus | None = None
     # For the scale subresource: SFU Pods that exist, and the selector that finds them.
     replicas: Count = 0
     selector: Annotated[str, Field(max_length=1024)] = ""

@@ -10,6 +10,16 @@ LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_CLUSTER: Final = "headwater.dev/cluster"
 LABEL_REGION: Final = "headwater.dev/region"
 MANAGED_BY: Final = "headwater"
+# On an SFU Pod: "true" while it serves or may serve; the PodDisruptionBudget selects by it.
+LABEL_SERVES: Final = "headwater.dev/serves"
+# On an SFU Pod: the hash of what it was made from.
+LABEL_TEMPLATE: Final = "headwater.dev/template"
+# On an SFU Pod: "true" asks for its drain; removed, the node returns to service.
+ANNOTATION_DRAIN: Final = "headwater.dev/drain"
+# On an SFU Pod, by the operator: what becomes of it, as one sentence.
+ANNOTATION_STATE: Final = "headwater.dev/state"
+# On a Kubernetes node: its machine is about to go. The value is told as the reason.
+ANNOTATION_TERMINATION: Final = "headwater.dev/termination-notice"
 COMPONENT_SFU: Final = "sfu-node"
 COMPONENT_GATEWAY: Final = "gateway"
 COMPONENT_OPERATOR: Final = "operator"
@@ -30,6 +40,8 @@ ENV_DRAIN_GRACE: Final = "HEADWATER_DRAIN_GRACE_SECONDS"
 # Bearer token of the node's gRPC, from the Secret named here; never in a ConfigMap or argument.
 ENV_NODE_TOKEN: Final = "HEADWATER_NODE_TOKEN"
 ENV_NODE_TOKEN_SECRET: Final = "HEADWATER_NODE_TOKEN_SECRET"
+# The drain reason of a node whose Pod is going to end: nobody can call it back to service.
+DRAIN_REASON_STOPPING: Final = "the Pod is going to end"
 NODE_TOKEN_KEY: Final = "token"
 # Directory with one file for each API key: its name is the key, its content the secret.
 ENV_API_KEYS_DIR: Final = "HEADWATER_API_KEYS_DIR"

@@ -159,8 +159,10 @@ class App:
             client, instance=settings.lease.identity, now=utc_now, monotonic=monotonic, rng=rng,
             metrics=metrics,
         )  # fmt: skip
-        observer = Observer(client, inbox, now=utc_now, monotonic=monotonic)
-        fleets, meetings = self._loops(client, intake, store, streams, events, observer)
+        defaults = SfuDefaults(image=settings.sfu_image, node_token_secret=settings.node_token_secret)
+        observer = Observer(client, inbox, defaults, now=utc_now, monotonic=monotonic)
+        actor = Actor(client, streams, events, defaults=defaults, metrics=metrics)
+        fleets, meetings = self._loops(client, intake, store, streams, events, observer, actor)
         fleet_workers = Workers("SFUCluster", fleet_queue, fleets.reconcile, rng=rng, metrics=metrics)
         meeting_workers = Workers("Meeting", meeting_queue, meetings.reconcile, rng=rng, metrics=metrics)
         parts = {
@@ -183,13 +185,13 @@ class App:
         streams: NodeStreams,
         events: EventRecorder,
         observer: Observer,
+        actor: Actor,
     ) -> tuple[FleetLoop, MeetingLoop]:
         """The two loops over what they share."""
         settings, metrics, rng, monotonic = self._settings, self._metrics, self._rng, time.monotonic
         statuses = StatusWriter(client, monotonic=monotonic, metrics=metrics)
-        defaults = SfuDefaults(image=settings.sfu_image, node_token_secret=settings.node_token_secret)
         fleets = FleetLoop(
-            observer=observer, actor=Actor(client, streams, events, defaults=defaults, metrics=metrics),
+            observer=observer, actor=actor,
             statuses=statuses, events=events, streams=streams, store=store, metrics=metrics, now=utc_now,
             monotonic=monotonic, rng=rng, on_change=intake.fleet_changed,
         )  # fmt: skip

@@ -4,21 +4,31 @@ Never deletes a node that serves or might serve: a running node goes only after 
 that it is cordoned and empty. Caps each pass; the rest comes with the next one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUClusterSpec
 
-from headwater_planner.supply import Action, CordonNode, CreateNode, DeleteNode, Held, Plan, UncordonNode
-from headwater_planner.world import ClusterWorld, Death, NodeLoad, Phase, PodView
+from headwater_planner.drain import RegionDrains, delete_node, plan_drains, repairs, triggers
+from headwater_planner.guard import plan_guards
+from headwater_planner.heal import MASS_SHARE, Health, assess, may_give_up
+from headwater_planner.pods import RegionPods, sort_pods
+from headwater_planner.supply import (
+    Action,
+    CreateNode,
+    DeleteNode,
+    Held,
+    Plan,
+)
+from headwater_planner.upgrade import UpgradePlan, plan_upgrade
+from headwater_planner.world import ClusterWorld, Death
 
 MAX_CREATES_PER_PASS: Final = 20
 MAX_DELETES_PER_PASS: Final = 10
-# A node whose Pod is not Ready and which is silent for so long is given a substitute.
-LOST_AFTER_S: Final = 15.0
 # A process that ends sooner than this did not work: the next one waits, twice as long each time.
 SHORT_LIFE_S: Final = 60.0
 CRASH_WINDOW_S: Final = 600.0
@@ -35,22 +45,6 @@ class Chooser(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RegionPods:
-    """One region's Pods by what they are good for; each Pod is in one list."""
-
-    ready: tuple[PodView, ...] = ()
-    starting: tuple[PodView, ...] = ()  # on their way, or not ready for a short time
-    lost: tuple[PodView, ...] = ()
-    dead: tuple[PodView, ...] = ()
-    terminating: tuple[PodView, ...] = ()
-
-    @property
-    def alive(self) -> tuple[PodView, ...]:
-        """Those that count towards the wanted number."""
-        return self.ready + self.starting
-
-
 def desired_nodes(spec: SFUClusterSpec) -> dict[str, int]:
     """Wanted nodes by region: minNodes, then `replicas` spread evenly, never above maxNodes."""
     wanted = {region.name: min(region.min_nodes, region.max_nodes) for region in spec.regions}
@@ -63,91 +57,126 @@ def desired_nodes(spec: SFUClusterSpec) -> dict[str, int]:
     return wanted
 
 
-def sort_pods(world: ClusterWorld, region: str, now: datetime) -> RegionPods:
-    """The region's Pods by state, each list in the order of names."""
-    lists: dict[str, list[PodView]] = {"ready": [], "starting": [], "lost": [], "dead": [], "terminating": []}
-    for pod in sorted(world.pods, key=lambda pod: pod.name):
-        if pod.region == region:
-            lists[_state(world, pod, now)].append(pod)
-    return RegionPods(**{state: tuple(pods) for state, pods in lists.items()})
-
-
-def plan_cluster(world: ClusterWorld, now: datetime, rng: Chooser) -> Plan:
-    """The plan for one pass. `rng` names the new Pods."""
+def plan_cluster(
+    world: ClusterWorld, now: datetime, rng: Chooser, desired: Mapping[str, int] | None = None
+) -> Plan:
+    """The plan for one pass. `rng` names the new Pods; `desired`: wanted nodes by region, where something
+    else than the spec's own numbers says so."""
     cluster = world.cluster
     if cluster.metadata.deletion_timestamp is not None:
         return Plan()  # its Pods go with it, by their owner reference
-    desired = desired_nodes(cluster.spec)
-    creates: list[CreateNode] = []
-    deletes: list[DeleteNode] = []
-    cordons: list[Action] = []
-    held: list[Held] = []
-    again: list[datetime] = []
-    for region in sorted({*desired, *(pod.region for pod in world.pods)}):
-        pods = sort_pods(world, region, now)
-        deletes += [_bury(pod) for pod in pods.dead]
-        wait_until = _create_not_before(world.deaths, region, now)
-        wishes = _wanted_creates(pods, desired.get(region, 0))
-        if wishes and wait_until is not None:
-            held.append(_crash_loop(region, world.deaths, wait_until))
-            again.append(wait_until)
-        elif wishes:
-            creates += _name_creates(world, region, wishes, rng)
-        shrink = _shrink(world, region, pods, desired)
-        deletes += [action for action in shrink if isinstance(action, DeleteNode)]
-        cordons += [action for action in shrink if not isinstance(action, DeleteNode)]
-    return Plan(
-        actions=(*creates[:MAX_CREATES_PER_PASS], *cordons, *deletes[:MAX_DELETES_PER_PASS]),
+    desired = desired_nodes(cluster.spec) if desired is None else desired
+    health = assess(world, now)
+    regions = {
+        region: sort_pods(world, region, health)
+        for region in sorted({*desired, *(pod.region for pod in world.pods)})
+    }
+    upgrade = plan_upgrade(world, regions, desired, health, now)
+    parts = [_plan_region(world, name, pods, desired, health, upgrade, now) for name, pods in regions.items()]
+    creates = _name_creates(world, [wish for part in parts for wish in part.creates], rng)
+    deletes = [action for part in parts for action in part.actions if isinstance(action, DeleteNode)]
+    others = [action for part in parts for action in part.actions if not isinstance(action, DeleteNode)]
+    plan = Plan(
+        actions=(*creates[:MAX_CREATES_PER_PASS], *others, *deletes[:MAX_DELETES_PER_PASS]),
         desired=desired,
-        again_at=min(again, default=None),
+        again_at=min((part.again_at for part in parts if part.again_at), default=None),
         partial=len(creates) > MAX_CREATES_PER_PASS or len(deletes) > MAX_DELETES_PER_PASS,
-        held=tuple(held),
+        held=(*([health.alarm] if health.alarm else []), *upgrade.held, *(h for p in parts for h in p.held)),
+        upgrade=upgrade.status,
     )
+    return replace(plan, actions=(*plan.actions, *plan_guards(world, plan)))
 
 
-def _state(world: ClusterWorld, pod: PodView, now: datetime) -> str:
-    if pod.terminating:
-        return "terminating"
-    if pod.dead:
-        return "dead"
-    if pod.ready:
-        return "ready"
-    # Only a node that was heard of before can be lost; one that never spoke is still starting.
-    known = world.load(pod)
-    since = pod.ready_changed_at
-    silent = known is not None and not known.fresh
-    if silent and since is not None and (now - since).total_seconds() >= LOST_AFTER_S:
-        return "lost"
-    return "lost" if pod.phase is Phase.UNKNOWN and silent else "starting"
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One region's share of the plan; `creates` are still without names."""
+
+    creates: tuple[tuple[str, Reason, str], ...]
+    actions: tuple[Action, ...]
+    held: tuple[Held, ...]
+    again_at: datetime | None
 
 
-def _bury(pod: PodView) -> DeleteNode:
-    how = pod.ended or f"its Pod is {pod.phase.value}"
-    return DeleteNode(pod.name, pod.uid, pod.region, Reason.NODE_FAILED, how)
+def _plan_region(  # noqa: PLR0917
+    world: ClusterWorld,
+    region: str,
+    pods: RegionPods,
+    desired: Mapping[str, int],
+    health: Health,
+    upgrade: UpgradePlan,
+    now: datetime,
+) -> _Part:
+    wanted = desired.get(region, 0)
+    own = [wish for wish in upgrade.wishes if wish.pod.region == region]
+    wishes = [*repairs(health, pods.alive), *triggers(world, pods.alive), *own]
+    wishes.sort(key=lambda wish: not wish.urgent)
+    reason, why = Reason.ABOVE_DESIRED_NODES, f"{len(pods.alive)} nodes exist, {wanted} are wanted"
+    if region not in desired:
+        reason, why = Reason.NODE_ORPHANED, f"region {region} is no longer in spec.regions"
+    drains = plan_drains(
+        world, pods, wishes, wanted, health, surplus_reason=(reason, why), first=upgrade.first, now=now
+    )
+    actions: list[Action] = [*drains.actions, *_bury(world, pods, health, wanted, now)]
+    creates, held, again_at = _creates(world, region, pods, drains, wanted, health, now)
+    return _Part(tuple(creates), tuple(actions), (*drains.held, *held), again_at)
 
 
-def _wanted_creates(pods: RegionPods, desired: int) -> list[tuple[Reason, str]]:
+def _bury(
+    world: ClusterWorld, pods: RegionPods, health: Health, wanted: int, now: datetime
+) -> list[DeleteNode]:
+    """Pods whose process has ended, and lost ones that have been given up and replaced."""
+    ended = [
+        delete_node(pod, Reason.NODE_FAILED, pod.ended or f"its Pod is {pod.phase.value}")
+        for pod in pods.dead
+        if health.believed(pod)
+    ]
+    if len(pods.ready) < wanted:
+        return ended
+    given_up = [(pod, may_give_up(world, health, pod, now)) for pod in pods.lost]
+    return [*ended, *(delete_node(pod, Reason.NODE_UNHEALTHY, why) for pod, why in given_up if why)]
+
+
+def _creates(  # noqa: PLR0917
+    world: ClusterWorld,
+    region: str,
+    pods: RegionPods,
+    drains: RegionDrains,
+    wanted: int,
+    health: Health,
+    now: datetime,
+) -> tuple[list[tuple[str, Reason, str]], list[Held], datetime | None]:
+    """Wishes for new nodes, or why they must wait and until when."""
+    wishes = _wanted_creates(pods, drains, wanted)
+    if health.alarm is not None:
+        # If they are well after all, these are too many: no more than a share at once.
+        wishes = wishes[: max(0, math.ceil(wanted * MASS_SHARE) - len(pods.starting))]
+    wait_until = _create_not_before(world.deaths, region, now)
+    if not wishes or wait_until is None:
+        return [(region, reason, text) for reason, text in wishes], [], None
+    return [], [_crash_loop(region, world.deaths, wait_until)], wait_until
+
+
+def _wanted_creates(pods: RegionPods, drains: RegionDrains, wanted: int) -> list[tuple[Reason, str]]:
     """A reason and a text for each Pod that is missing."""
-    missing = desired - len(pods.alive)
+    staying = [pod for pod in pods.alive if pod.name not in drains.leaving]
+    missing = wanted - len(staying)
     if missing <= 0:
         return []
-    gone = [
-        (Reason.NODE_REPLACED, f"replaces {pod.name}, {pod.ended or 'whose process ended'}")
-        for pod in pods.dead
-    ]
-    gone += [(Reason.NODE_REPLACED, f"replaces {pod.name}, which is going away") for pod in pods.terminating]
-    gone += [(Reason.NODE_REPLACED, f"replaces {pod.name}, which is lost") for pod in pods.lost]
-    have = len(pods.alive)
-    plain = (Reason.BELOW_MIN_NODES, f"{have} of {desired} wanted nodes exist")
-    return [*gone[:missing], *([plain] * (missing - len(gone)))]
+    leaving = [pod for pod in pods.alive if pod.name in drains.leaving]
+    gone = [(pod, pod.ended or "whose process ended") for pod in pods.dead]
+    gone += [(pod, "which is going away") for pod in (*pods.terminating, *leaving)]
+    gone += [(pod, "which is lost") for pod in pods.lost]
+    texts = [(Reason.NODE_REPLACED, f"replaces {pod.name}, {how}") for pod, how in gone]
+    plain = (Reason.BELOW_MIN_NODES, f"{len(staying)} of {wanted} wanted nodes exist")
+    return [*texts[:missing], *([plain] * (missing - len(texts)))]
 
 
 def _name_creates(
-    world: ClusterWorld, region: str, wishes: Sequence[tuple[Reason, str]], rng: Chooser
+    world: ClusterWorld, wishes: Sequence[tuple[str, Reason, str]], rng: Chooser
 ) -> list[CreateNode]:
     taken = {pod.name for pod in world.pods}
     creates = []
-    for reason, because in wishes:
+    for region, reason, because in wishes:
         name = node_name(world.cluster.metadata.name, region, rng)
         while name in taken:
             name = node_name(world.cluster.metadata.name, region, rng)
@@ -189,67 +218,4 @@ def _crash_loop(region: str, deaths: Sequence[Death], until: datetime) -> Held:
         Reason.NODE_FAILED,
         f"SFU nodes of region {region} end soon after they start (last: {last.name}, {last.how}); "
         f"the next one is made at {until:%H:%M:%S} UTC",
-    )
-
-
-def _shrink(world: ClusterWorld, region: str, pods: RegionPods, desired: dict[str, int]) -> list[Action]:
-    """Cordons and deletions of nodes above the wanted number; returns others to service."""
-    wanted = desired.get(region, 0)
-    victims = _victims(world, pods, wanted)
-    reason, why = Reason.ABOVE_DESIRED_NODES, f"{len(pods.alive)} nodes exist, {wanted} are wanted"
-    if region not in desired:
-        reason, why = Reason.NODE_ORPHANED, f"region {region} is no longer in spec.regions"
-    unstarted = [pod for pod in victims if _never_served(world, pod)]
-    serving = [pod for pod in victims if pod not in unstarted]
-    actions: list[Action] = [DeleteNode(pod.name, pod.uid, region, reason, why) for pod in unstarted]
-    for pod in serving[: world.cluster.spec.drain.max_concurrent_per_region]:
-        load = world.fresh_load(pod)
-        if load is None:
-            continue  # silent is not empty
-        if not load.draining:
-            actions.append(CordonNode(pod.name, region, reason, why))
-        elif load.empty:
-            actions.append(DeleteNode(pod.name, pod.uid, region, reason, f"{why}; it is cordoned and empty"))
-    actions += [
-        UncordonNode(pod.name, region, Reason.DRAIN_CANCELLED, f"{wanted} nodes are wanted")
-        for pod in pods.alive
-        if pod not in victims and _is_draining(world.fresh_load(pod))
-    ]
-    return actions
-
-
-def _victims(world: ClusterWorld, pods: RegionPods, wanted: int) -> list[PodView]:
-    """Which nodes should go, first ones first; the ready ones never fall below `wanted`."""
-    surplus = len(pods.alive) - wanted
-    spare_ready = len(pods.ready) - wanted
-    victims: list[PodView] = []
-    for pod in sorted(pods.alive, key=lambda pod: _victim_order(world, pod)):
-        if len(victims) >= surplus:
-            break
-        if pod.ready and spare_ready <= 0:
-            continue
-        spare_ready -= pod.ready
-        victims.append(pod)
-    return victims
-
-
-def _is_draining(load: NodeLoad | None) -> bool:
-    return load is not None and load.draining
-
-
-def _never_served(world: ClusterWorld, pod: PodView) -> bool:
-    """Its process has not run yet, so nobody can be on it."""
-    return pod.phase is Phase.PENDING and not pod.started and not pod.ready and world.load(pod) is None
-
-
-def _victim_order(world: ClusterWorld, pod: PodView) -> tuple[bool, bool, bool, int, float, str]:
-    """Not started first, then already cordoned, then the emptiest (unknown load last), then the youngest."""
-    load = world.fresh_load(pod)
-    return (
-        not _never_served(world, pod),
-        not _is_draining(load),
-        load is None,
-        load.participants if load else 0,
-        -pod.created_at.timestamp(),
-        pod.name,
     )

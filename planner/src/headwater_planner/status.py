@@ -14,8 +14,9 @@ from headwater_api.reasons import Reason
 from headwater_api.sfucluster import RegionSpec, RegionStatus, ScaleDecision, SFUClusterStatus
 from headwater_api.wellknown import COMPONENT_SFU, LABEL_CLUSTER, LABEL_COMPONENT
 
-from headwater_planner.cluster import RegionPods, sort_pods
-from headwater_planner.supply import Plan
+from headwater_planner.heal import assess
+from headwater_planner.pods import RegionPods, is_draining, sort_pods
+from headwater_planner.supply import Action, GuardNode, Plan
 from headwater_planner.world import ClusterWorld, NodeLoad, PodView
 
 REGION_LABEL: Final = "topology.kubernetes.io/region"
@@ -49,13 +50,14 @@ def scale_selector(cluster: str) -> str:
 def status_of_cluster(world: ClusterWorld, plan: Plan, now: datetime) -> SFUClusterStatus:
     """The whole status, built upon the old one's condition times."""
     cluster = world.cluster
-    pods = {name: sort_pods(world, name, now) for name in _region_names(world)}
+    health = assess(world, now)
+    pods = {name: sort_pods(world, name, health) for name in _region_names(world)}
     regions = tuple(_region_status(world, name, pods[name], plan) for name in pods)
     short = _capacity_gaps(world, pods)
     faults = _faults(world, pods, plan, now)
     verdicts = (
         _ready(regions, short),
-        _progressing(pods, plan),
+        _progressing(world, pods, plan),
         _degraded([*short.values(), *faults]),
         _capacity(world, pods, short),
         *_scaling(world, plan),
@@ -65,6 +67,7 @@ def status_of_cluster(world: ClusterWorld, plan: Plan, now: datetime) -> SFUClus
         conditions=_conditions(cluster.status.conditions, verdicts, cluster.metadata.generation, now),
         regions=regions,
         last_scale=_last_scale(cluster.status, plan, now),
+        upgrade=plan.upgrade,
         replicas=sum(not pod.dead for pod in world.pods),
         selector=scale_selector(cluster.metadata.name),
         nodes=f"{sum(region.ready for region in regions)}/{sum(region.desired for region in regions)}",
@@ -214,13 +217,25 @@ def _ready(regions: Sequence[RegionStatus], short: dict[str, Verdict]) -> Verdic
     return Verdict(api.READY, False, first.reason, f"{text} ({first.message})")
 
 
-def _progressing(pods: dict[str, RegionPods], plan: Plan) -> Verdict:
-    if plan.actions:
-        reasons = {action.reason for action in plan.actions}
-        reason = Reason.NODES_REPLACING if reasons & {Reason.NODE_REPLACED, Reason.NODE_FAILED} else None
-        return Verdict(api.PROGRESSING, True, reason or plan.actions[0].reason, _count_actions(plan))
-    starting = sum(len(region.starting) for region in pods.values())
+def _progressing(world: ClusterWorld, pods: dict[str, RegionPods], plan: Plan) -> Verdict:
+    upgrade = plan.upgrade
+    if upgrade is not None:
+        reason = Reason.UPGRADE_HALTED if upgrade.phase == "Halted" else Reason.UPGRADING
+        text = f"upgrade to {upgrade.template}: {upgrade.message}"
+        return Verdict(api.PROGRESSING, upgrade.phase != "Halted", reason, text)
+    actions = [action for action in plan.actions if not isinstance(action, GuardNode)]
+    if actions:
+        reasons = {action.reason for action in actions}
+        why = Reason.NODES_REPLACING if reasons & {Reason.NODE_REPLACED, Reason.NODE_FAILED} else None
+        return Verdict(api.PROGRESSING, True, why or actions[0].reason, _count_actions(actions))
+    draining = [
+        pod.name for region in pods.values() for pod in region.alive if is_draining(world.fresh_load(pod))
+    ]
+    starting = sum(pod.name not in draining for region in pods.values() for pod in region.starting)
     going = sum(len(region.terminating) for region in pods.values())
+    if draining:
+        text = f"{len(draining)} nodes are draining: {', '.join(draining[:3])}"
+        return Verdict(api.PROGRESSING, True, Reason.DRAIN_STARTED, text)
     if starting:
         return Verdict(api.PROGRESSING, True, Reason.NODES_STARTING, f"{starting} nodes are starting")
     if going:
@@ -228,9 +243,9 @@ def _progressing(pods: dict[str, RegionPods], plan: Plan) -> Verdict:
     return Verdict(api.PROGRESSING, False, Reason.UP_TO_DATE, "the fleet is as wanted")
 
 
-def _count_actions(plan: Plan) -> str:
+def _count_actions(actions: Sequence[Action]) -> str:
     counts: dict[str, int] = {}
-    for action in plan.actions:
+    for action in actions:
         verb = str(action).split(" ", 1)[0].lower()
         counts[verb] = counts.get(verb, 0) + 1
     return "SFU nodes to " + ", ".join(f"{verb}: {count}" for verb, count in counts.items())

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from headwater_api.reasons import Reason
+from headwater_api.sfucluster import UpgradeStatus
+
+from headwater_planner.world import Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +35,29 @@ class DeleteNode:
     region: str
     reason: Reason
     because: str
+    resource_version: str = ""  # of the Pod as it was seen; empty: whatever it is now
+    drained: bool = False  # only while its own report says that it is cordoned and empty
 
     def __str__(self) -> str:
         return f"Delete SFU node {self.name} in region {self.region}: {self.because}"
 
 
 @dataclass(frozen=True, slots=True)
-class CordonNode:
-    """Ask a node to take no new participants."""
+class DrainNode:
+    """Cordon a node; the gateways move its participants away, past `deadline` all of the rest at once."""
 
     name: str
     region: str
     reason: Reason
     because: str
+    deadline: datetime
+    moves_per_s: float
 
     def __str__(self) -> str:
-        return f"Cordon SFU node {self.name} in region {self.region}: {self.because}"
+        return (
+            f"Drain SFU node {self.name} in region {self.region} until {self.deadline:%H:%M:%S} UTC: "
+            f"{self.because}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,25 @@ class UncordonNode:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardNode:
+    """Say on the Pod whether it serves, so that nobody evicts it while it does, and what becomes of it."""
+
+    name: str
+    uid: str
+    region: str
+    reason: Reason
+    guard: Guard
+
+    def __str__(self) -> str:
+        what = (
+            "Protect SFU node {} in region {} from eviction"
+            if self.guard.serves
+            else ("Let SFU node {} in region {} be evicted")
+        )
+        return what.format(self.name, self.region) + (f": {self.guard.state}" if self.guard.state else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A wish that is put off or was refused, and why: shown in Degraded."""
 
@@ -76,7 +105,7 @@ def nodes_text(count: int) -> str:
     return f"{count} node" if count == 1 else f"{count} nodes"
 
 
-Action = CreateNode | DeleteNode | CordonNode | UncordonNode
+Action = CreateNode | DeleteNode | DrainNode | UncordonNode | GuardNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +117,7 @@ class Plan:
     again_at: datetime | None = None
     partial: bool = False  # a cap cut the plan short
     held: tuple[Held, ...] = ()
+    upgrade: UpgradeStatus | None = None
 
     def __str__(self) -> str:
         return "\n".join(str(action) for action in self.actions) or "Nothing to do"

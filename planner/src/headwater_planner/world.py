@@ -14,6 +14,8 @@ from headwater_api.sfucluster import SFUCluster
 
 # A node reports once a second: three lost reports and it counts as silent.
 FRESH_S: Final = 4.0
+# A media loop turns at least twice a second.
+STALLED_S: Final = 5.0
 
 
 class Phase(StrEnum):
@@ -24,6 +26,14 @@ class Phase(StrEnum):
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What an SFU Pod says to those who would evict it, and to people: whether it serves, and its state."""
+
+    serves: bool
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,11 @@ class PodView:
     trouble: str = ""
     trouble_message: str = ""
     ended: str = ""  # how its process ended, or empty
+    resource_version: str = ""
+    node_name: str = ""  # the Kubernetes node it is bound to
+    template: str = ""  # hash of what it was made from; empty: not known
+    drain_wanted: bool = False  # somebody annotated it so
+    guard: "Guard | None" = None  # what its labels and annotations say now
 
     @property
     def dead(self) -> bool:
@@ -59,6 +74,7 @@ class KubeNodeView:
     labels: Mapping[str, str]
     ready: bool = True
     schedulable: bool = True
+    notice: str = ""  # why the machine is about to go, or empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +93,7 @@ class LinkLoad:
     room: str
     peer: str
     up: bool
+    silent_s: float = 0.0  # since anything authentic came over it
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,14 @@ class NodeLoad:
     transports_created: int = 0  # since the process started
     rooms: tuple[RoomLoad, ...] = ()
     links: tuple[LinkLoad, ...] = ()
+    drain_reason: str = ""  # while it drains
+    drain_deadline: datetime | None = None
+    stopping: bool = False  # it drains because its Pod is going to end: nobody can call it back
+    stalled_s: float = 0.0  # since its media loop last turned
+    empty_s: float = 0.0  # how long it has been known to be empty
+    version: str = ""
+    wire_version: int = 0  # of the relay envelope; 0: not told
+    min_wire_version: int = 0
 
     @property
     def fresh(self) -> bool:
@@ -125,6 +150,7 @@ class Death:
     at: datetime
     lifetime_s: float
     how: str
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +162,8 @@ class ClusterWorld:
     kube_nodes: tuple[KubeNodeView, ...] | None = None
     loads: Mapping[str, NodeLoad] = field(default_factory=dict)
     deaths: tuple[Death, ...] = ()
+    # By region: the hash of what a new Pod would be made from. Empty: no Pod is held to be outdated.
+    templates: Mapping[str, str] = field(default_factory=dict)
 
     def load(self, pod: PodView) -> NodeLoad | None:
         """The Pod's last report, however old."""

@@ -8,9 +8,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from headwater_api import wellknown
 from headwater_api.nodev1 import node_pb2
 
-STOP_REASON: Final = "the Pod is going to end"
+STOP_REASON: Final = wellknown.DRAIN_REASON_STOPPING
 # Of the grace, how much the gateways have to move people at a pace; then all of the rest go at once.
 PACED_SHARE: Final = 0.7
 MIN_MOVES_PER_S: Final = 10.0

@@ -98,11 +98,22 @@ class KubeClient:
         )
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, *, uid: str, grace_s: int | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str,
+        resource_version: str = "",
+        grace_s: int | None = None,
     ) -> None:
-        """DELETE that incarnation (`uid`) and no later one of the same name. Raises Conflict, NotFound."""
+        """DELETE that incarnation (`uid`) and no later one of the same name; with `resource_version`, only
+        as it was seen then. Raises Conflict, NotFound."""
         self._fence()
-        options: Object = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        preconditions = {"uid": uid}
+        if resource_version:
+            preconditions["resourceVersion"] = resource_version
+        options: Object = {"preconditions": preconditions, "propagationPolicy": "Background"}
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
         await self._call("DELETE", resource.path(namespace, name), body=options)

@@ -4,16 +4,31 @@ from collections.abc import Sequence
 
 import structlog
 from headwater_api.reasons import Reason
-from headwater_planner.supply import Action, CordonNode, CreateNode, DeleteNode, Held, UncordonNode
+from headwater_api.sfucluster import SFUCluster
+from headwater_planner.supply import (
+    Action,
+    CreateNode,
+    DeleteNode,
+    DrainNode,
+    GuardNode,
+    Held,
+    UncordonNode,
+)
 from headwater_planner.world import ClusterWorld
 
 from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import Conflict, NotFound, Refused
 from headwater_operator.kube.events import EventRecorder, Regarding
-from headwater_operator.kube.resources import PODS, SFUCLUSTERS
+from headwater_operator.kube.resources import BUDGETS, PODS, SFUCLUSTERS
 from headwater_operator.metrics import Metrics
 from headwater_operator.nodes.watch import NodeStreams, NodeUnreachable
-from headwater_operator.render.sfu_node import SfuDefaults, render_sfu_pod
+from headwater_operator.render.sfu_node import (
+    SfuDefaults,
+    budget_name,
+    render_budget,
+    render_guard,
+    render_sfu_pod,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +64,7 @@ class Actor:
                 str(action), cluster=metadata.name, namespace=metadata.namespace, reason=action.reason.value,
                 outcome=outcome, error=error or None,
             )  # fmt: skip
-            if outcome == "done":
+            if outcome == "done" and not isinstance(action, GuardNode):
                 self._events.emit(regarding, action.reason, str(action), warning=_is_bad(action))
             elif outcome == "refused":
                 reason = _refusal(action)
@@ -57,6 +72,11 @@ class Actor:
                 refused.append(Held(reason, text))
                 self._events.emit(regarding, reason, text, warning=True)
         return tuple(refused)
+
+    async def keep_budget(self, cluster: SFUCluster) -> None:
+        """Makes the fleet's PodDisruptionBudget what it should be. Raises KubeError."""
+        namespace, name = cluster.metadata.namespace, budget_name(cluster.metadata.name)
+        await self._client.apply(BUDGETS, namespace, name, render_budget(cluster))
 
     async def _one(self, world: ClusterWorld, action: Action) -> tuple[str, str]:
         """Outcome and error text. Somebody else having been faster is an outcome."""
@@ -77,12 +97,18 @@ class Actor:
                 await self._client.create(
                     PODS, namespace, render_sfu_pod(world.cluster, region, name, self._defaults)
                 )
-            case DeleteNode(name=name, uid=uid):
-                await self._client.delete(PODS, namespace, name, uid=uid)
-            case CordonNode(name=name, because=because):
-                await self._streams.set_draining((namespace, name), True, because)
+            case DeleteNode(name=name, uid=uid, resource_version=version):
+                if action.drained and not self._streams.is_drained((namespace, name), uid):
+                    raise Conflict(f"{name} is no longer cordoned and empty")
+                await self._client.delete(PODS, namespace, name, uid=uid, resource_version=version)
+            case DrainNode(name=name, because=because, deadline=deadline, moves_per_s=rate):
+                await self._streams.drain((namespace, name), because, deadline, rate)
             case UncordonNode(name=name, because=because):
-                await self._streams.set_draining((namespace, name), False, because)
+                await self._streams.uncordon((namespace, name), because)
+            case GuardNode(name=name, uid=uid, guard=guard):
+                body = render_guard(name, guard)
+                body["metadata"]["uid"] = uid  # else a Pod that is gone would be made anew
+                await self._client.apply(PODS, namespace, name, body)
 
 
 def _is_bad(action: Action) -> bool:
@@ -93,7 +119,7 @@ def _refusal(action: Action) -> Reason:
     match action:
         case CreateNode():
             return Reason.POD_CREATE_REFUSED
-        case DeleteNode():
+        case DeleteNode() | GuardNode():
             return Reason.APPLY_FAILED
         case _:
             return Reason.NODE_UNREACHABLE

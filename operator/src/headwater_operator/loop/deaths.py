@@ -25,7 +25,7 @@ class Deaths:
         at = min(pod_ended_at(body) or now, now)
         lifetime = max(0.0, (at - pod.created_at).total_seconds())
         self._deaths.append(
-            (pod.uid, Death(pod.name, pod.region, at, lifetime, pod.ended or "no reason known"))
+            (pod.uid, Death(pod.name, pod.region, at, lifetime, pod.ended or "no reason known", pod.template))
         )
 
     def known(self) -> tuple[Death, ...]:

@@ -10,11 +10,14 @@ import structlog
 from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUCluster, SFUClusterStatus
 from headwater_api.wellknown import PORT_NODE_GRPC
-from headwater_planner.cluster import plan_cluster, sort_pods
+from headwater_planner.cluster import plan_cluster
+from headwater_planner.heal import assess
+from headwater_planner.pods import sort_pods
 from headwater_planner.status import invalid_status, status_of_cluster
 from headwater_planner.supply import Plan
 from headwater_planner.world import ClusterWorld, Phase, PodView
 
+from headwater_operator.kube.errors import Refused
 from headwater_operator.kube.events import EventRecorder, Regarding
 from headwater_operator.kube.resources import SFUCLUSTERS
 from headwater_operator.kube.status import StatusWriter
@@ -31,6 +34,7 @@ TICK_S: Final = 5.0
 SOON_S: Final = 0.5
 # CPU and latency alone are not worth a write more often than this.
 FIGURES_EVERY_S: Final = 15.0
+BUDGET_EVERY_S: Final = 300.0
 
 
 class FleetLoop:
@@ -63,6 +67,7 @@ class FleetLoop:
         self._rng = rng
         self._on_change = on_change
         self._written_at: dict[Key, float] = {}
+        self._budget_at: dict[Key, float] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass; seconds until the next tick, None where the fleet is gone. Raises KubeError."""
@@ -73,11 +78,24 @@ class FleetLoop:
         if isinstance(world, Invalid):
             return await self._report_invalid(key, world)
         await self._streams.sync(key, _targets(world))
+        await self._keep_budget(key, world.cluster)
         plan = plan_cluster(world, self._now(), self._rng)
         refused = await self._actor.act(world, plan.actions)
         plan = replace(plan, held=(*refused, *plan.held))
         await self._report(key, world, plan)
         return self._next_s(plan)
+
+    async def _keep_budget(self, key: Key, cluster: SFUCluster) -> None:
+        """Now and then: nobody tells us when somebody removes it."""
+        if cluster.metadata.deletion_timestamp is not None:
+            return
+        if self._monotonic() - self._budget_at.get(key, float("-inf")) < BUDGET_EVERY_S:
+            return
+        try:
+            await self._actor.keep_budget(cluster)
+        except Refused as error:
+            log.warning("PodDisruptionBudget refused", namespace=key[0], cluster=key[1], error=str(error))
+        self._budget_at[key] = self._monotonic()
 
     async def _report(self, key: Key, world: ClusterWorld, plan: Plan) -> None:
         now = self._now()
@@ -125,6 +143,7 @@ class FleetLoop:
         world = self._store.fleets.pop(key, None)
         self._store.fleet_keys.discard(key)
         self._written_at.pop(key, None)
+        self._budget_at.pop(key, None)
         if world is not None:
             self._observer.forget(world.cluster.metadata.uid)
             for region in world.cluster.status.regions:
@@ -141,8 +160,9 @@ class FleetLoop:
 
     def _set_gauges(self, world: ClusterWorld, status: SFUClusterStatus) -> None:
         metadata = world.cluster.metadata
+        health = assess(world, self._now())
         for region in status.regions:
-            pods = sort_pods(world, region.name, self._now())
+            pods = sort_pods(world, region.name, health)
             counts = {
                 "desired": region.desired,
                 "ready": region.ready,

@@ -18,10 +18,11 @@ from headwater_operator.kube.resources import NODES, PODS, SFUCLUSTERS
 from headwater_operator.loop.deaths import Deaths
 from headwater_operator.loop.views import kube_node_view, pod_view
 from headwater_operator.nodes.inbox import Inbox
+from headwater_operator.render.sfu_node import SfuDefaults, template_hash
 
 log = structlog.get_logger(__name__)
 Key = tuple[str, str]  # namespace, name
-NODES_TTL_S: Final = 10.0
+NODES_TTL_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,14 @@ class Observer:
         self,
         client: KubeClient,
         inbox: Inbox,
+        defaults: SfuDefaults,
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
         self._client = client
         self._inbox = inbox
+        self._defaults = defaults
         self._now = now
         self._monotonic = monotonic
         self._deaths: dict[str, Deaths] = {}  # by the fleet's uid
@@ -81,6 +84,9 @@ class Observer:
             kube_nodes=kube_nodes,
             loads=self.loads(namespace, pods),
             deaths=deaths.known(),
+            templates={
+                region.name: template_hash(cluster, region, self._defaults) for region in cluster.spec.regions
+            },
         )
 
     def loads(self, namespace: str, pods: list[PodView] | tuple[PodView, ...]) -> dict[str, NodeLoad]:

@@ -5,8 +5,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from headwater_api.units import parse_time
-from headwater_api.wellknown import LABEL_REGION
-from headwater_planner.world import KubeNodeView, Phase, PodView
+from headwater_api.wellknown import (
+    ANNOTATION_DRAIN,
+    ANNOTATION_STATE,
+    ANNOTATION_TERMINATION,
+    LABEL_REGION,
+    LABEL_SERVES,
+    LABEL_TEMPLATE,
+)
+from headwater_planner.world import Guard, KubeNodeView, Phase, PodView
 
 _PHASES: Final = {phase.value: phase for phase in Phase}
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -15,6 +22,8 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 def pod_view(pod: Mapping[str, Any]) -> PodView:
     """One SFU Pod."""
     metadata, status = pod["metadata"], pod.get("status") or {}
+    labels: Mapping[str, str] = metadata.get("labels") or {}
+    annotations: Mapping[str, str] = metadata.get("annotations") or {}
     ready = _condition(status, "Ready")
     scheduled = _condition(status, "PodScheduled")
     containers: Sequence[Mapping[str, Any]] = status.get("containerStatuses") or ()
@@ -25,7 +34,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
     return PodView(
         name=metadata["name"],
         uid=metadata["uid"],
-        region=(metadata.get("labels") or {}).get(LABEL_REGION, ""),
+        region=labels.get(LABEL_REGION, ""),
         phase=_phase(status, containers),
         created_at=_time(metadata.get("creationTimestamp")) or _EPOCH,
         ready=ready.get("status") == "True",
@@ -37,6 +46,13 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         trouble=_trouble(waiting),
         trouble_message=str(waiting.get("message", ""))[:300],
         ended=_ended(status, containers),
+        resource_version=metadata.get("resourceVersion", ""),
+        node_name=(pod.get("spec") or {}).get("nodeName", ""),
+        template=labels.get(LABEL_TEMPLATE, ""),
+        drain_wanted=annotations.get(ANNOTATION_DRAIN, "").lower() == "true",
+        guard=Guard(labels[LABEL_SERVES] == "true", annotations.get(ANNOTATION_STATE, ""))
+        if LABEL_SERVES in labels
+        else None,
     )
 
 
@@ -55,7 +71,32 @@ def kube_node_view(node: Mapping[str, Any]) -> KubeNodeView:
         labels=dict(node["metadata"].get("labels") or {}),
         ready=ready.get("status") == "True",
         schedulable=not (node.get("spec") or {}).get("unschedulable", False),
+        notice=_notice(node),
     )
+
+
+# Taints by which clouds and autoscalers say that a machine is about to go: the one list of them.
+# `kubectl cordon` and drain set spec.unschedulable instead; ANNOTATION_TERMINATION is for anything else.
+TERMINATION_TAINTS: Final = (
+    "ToBeDeletedByClusterAutoscaler",
+    "aws-node-termination-handler/asg-lifecycle-termination",
+    "aws-node-termination-handler/rebalance-recommendation",
+    "aws-node-termination-handler/scheduled-maintenance",
+    "aws-node-termination-handler/spot-itn",
+    "cloud.google.com/impending-node-termination",
+    "karpenter.sh/disrupted",
+    "node.cloudprovider.kubernetes.io/shutdown",
+    "node.kubernetes.io/out-of-service",
+)
+
+
+def _notice(node: Mapping[str, Any]) -> str:
+    """Why the machine is about to go, or empty."""
+    annotations: Mapping[str, str] = node["metadata"].get("annotations") or {}
+    if ANNOTATION_TERMINATION in annotations:
+        return annotations[ANNOTATION_TERMINATION][:200] or "no reason given"
+    taints = (node.get("spec") or {}).get("taints") or ()
+    return next((f"taint {t['key']}" for t in taints if t.get("key") in TERMINATION_TAINTS), "")
 
 
 def _condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:

@@ -5,9 +5,11 @@ A report is never forgotten while its Pod exists: old is not zero.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from headwater_api.nodev1 import node_pb2
-from headwater_planner.world import LinkLoad, NodeLoad, RoomLoad
+from headwater_api.wellknown import DRAIN_REASON_STOPPING
+from headwater_planner.world import STALLED_S, LinkLoad, NodeLoad, RoomLoad
 
 NodeKey = tuple[str, str]  # namespace, Pod name
 
@@ -17,6 +19,7 @@ class _Arrival:
     uid: str
     at: float
     load: NodeLoad
+    empty_since: float | None  # since when each report said so
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,13 @@ def load_of(report: node_pb2.NodeReport) -> NodeLoad:
         region=report.region,
         age_s=0.0,
         draining=report.draining,
+        drain_reason=report.drain.reason,
+        drain_deadline=_deadline(report.drain.deadline_ms),
+        stopping=report.drain.reason == DRAIN_REASON_STOPPING,
+        stalled_s=report.media_stalled_ms / 1000.0,
+        version=report.version,
+        wire_version=report.wire_version,
+        min_wire_version=report.min_wire_version,
         participants=report.participants,
         connections=report.connections,
         max_connections=report.max_connections,
@@ -48,11 +58,22 @@ def load_of(report: node_pb2.NodeReport) -> NodeLoad:
         ),
         links=tuple(
             sorted(
-                (LinkLoad(link.link_id, link.room_id, link.peer_node_id, link.up) for link in report.links),
+                (
+                    LinkLoad(link.link_id, link.room_id, link.peer_node_id, link.up, link.silent_ms / 1000.0)
+                    for link in report.links
+                ),
                 key=lambda link: link.link,
             )
         ),
     )
+
+
+def _deadline(unix_ms: int) -> datetime | None:
+    """The time of a report's deadline; None where there is none, or an absurd one."""
+    try:
+        return datetime.fromtimestamp(unix_ms / 1000.0, UTC) if unix_ms > 0 else None
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 class Inbox:
@@ -66,8 +87,11 @@ class Inbox:
     def put(self, key: NodeKey, uid: str, load: NodeLoad) -> None:
         """Takes a report of the Pod `uid`."""
         old = self._arrivals.get(key)
-        self._arrivals[key] = _Arrival(uid, self._monotonic(), load)
-        before = _presence(old.load) if old is not None and old.uid == uid else None
+        old = old if old is not None and old.uid == uid else None
+        now = self._monotonic()
+        empty_since = (old.empty_since if old is not None else None) or now
+        self._arrivals[key] = _Arrival(uid, now, load, empty_since if load.empty else None)
+        before = _presence(old.load) if old is not None else None
         after = _presence(load)
         if before is None or before != after or (old is not None and not self._is_fresh(old)):
             rooms = {room for room, *_ in (before or frozenset()) ^ after}
@@ -84,19 +108,23 @@ class Inbox:
         arrival = self._arrivals.get(key)
         if arrival is None or arrival.uid != uid:
             return None
-        return _aged(arrival.load, self._monotonic() - arrival.at)
+        now = self._monotonic()
+        empty_s = 0.0 if arrival.empty_since is None else now - arrival.empty_since
+        return replace(arrival.load, age_s=now - arrival.at, empty_s=empty_s)
 
     def _is_fresh(self, arrival: _Arrival) -> bool:
-        return _aged(arrival.load, self._monotonic() - arrival.at).fresh
-
-
-def _aged(load: NodeLoad, age_s: float) -> NodeLoad:
-    return replace(load, age_s=age_s)
+        return replace(arrival.load, age_s=self._monotonic() - arrival.at).fresh
 
 
 def _presence(load: NodeLoad) -> frozenset[tuple[str, str, int]]:
     """What makes a report worth a look at once; the other figures wait for the next tick."""
     rooms = {(room.room, "", room.participants) for room in load.rooms}
     links = {(link.room, link.link, int(link.up)) for link in load.links}
-    node = {("", "draining", int(load.draining)), ("", "empty", int(load.empty))}
+    flags = {
+        "draining": load.draining,
+        "empty": load.empty,
+        "stopping": load.stopping,
+        "stalled": load.stalled_s >= STALLED_S,
+    }
+    node = {("", flag, int(is_set)) for flag, is_set in flags.items()}
     return frozenset(rooms | links | node)

@@ -7,6 +7,7 @@ The stream is opened with an empty controller id: reports only. It is broken off
 import asyncio
 from collections.abc import AsyncIterator, Hashable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from random import Random
 from typing import Final
 
@@ -78,13 +79,30 @@ class NodeStreams:
                 task = asyncio.create_task(self._listen(key, target, channel), name=f"node-stream {key[1]}")
                 self._streams[key] = _Stream(scope, target, channel, task)
 
-    async def set_draining(self, key: NodeKey, draining: bool, reason: str) -> None:
-        """Cordons the node or returns it to service. Raises NodeUnreachable."""
+    def is_drained(self, key: NodeKey, uid: str) -> bool:
+        """Whether the last report of that Pod is fresh and says that it is cordoned and empty."""
+        load = self._inbox.get(key, uid)
+        return load is not None and load.fresh and load.draining and load.empty
+
+    async def drain(self, key: NodeKey, reason: str, deadline: datetime, moves_per_s: float) -> None:
+        """Cordons the node and tells it the terms of its drain. Raises NodeUnreachable."""
+        request = node_pb2.SetDrainingRequest(
+            draining=True,
+            reason=reason,
+            move_rate=moves_per_s,
+            deadline_ms=int(deadline.timestamp() * 1000),
+        )
+        await self._set_draining(key, request)
+
+    async def uncordon(self, key: NodeKey, reason: str) -> None:
+        """Returns the node to service. Raises NodeUnreachable."""
+        await self._set_draining(key, node_pb2.SetDrainingRequest(draining=False, reason=reason))
+
+    async def _set_draining(self, key: NodeKey, request: node_pb2.SetDrainingRequest) -> None:
         stream = self._streams.get(key)
         if stream is None:
             raise NodeUnreachable(f"{key[1]} has no stream")
         stub = node_pb2_grpc.NodeStub(stream.channel)
-        request = node_pb2.SetDrainingRequest(draining=draining, reason=reason)
         try:
             await stub.SetDraining(request, metadata=self._metadata, timeout=CALL_S)
         except grpc.aio.AioRpcError as error:

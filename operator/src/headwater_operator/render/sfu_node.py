@@ -4,16 +4,22 @@ restartPolicy is Never: a killed process is a new Pod with a new name, so that n
 newcomer for the node whose rooms it does not have.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 from headwater_api import wellknown as wk
 from headwater_api.sfucluster import KIND, RegionSpec, SFUCluster
 from headwater_planner.status import selector_of
+from headwater_planner.world import Guard
 
 Manifest = dict[str, Any]
 CONTAINER: Final = "sfu"
 _USER: Final = 65532  # the image's user
+_MORE_THAN_ANY: Final = 1_000_000  # nodes of one fleet
+# What the kubelet's own work takes of the termination grace.
+GRACE_MARGIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +60,80 @@ def render_sfu_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": _metadata(cluster, region, name),
+        "metadata": _metadata(cluster, region, name, defaults),
         "spec": spec,
     }
 
 
-def _metadata(cluster: SFUCluster, region: RegionSpec, name: str) -> Manifest:
+def _metadata(cluster: SFUCluster, region: RegionSpec, name: str, defaults: SfuDefaults) -> Manifest:
     template = cluster.spec.node.pod_template
+    guard = render_guard(name, Guard(serves=True))["metadata"]
     return {
         "name": name,
         "namespace": cluster.metadata.namespace,
-        "labels": {**template.labels, **node_labels(cluster.metadata.name, region.name)},
-        # Autoscalers of Kubernetes nodes must not take a node that serves: the operator drains first.
-        "annotations": {
-            "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-            "karpenter.sh/do-not-disrupt": "true",
-            **template.annotations,
+        "labels": {
+            **template.labels,
+            **node_labels(cluster.metadata.name, region.name),
+            **guard["labels"],
+            wk.LABEL_TEMPLATE: template_hash(cluster, region, defaults),
         },
+        "annotations": {**guard["annotations"], **template.annotations},
         "ownerReferences": [_owner(cluster)],
     }
+
+
+def render_guard(name: str, guard: Guard) -> Manifest:
+    """What a Pod says to those who would evict it. Autoscalers of Kubernetes nodes and `kubectl drain` must
+    not take a node that serves: the operator drains it first."""
+    serves, idle = ("true", "false") if guard.serves else ("false", "true")
+    return {
+        "metadata": {
+            "name": name,
+            "labels": {wk.LABEL_SERVES: serves},
+            "annotations": {
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": idle,
+                "karpenter.sh/do-not-disrupt": serves,
+                wk.ANNOTATION_STATE: guard.state,
+            },
+        }
+    }
+
+
+def template_hash(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> str:
+    """What the region's nodes are made from, as ten characters: what people declare, not how we render it,
+    so that a newer operator replaces no node for its own sake."""
+    parts = [
+        cluster.spec.node.to_kubernetes(),
+        cluster.spec.node.image or defaults.image,
+        region.node_selector,
+        [toleration.to_kubernetes() for toleration in region.tolerations],
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def render_budget(cluster: SFUCluster) -> Manifest:
+    """No serving SFU Pod may be evicted: whoever wants its machine cordons that, and the operator drains."""
+    labels = {
+        wk.LABEL_COMPONENT: wk.COMPONENT_SFU,
+        wk.LABEL_CLUSTER: cluster.metadata.name,
+        wk.LABEL_SERVES: "true",
+    }
+    return {
+        "metadata": {
+            "name": budget_name(cluster.metadata.name),
+            "namespace": cluster.metadata.namespace,
+            "labels": {wk.LABEL_MANAGED_BY: wk.MANAGED_BY, wk.LABEL_CLUSTER: cluster.metadata.name},
+            "ownerReferences": [_owner(cluster)],
+        },
+        # Not maxUnavailable: 0. For that the controller asks the owner's scale, whose `replicas` is a floor
+        # for the fleet and not the number of these Pods.
+        "spec": {"minAvailable": _MORE_THAN_ANY, "selector": {"matchLabels": labels}},
+    }
+
+
+def budget_name(cluster: str) -> str:
+    """Of the fleet's PodDisruptionBudget."""
+    return f"{cluster}-sfu"
 
 
 def node_labels(cluster: str, region: str) -> dict[str, str]:
@@ -136,6 +197,12 @@ def _container(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -
     }
 
 
+def _drain_grace_s(cluster: SFUCluster) -> float:
+    """What a node that is told to end has for emptying itself."""
+    grace_s = cluster.spec.node.pod_template.termination_grace_period.total_seconds()
+    return max(grace_s - GRACE_MARGIN_S, grace_s / 2)
+
+
 def _probe(path: str, **times: int) -> Manifest:
     return {"httpGet": {"path": path, "port": wk.PORT_ADMIN}, "timeoutSeconds": 2, **times}
 
@@ -150,6 +217,7 @@ def _env(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> list
         wk.ENV_REGION: region.name,
         wk.ENV_CLUSTER: cluster.metadata.name,
         wk.ENV_MAX_CONNECTIONS: str(cluster.spec.node.capacity.connections),
+        wk.ENV_DRAIN_GRACE: f"{_drain_grace_s(cluster):g}",
     }
     return [
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
