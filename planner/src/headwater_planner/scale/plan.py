@@ -12,7 +12,8 @@ from typing import Final
 from headwater_api.meeting import Meeting
 from headwater_api.sfucluster import RegionSpec, SFUClusterSpec
 
-from headwater_planner.cluster import sort_pods
+from headwater_planner.heal import assess
+from headwater_planner.pods import sort_pods
 from headwater_planner.scale.explain import Story, explain
 from headwater_planner.scale.findings import active_finding, limited_finding
 from headwater_planner.scale.fixed import plan_fixed
@@ -161,7 +162,7 @@ def _decide(
 def _first_memory(world: ClusterWorld, name: str, now: datetime) -> RegionMemory:
     """After a restart: the status tells what was wanted, the Pods tell what serves."""
     written = next((r.desired for r in world.cluster.status.regions if r.name == name), 0)
-    pods = sort_pods(world, name, now)
+    pods = sort_pods(world, name, assess(world, now))
     serving = sum(1 for pod in pods.alive if not _is_draining(world, pod.name))
     return first_memory(written, serving, now)
 
@@ -173,7 +174,7 @@ def _usage(
     joins: Mapping[str, float],
     now: datetime,
 ) -> RegionUsage:
-    pods = sort_pods(world, name, now)
+    pods = sort_pods(world, name, assess(world, now))
     heard = [pod.name for pod in pods.starting if world.load(pod) is not None]
     up = [*(pod.name for pod in pods.ready), *heard]
     leaving = [name for name in up if _is_draining(world, name)]
