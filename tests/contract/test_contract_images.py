@@ -1,4 +1,4 @@
-"""What must hold of every image: pinned names, no root at run time, sources that exist, the project's licence."""
+"""What must hold of every image: pinned bases, no root at run time, sources that exist, our licence."""
 
 import re
 from dataclasses import dataclass
