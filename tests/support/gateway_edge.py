@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-from headwater_api.ids import RegionName, RoomId
+from headwater_api.ids import GatewayId, RegionName, RoomId
 from headwater_api.reasons import Reason
 from headwater_gateway.app import run
 from headwater_gateway.metrics import Metrics
+from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.settings import Settings, from_environment
 from headwater_gateway.signal.types import ClientHello, GatewayPeer, JoinRefused, SignalChannel
 from headwater_planner.geo_distance import Coordinates
@@ -72,6 +73,10 @@ class FakePlane:
     not_ready: str = ""
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     closed: bool = False
+    others: tuple[GatewayPeer, ...] = ()
+    directory: RoomDirectory = field(
+        default_factory=lambda: RoomDirectory(GatewayId("gateway"), NODE_TOKEN, DirectoryOptions())
+    )
 
     async def admit(self, hello: ClientHello) -> None:
         if hello.room in self.refused:
@@ -87,11 +92,15 @@ class FakePlane:
     def owner(self, room: RoomId) -> GatewayPeer | None:
         return self.owners.get(room)
 
+    def peers(self) -> tuple[GatewayPeer, ...]:
+        return self.others
+
     def unready(self) -> str:
         return self.not_ready
 
     async def close(self, deadline: float) -> None:
         self.closed = True
+        await self.directory.aclose(deadline / 3)
 
 
 @dataclass(frozen=True)

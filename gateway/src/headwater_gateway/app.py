@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 import structlog
 from aiohttp import web
 
+from headwater_gateway.api.compose import open_api
 from headwater_gateway.auth import KeyStore, TokenVerifier
 from headwater_gateway.geo.locate import open_locator
 from headwater_gateway.http.admission import Gatekeeper
@@ -52,6 +53,8 @@ async def run(
         await stack.enter_async_context(forwarder)
         gatekeeper = Gatekeeper(settings, TokenVerifier(keys), locator, plane, metrics)
         app = _public(settings, gatekeeper, plane, forwarder, metrics)
+        add_routes = await stack.enter_async_context(open_api(settings, keys, gatekeeper, plane))
+        add_routes(app)
         proxies = settings.trusted_proxies if settings.proxy_protocol else None
         public = serving(app, settings.bind_address, settings.signal_port, proxies)
         port = await stack.enter_async_context(public)

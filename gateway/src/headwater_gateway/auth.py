@@ -229,6 +229,7 @@ def _grant(value: Any) -> VideoGrant:
         hidden=bool(_flag(value, "hidden")),
         recorder=bool(_flag(value, "recorder")),
         agent=bool(_flag(value, "agent")),
+        destination_room=_text(value, "destinationRoom", 256),
     )
 
 

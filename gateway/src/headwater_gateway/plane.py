@@ -74,7 +74,7 @@ class Plane:
         static: tuple[NodePod, ...],
     ) -> None:
         self._settings = settings
-        self._directory, self._runner, self._fleet = directory, runner, fleet
+        self.directory, self._runner, self._fleet = directory, runner, fleet
         self._static = static
         self.watches: Watches | None = None
         self._closed = False
@@ -95,9 +95,13 @@ class Plane:
 
     def owner(self, room: RoomId) -> GatewayPeer | None:
         # A room that lives here stays here, whoever joins the gateways meanwhile.
-        if self._directory.room(room) is not None:
+        if self.directory.room(room) is not None:
             return None
         return self._fleet.owner_among(room, self._settings.gateway)
+
+    def peers(self) -> tuple[GatewayPeer, ...]:
+        others = self._fleet.gateways.values()
+        return tuple(peer for peer in others if peer.gateway != self._settings.gateway)
 
     def unready(self) -> str:
         if self._closed:
@@ -111,7 +115,7 @@ class Plane:
         if self._closed:
             return
         self._closed = True
-        await self._directory.aclose(deadline / 3)
+        await self.directory.aclose(deadline / 3)
         await self._runner.aclose(deadline / 3)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from headwater_api.ids import GatewayId, RegionName
 from headwater_api.wellknown import (
@@ -47,6 +48,8 @@ class Settings:
     max_connections_per_address: int
     max_frame_bytes: int
     web_dir: Path
+    webhook_urls: tuple[str, ...]
+    webhook_api_key: str
     log_level: str
     log_format: str
     shutdown_seconds: float
@@ -72,6 +75,8 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_MAX_CONNECTIONS_PER_ADDRESS: WebSockets of one client address, 0: no limit. Default 1000.
     HEADWATER_MAX_FRAME_BYTES: largest signalling frame. Default 524288.
     HEADWATER_WEB_DIR: directory of the demo page.
+    HEADWATER_WEBHOOK_URLS: comma-separated URLs that are told what happens in rooms.
+    HEADWATER_WEBHOOK_API_KEY: the API key that signs those requests. Required with URLs.
     HEADWATER_SIGNAL_PORT, HEADWATER_ADMIN_PORT: default 7880, 9090.
     HEADWATER_SHUTDOWN_SECONDS: time to send sessions away on SIGTERM. Default 10.
     HEADWATER_LOG_LEVEL: debug, info, warning or error. Default info.
@@ -95,6 +100,10 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         proxy_protocol=read.flag("HEADWATER_PROXY_PROTOCOL", False),
         max_connections_per_address=read.integer("HEADWATER_MAX_CONNECTIONS_PER_ADDRESS", 1000, 0, 1_000_000),
         max_frame_bytes=read.integer("HEADWATER_MAX_FRAME_BYTES", 524_288, 65_536, 16_777_216),
+        webhook_urls=(urls := read.urls("HEADWATER_WEBHOOK_URLS")),
+        webhook_api_key=(read.required if urls else read.text)(
+            "HEADWATER_WEBHOOK_API_KEY", "the API key that signs webhooks" if urls else ""
+        ),
         web_dir=Path(read.text("HEADWATER_WEB_DIR") or _PACKAGE_WEB),
         log_level=read.choice("HEADWATER_LOG_LEVEL", ("info", "debug", "warning", "error")),
         log_format=read.choice("HEADWATER_LOG_FORMAT", ("json", "console")),
@@ -159,6 +168,13 @@ class _Reader:
         if not Path(value).is_file():
             raise SettingsError(f"{name}: {value} is not a file")
         return Path(value)
+
+    def urls(self, name: str) -> tuple[str, ...]:
+        parts = tuple(part.strip() for part in self.text(name).split(",") if part.strip())
+        for part in parts:
+            if urlsplit(part).scheme not in ("http", "https") or not urlsplit(part).hostname:
+                raise SettingsError(f"{name} must be http or https URLs joined by ',', has {part!r}")
+        return parts
 
     def networks(self, name: str) -> tuple[Network, ...]:
         parts = [part.strip() for part in self.text(name).split(",") if part.strip()]

@@ -77,7 +77,7 @@ class Gatekeeper:
         claims = self._verifier.verify(token, time.time(), started)
         query = parse_query(request.query)
         room = _room(claims, query)
-        address, vouched = self._address(request, token)
+        address, vouched = self.address_of(request, token)
         hello = self._hello(claims, query, room, address)
         owner = None if vouched else self._plane.owner(room)
         if owner is None:
@@ -85,7 +85,7 @@ class Gatekeeper:
         self._metrics.join_seconds.observe(time.monotonic() - started)
         return Admission(hello, token, owner)
 
-    def _address(self, request: web.Request, token: str) -> tuple[str, bool]:
+    def address_of(self, request: web.Request, token: str) -> tuple[str, bool]:
         """The client's address, and whether another gateway vouched for it."""
         told = request.headers.get(HEADER_CLIENT)
         if told is not None:

@@ -13,6 +13,7 @@ from headwater_gateway.metrics import Metrics
 
 # Clients carry tokens and session descriptions in the query; aiohttp's own limit is 8190.
 MAX_LINE = 64 * 1024
+MAX_BODY = 256 * 1024
 
 
 def public_app(signalling: Signalling, site: Site) -> web.Application:
@@ -20,7 +21,7 @@ def public_app(signalling: Signalling, site: Site) -> web.Application:
 
     Newer clients ask /rtc/v1 first and fall back to /rtc on that 404.
     """
-    app = web.Application(client_max_size=64 * 1024)
+    app = web.Application(client_max_size=MAX_BODY)
     app.on_response_prepare.append(_on_response)
     for path in ("/rtc", "/rtc/"):
         app.router.add_get(path, signalling.join, allow_head=False)

@@ -42,6 +42,9 @@ def no_limits() -> Mapping[ClusterName, frozenset[RegionName]]:
     return {}
 
 
+Listener = Callable[[models.Room, Happened], None]
+
+
 def nobody_listens(_: models.Room, __: Happened) -> None:
     """No webhooks."""
 
@@ -57,8 +60,6 @@ class DirectoryOptions:
     defaults: RoomConfig = field(default_factory=RoomConfig)
     regions: Callable[[], tuple[RegionView, ...]] = no_regions
     cluster_regions: Callable[[], Mapping[ClusterName, frozenset[RegionName]]] = no_limits
-    # Told of what applications may hear of (webhooks), with the room's row. Must not block.
-    on_happened: Callable[[models.Room, Happened], None] = nobody_listens
 
 
 class RoomDirectory:
@@ -81,6 +82,7 @@ class RoomDirectory:
         self._tasks: dict[RoomId, asyncio.Task[None]] = {}
         self._meetings: dict[RoomId, RoomConfig] = {}
         self._moved_before = 0
+        self._on_happened: Listener = nobody_listens
         self.pool = NodePool(token, controller_id, self, clock=clock)
 
     # -- joins -----------------------------------------------------------------------------------
@@ -114,8 +116,15 @@ class RoomDirectory:
         return actor, await actor.join(request, port)
 
     def open(self, room_id: RoomId) -> RoomActor:
-        """The room of that name, made if need be. JoinRefusal: it may not be."""
-        return self._open(room_id)
+        """The room of that name, made if need be, though ad-hoc rooms be off. JoinRefusal: it may not be."""
+        return self._open(room_id, is_asked_for=True)
+
+    def _tell(self, row: models.Room, happened: Happened) -> None:
+        self._on_happened(row, happened)
+
+    def listen(self, on_happened: Listener) -> None:
+        """Hear of what applications are told (webhooks), with the room's row. Must not block."""
+        self._on_happened = on_happened
 
     def room(self, room_id: RoomId) -> RoomActor | None:
         return self._rooms.get(room_id)
@@ -127,7 +136,7 @@ class RoomDirectory:
         """Participants sent to another node since the start."""
         return self._moved_before + sum(actor.state.moved for actor in self._rooms.values())
 
-    def _config_of(self, room_id: RoomId) -> RoomConfig:
+    def _config_of(self, room_id: RoomId, *, is_asked_for: bool = False) -> RoomConfig:
         config = self._meetings.get(room_id)
         if config is not None:
             return config
@@ -135,7 +144,7 @@ class RoomDirectory:
             raise JoinRefusal(
                 Reason.ROOM_NOT_FOUND, f"a room's name must have 1 to {MAX_ROOM_NAME} characters"
             )
-        if not self._options.auto_create:
+        if not self._options.auto_create and not is_asked_for:
             raise JoinRefusal(
                 Reason.ROOM_NOT_FOUND,
                 f"requested room does not exist: no Meeting is called {room_id!r} and ad-hoc rooms are off",
@@ -146,11 +155,11 @@ class RoomDirectory:
         if len(self._rooms) >= MAX_ROOMS:
             raise JoinRefusal(Reason.RATE_LIMITED, "this gateway has all the rooms that it can keep")
 
-    def _open(self, room_id: RoomId) -> RoomActor:
+    def _open(self, room_id: RoomId, *, is_asked_for: bool = False) -> RoomActor:
         known = self._rooms.get(room_id)
         if known is not None and not known.state.ended:
             return known
-        config = self._config_of(room_id)
+        config = self._config_of(room_id, is_asked_for=is_asked_for)
         self._check_room_left()
         unix_ms = self._unix_ms()
         state = RoomState(
@@ -169,7 +178,7 @@ class RoomDirectory:
             view=self._view,
             clock=self._clock,
             unix_ms=self._unix_ms,
-            on_happened=self._options.on_happened,
+            on_happened=self._tell,
         )
         self._rooms[room_id] = actor
         # An own context: the first participant's log fields are not the room's.

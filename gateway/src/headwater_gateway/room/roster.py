@@ -101,22 +101,27 @@ def _take_off(room: RoomState, participant: Participant, reason: models.Disconne
     for sid in participant.tracks:
         room.tracks.pop(sid, None)
     forget_tracks(room, participant.tracks)
-    for track in participant.tracks.values():
-        if track.is_live:
-            room.happened("track_unpublished", participant, track)
-    was_active = participant.state == models.ParticipantInfo.ACTIVE
+    _tell_left(room, participant, reason)
     gone, participant.tracks = participant.tracks, {}
-    participant.state = models.ParticipantInfo.DISCONNECTED
-    participant.disconnect_reason = reason
     room.speakers.forget(participant.sid)
     room.quality.forget(participant.sid)
-    room.happened("participant_left" if was_active else "participant_connection_aborted", participant)
     if participant.moving_at is None:
         _close_transports(room, participant)
     if not participant.is_hidden:
         room.announce(participant, now)
     sync_tracks(room, gone)
     sync_dynacast(room, participant.wanted)
+
+
+def _tell_left(room: RoomState, participant: Participant, reason: models.DisconnectReason) -> None:
+    """Tell the application of the tracks that go with it and of itself."""
+    for track in participant.tracks.values():
+        if track.is_live:
+            room.happened("track_unpublished", participant, track)
+    was_active = participant.state == models.ParticipantInfo.ACTIVE
+    participant.state = models.ParticipantInfo.DISCONNECTED
+    participant.disconnect_reason = reason
+    room.happened("participant_left" if was_active else "participant_connection_aborted", participant)
 
 
 def _close_transports(room: RoomState, participant: Participant) -> None:
@@ -190,8 +195,7 @@ def end(room: RoomState, reason: models.DisconnectReason, why: str, *, comes_bac
         if participant.moving_at is None:
             room.effects.append(EndSession(participant.sid, leave(reason, action), why))
         if not comes_back:
-            participant.disconnect_reason = reason
-            room.happened("participant_left", participant)
+            _tell_left(room, participant, reason)
     if not comes_back:
         room.happened("room_finished")
     room.participants.clear()

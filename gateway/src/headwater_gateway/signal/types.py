@@ -10,6 +10,8 @@ from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from livekit.protocol import models, rtc
 
+from headwater_gateway.room.directory import RoomDirectory
+
 # Close codes of RFC 6455 §7.4.1 that a session gives to SignalChannel.close.
 CLOSE_NORMAL = 1000
 CLOSE_GOING_AWAY = 1001
@@ -60,6 +62,7 @@ class VideoGrant:
     hidden: bool = False
     recorder: bool = False
     agent: bool = False
+    destination_room: str = ""  # where MoveParticipant may send somebody
 
     @property
     def may_publish(self) -> bool:
@@ -203,6 +206,13 @@ class RoomPlane(RoomPolicy, Protocol):
 
     def owner(self, room: RoomId) -> GatewayPeer | None:
         """The gateway that owns the room; None: this one."""
+
+    def peers(self) -> tuple[GatewayPeer, ...]:
+        """The other gateways that serve."""
+
+    @property
+    def directory(self) -> RoomDirectory:
+        """The rooms of this gateway, for the API."""
 
     def unready(self) -> str:
         """Why no join can be served now, in one sentence; empty when joins can be served."""

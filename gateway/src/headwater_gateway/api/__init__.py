@@ -1,0 +1,1 @@
+"""What applications call: RoomService (Twirp), webhooks, REST meetings, chat, WHIP and WHEP."""

@@ -1,0 +1,63 @@
+"""Puts the API together: its routes on the public application, its tasks around them."""
+
+import base64
+import hashlib
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aiohttp
+import jwt
+from aiohttp import web
+
+from headwater_gateway.api.context import ApiContext
+from headwater_gateway.api.room_service import SERVICE, RoomService
+from headwater_gateway.api.twirp import TwirpService
+from headwater_gateway.api.webhooks import Webhooks
+from headwater_gateway.auth import KeyStore
+from headwater_gateway.http.admission import Gatekeeper
+from headwater_gateway.settings import Settings
+from headwater_gateway.signal.types import RoomPlane
+
+WEBHOOK_TOKEN_S: Final = 300
+AddRoutes = Callable[[web.Application], None]
+
+
+@asynccontextmanager
+async def open_api(
+    settings: Settings, keys: KeyStore, gatekeeper: Gatekeeper, plane: RoomPlane
+) -> AsyncIterator[AddRoutes]:
+    """Start what the API runs besides its handlers; yields what adds the routes. Ends all with the block."""
+    connector = aiohttp.TCPConnector(limit=256, limit_per_host=64)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        context = ApiContext(settings, keys, gatekeeper, plane, session)
+        hooks = Webhooks(
+            settings.webhook_urls,
+            lambda body: sign_webhook(keys, settings.webhook_api_key, body, int(time.time())),
+            session,
+            random.Random(),
+            lambda: f"EV_{uuid.uuid4().hex[:16]}",
+        )
+        plane.directory.listen(hooks.put)
+        rooms = TwirpService(context, RoomService(context).methods())
+
+        def add_routes(app: web.Application) -> None:
+            app.router.add_post(f"/twirp/{SERVICE}/{{method}}", rooms.handle)
+
+        try:
+            yield add_routes
+        finally:
+            await hooks.aclose()
+
+
+def sign_webhook(keys: KeyStore, api_key: str, body: bytes, now: int) -> str | None:
+    """The `Authorization` of a webhook's request. None: its API key is gone."""
+    secret = keys.secret(api_key, time.monotonic())
+    if secret is None:
+        return None
+    digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
+    payload = {"iss": api_key, "nbf": now, "exp": now + WEBHOOK_TOKEN_S, "sha256": digest}
+    return jwt.encode(payload, secret, algorithm="HS256")

@@ -1,0 +1,143 @@
+"""What every call of the API needs: who asks, which gateway keeps the room, and the way there."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import jwt
+import structlog
+from aiohttp import web
+from headwater_api.ids import RoomId
+from headwater_api.reasons import Reason
+
+from headwater_gateway.api.errors import ApiError
+from headwater_gateway.auth import KeyStore, TokenVerifier, bearer_token
+from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, Gatekeeper, voucher
+from headwater_gateway.room.actor import RoomActor
+from headwater_gateway.room.directory import RoomDirectory
+from headwater_gateway.settings import Settings
+from headwater_gateway.signal.types import Claims, GatewayPeer, RoomPlane
+
+FORWARD_S: Final = 70.0  # a PerformRpc may take a minute
+MAX_ANSWER: Final = 8 * 1024 * 1024
+MINTED_S: Final = 60
+# Answers' headers that are passed on.
+_KEPT: Final = (
+    "Content-Type",
+    "X-Headwater-Reason",
+    "Location",
+    "ETag",
+    "Link",
+    "Accept-Patch",
+    "Retry-After",
+    "Cache-Control",
+    "WWW-Authenticate",
+)
+_SENT: Final = ("Content-Type", "Accept", "If-Match", "Authorization", "Origin")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A verified caller. `is_gateway`: another gateway passed the call on; it must not be passed on again."""
+
+    claims: Claims
+    token: str
+    address: str
+    is_gateway: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """Shared by all handlers of one gateway."""
+
+    settings: Settings
+    keys: KeyStore
+    gatekeeper: Gatekeeper
+    plane: RoomPlane
+    session: aiohttp.ClientSession
+
+    @property
+    def directory(self) -> RoomDirectory:
+        return self.plane.directory
+
+    def caller(self, request: web.Request) -> Caller:
+        """Who asks. JoinRefused 401: its token is missing or bad."""
+        token = bearer_token(request.headers.get("Authorization"), request.query.get("access_token"))
+        claims = TokenVerifier(self.keys).verify(token, time.time(), time.monotonic())
+        address, vouched = self.gatekeeper.address_of(request, token)
+        return Caller(claims, token, address, vouched)
+
+    def owner(self, room: RoomId, caller: Caller) -> GatewayPeer | None:
+        """The gateway to pass a call about the room on to; None: this one carries it out."""
+        return None if caller.is_gateway else self.plane.owner(room)
+
+    def room(self, name: str) -> RoomActor:
+        """A room that lives here. ApiError not_found."""
+        actor = self.directory.room(RoomId(name))
+        if actor is None or actor.state.ended:
+            raise ApiError("not_found", "requested room does not exist", Reason.ROOM_NOT_FOUND)
+        return actor
+
+    def mint(self, api_key: str, claims: dict[str, object], seconds: int = MINTED_S) -> str:
+        """A token in an application's name. ApiError: its API key is gone."""
+        secret = self.keys.secret(api_key, time.monotonic())
+        if secret is None:
+            raise ApiError("unauthenticated", "the API key is gone", Reason.API_KEY_UNKNOWN)
+        now = int(time.time())
+        payload = {"nbf": now, "exp": now + seconds, **claims, "iss": api_key}
+        return jwt.encode(payload, secret, algorithm="HS256")
+
+    async def forward(
+        self, request: web.Request, body: bytes, caller: Caller, peer: GatewayPeer
+    ) -> web.Response:
+        """The room's own gateway carries the call out; its answer, unchanged. ApiError unavailable."""
+        headers = {k: request.headers[k] for k in _SENT if k in request.headers}
+        headers.setdefault("Authorization", f"Bearer {caller.token}")
+        status, answer, got = await self.call(
+            peer,
+            request.method,
+            request.path_qs,
+            body=body,
+            headers=headers,
+            address=caller.address,
+            token=caller.token,
+        )
+        return web.Response(status=status, body=answer, headers={k: v for k, v in got.items() if k in _KEPT})
+
+    async def call(
+        self,
+        peer: GatewayPeer,
+        method: str,
+        path: str,
+        *,
+        body: bytes,
+        headers: dict[str, str],
+        address: str,
+        token: str,
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """One request to another gateway, vouched for. ApiError unavailable: it does not answer."""
+        vouched = {
+            **headers,
+            HEADER_CLIENT: address,
+            HEADER_VOUCHER: voucher(self.settings.node_token, address, token),
+        }
+        try:
+            async with (
+                asyncio.timeout(FORWARD_S),
+                self.session.request(
+                    method, peer.url + path, data=body, headers=vouched, allow_redirects=False
+                ) as response,
+            ):
+                answer = await response.content.read(MAX_ANSWER)
+                return response.status, answer, dict(response.headers)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            log.warning(
+                "owner of the room unreachable", reason=Reason.OWNER_UNREACHABLE, gateway=peer.gateway
+            )
+            raise ApiError(
+                "unavailable", "the room's gateway cannot be reached now: try again", Reason.OWNER_UNREACHABLE
+            ) from None
