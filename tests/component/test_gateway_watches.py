@@ -11,7 +11,9 @@ from aiohttp import web
 from headwater_api.ids import GatewayId, RegionName, RoomId
 from headwater_gateway import fleet_views as views
 from headwater_gateway.fleet import Fleet
+from headwater_gateway.kube.meeting_secrets import MeetingSecrets
 from headwater_gateway.kube.reflector import CallbackSink, Reflector
+from headwater_gateway.passwords import Passwords
 from headwater_gateway.plane import parse_static_gateways, parse_static_nodes
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.model import RoomConfig
@@ -196,7 +198,7 @@ def test_meetings_become_policy() -> None:
 
 async def test_the_fleet_knows_regions_and_room_owners() -> None:
     directory = RoomDirectory(GatewayId("gw-a"), "t", DirectoryOptions())
-    fleet = Fleet(directory, RoomConfig())
+    fleet = Fleet(directory, RoomConfig(), MeetingSecrets(Passwords(), random.Random(1)))
     cluster = {
         "metadata": {"name": "demo"},
         "spec": {

@@ -11,6 +11,8 @@ import pytest
 from headwater_api.ids import ClusterName, GatewayId, RegionName, RoomId
 from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.kube.api import open_api
+from headwater_gateway.kube.meeting_secrets import MeetingSecrets
+from headwater_gateway.passwords import Passwords
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.model import RoomConfig
 from support.deadline import until
@@ -37,7 +39,7 @@ class Scene:
 @pytest.fixture
 async def scene(api_server: ApiServer, namespace: str) -> AsyncIterator[Scene]:
     directory = RoomDirectory(GatewayId("gw"), "token", DirectoryOptions())
-    fleet = Fleet(directory, RoomConfig())
+    fleet = Fleet(directory, RoomConfig(), MeetingSecrets(Passwords(), random.Random(1)))
     api = await open_api({"KUBECONFIG": str(api_server.kubeconfig)})
     watches = Watches(api, namespace, fleet, random.Random(1))
     watches.start()

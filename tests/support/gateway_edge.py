@@ -78,9 +78,10 @@ class FakePlane:
         default_factory=lambda: RoomDirectory(GatewayId("gateway"), NODE_TOKEN, DirectoryOptions())
     )
 
-    async def admit(self, hello: ClientHello) -> None:
+    async def admit(self, hello: ClientHello) -> ClientHello:
         if hello.room in self.refused:
             raise self.refused[hello.room]
+        return hello
 
     async def run_session(self, hello: ClientHello, channel: SignalChannel) -> None:
         self.hellos.append(hello)

@@ -105,12 +105,22 @@ async def _gateway(settings: Settings) -> AsyncIterator[Plane]:
 class SignalClient:
     """Joins over a WebSocket and answers offers by text. `async with`; refusals raise aiohttp's error."""
 
-    def __init__(self, url: str, identity: str, room: str = "demo", **query: str) -> None:
-        claims = query.pop("claims", {})
-        grant = {"roomJoin": True, "room": room, **claims.pop("video", {})}  # type: ignore[attr-defined]
-        self.token = token(sub=identity, name=identity.title(), video=grant, **claims)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        url: str,
+        identity: str,
+        room: str = "demo",
+        *,
+        claims: dict[str, Any] | None = None,
+        first: str = "join",
+        **query: str,
+    ) -> None:
+        rest = dict(claims or {})
+        grant = {"roomJoin": True, "room": room, **rest.pop("video", {})}
+        self.token = token(sub=identity, name=identity.title(), video=grant, **rest)
+        self._first = first
         pairs = {"protocol": "16", "sdk": "python", "version": "1.2.0"} | query
-        self._url = f"{url}/rtc?" + "&".join(f"{k}={v}" for k, v in pairs.items())
+        self.url = f"{url}/rtc?" + "&".join(f"{k}={v}" for k, v in pairs.items())
         self._http = aiohttp.ClientSession()
         self._reader: asyncio.Task[None] | None = None
         self.received: list[rtc.SignalResponse] = []
@@ -119,12 +129,12 @@ class SignalClient:
     async def __aenter__(self) -> Self:
         headers = {"Authorization": f"Bearer {self.token}"}
         try:
-            self._socket = await self._http.ws_connect(self._url, headers=headers)
+            self._socket = await self._http.ws_connect(self.url, headers=headers)
         except BaseException:
             await self._http.close()
             raise
         self._reader = asyncio.create_task(self._read())
-        await self.wait("join")
+        await self.wait(self._first)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -49,18 +49,27 @@ class ExpectedParticipants(ApiModel):
 
 
 class Access(ApiModel):
-    """Who may come in, beside the token's grants. All but `locked` is reserved."""
+    """Who may come in and what they may do there, beside the token's grants."""
 
+    # An argon2 hash (of the form $argon2id$…), or the password itself.
     password_secret_ref: SecretKeyRef | None = None
+    # The key that makes its bearer a host; an argon2 hash, or the key itself.
+    host_key_secret_ref: SecretKeyRef | None = None
+    # Identities of the hosts, beside tokens with the grant roomAdmin.
+    hosts: Annotated[tuple[Identity, ...], Field(max_length=100)] = ()
     waiting_room: bool = False
     locked: bool = False
     # Participant identities; empty: everybody with a token.
     invited: Annotated[tuple[Identity, ...], Field(max_length=1000)] = ()
     join_before_host: bool = True
+    mute_on_entry: bool = False
+    allow_screen_share: bool = True
+    # While the room is recorded only those come in who have agreed to it.
+    recording_consent: bool = False
 
 
 class Media(ApiModel):
-    """What the room carries. All but `max_video_layer` is reserved."""
+    """What the room carries. `codecs` and `simulcast` are reserved."""
 
     audio_top_n: Annotated[int, Field(ge=1, le=50)] = 3
     # 0 is the smallest picture of a simulcast track.

@@ -12,7 +12,7 @@ from headwater_api.ids import ParticipantIdentity
 from headwater_api.reasons import Reason
 from jwt.types import Options
 
-from headwater_gateway.signal.types import Claims, JoinRefused, VideoGrant
+from headwater_gateway.signal.types import Claims, JoinRefused, MeetingClaim, VideoGrant
 
 MAX_TOKEN = 64 * 1024
 MAX_IDENTITY = 256
@@ -22,6 +22,7 @@ LEEWAY_SECONDS: Final = 10
 RENEWED_SECONDS: Final = 600
 MIN_SECRET = 32  # bytes: an HS256 key shorter than its hash can be guessed (RFC 7518 §3.2)
 KEYS_REREAD_SECONDS: Final = 1.0
+ROLES = ("host", "co-host", "participant", "guest")
 KINDS = ("standard", "ingress", "egress", "sip", "agent", "connector")
 
 # The times are checked here, against the caller's clock.
@@ -195,7 +196,23 @@ def _claims(payload: Mapping[str, Any], expires: int) -> Claims:
         kind=kind,
         expires_at=expires,
         payload=payload,
+        issued_at=int(_instant(payload, "iat") or _instant(payload, "nbf") or 0),
+        meeting=_meeting(payload.get("headwater")),
     )
+
+
+def _meeting(value: Any) -> MeetingClaim:
+    if value is None:
+        return MeetingClaim()
+    if not isinstance(value, dict):
+        raise _malformed("headwater must be an object")
+    consents = value.get("recordingConsent", False)
+    if not isinstance(consents, bool):
+        raise _malformed("headwater.recordingConsent must be true or false")
+    role = _text(value, "role", 32)
+    if role and role not in ROLES:
+        raise _malformed(f"headwater.role must be one of {', '.join(ROLES)}")
+    return MeetingClaim(_text(value, "meeting", 256), role, _text(value, "password", 128), consents)
 
 
 def _attributes(value: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+from dataclasses import replace
 
 import structlog
 from headwater_api import wellknown
@@ -11,6 +12,7 @@ from headwater_planner.geo_distance import Coordinates
 from kubernetes.aio.client import ApiClient
 
 from headwater_gateway import fleet_views as views
+from headwater_gateway.kube.meeting_secrets import MeetingSecrets
 from headwater_gateway.kube.reflector import CallbackSink, Object, Reflector
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.model import RoomConfig
@@ -22,8 +24,10 @@ log = structlog.get_logger(__name__)
 class Fleet:
     """What is known of regions and gateways. Filled by the watches, read on the join path."""
 
-    def __init__(self, directory: RoomDirectory, defaults: RoomConfig) -> None:
-        self._directory, self._defaults = directory, defaults
+    def __init__(self, directory: RoomDirectory, defaults: RoomConfig, secrets: MeetingSecrets) -> None:
+        self._directory, self._defaults, self._secrets = directory, defaults, secrets
+        self._meetings: dict[RoomId, RoomConfig] = {}
+        secrets.on_changed = self._apply
         self._clusters: dict[ClusterName, views.ClusterView] = {}
         self.gateways: dict[str, GatewayPeer] = {}
 
@@ -79,9 +83,20 @@ class Fleet:
     def meeting_seen(self, name: str, body: Object) -> None:
         config = views.meeting_config(body, self._defaults)
         if config is not None:
-            self._directory.meeting_seen(RoomId(name), config)
+            self._meetings[RoomId(name)] = config
+            self._secrets.want(RoomId(name), views.secret_refs(body))
+            self._apply(RoomId(name))
+
+    def _apply(self, room: RoomId) -> None:
+        """The Meeting's policy, with the password that its Secret holds now."""
+        config = self._meetings.get(room)
+        if config is not None:
+            fingerprint = self._secrets.fingerprint(room)
+            self._directory.meeting_seen(room, replace(config, password=fingerprint))
 
     def meeting_gone(self, name: str) -> None:
+        self._meetings.pop(RoomId(name), None)
+        self._secrets.want(RoomId(name), {})
         self._directory.meeting_gone(RoomId(name))
 
 

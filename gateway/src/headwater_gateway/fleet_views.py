@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName
-from headwater_api.meeting import ENDED, Meeting
+from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName
+from headwater_api.meeting import ENDED, Meeting, Schedule
 from headwater_api.sfucluster import SFUCluster
 from headwater_api.wellknown import LABEL_CLUSTER, LABEL_REGION, PORT_NODE_GRPC, PORT_SIGNAL
 from headwater_planner.geo_distance import Coordinates
 from pydantic import ValidationError
 
 from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.passwords import HOST_KEY, PASSWORD
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.signal.types import GatewayPeer
 
@@ -98,8 +99,34 @@ def meeting_config(meeting: Object, defaults: RoomConfig) -> RoomConfig | None:
         max_spatial=spec.media.max_video_layer,
         resume_grace_s=defaults.resume_grace_s,
         move_grace_s=defaults.move_grace_s,
+        is_declared=True,
+        title=spec.title,
+        waiting_room=spec.access.waiting_room,
+        invited=frozenset(ParticipantIdentity(i) for i in spec.access.invited),
+        hosts=frozenset(ParticipantIdentity(i) for i in spec.access.hosts),
+        join_before_host=spec.access.join_before_host,
+        opens_at_ms=_opens_at_ms(spec.schedule),
+        mute_on_entry=spec.access.mute_on_entry,
+        allow_screen_share=spec.access.allow_screen_share,
+        e2ee_required=spec.media.e2ee == "Required",
+        recording_consent=spec.access.recording_consent,
+        audio_top_n=spec.media.audio_top_n,
         has_ended=any(c.type == ENDED and c.status == "True" for c in parsed.status.conditions),
     )
+
+
+def _opens_at_ms(schedule: Schedule | None) -> int:
+    """Participants come in with the capacity, a lead time before the start."""
+    if schedule is None:
+        return 0
+    return int((schedule.start - schedule.lead_time).timestamp() * 1000)
+
+
+def secret_refs(meeting: Object) -> dict[str, tuple[str, str]]:
+    """Where the password and the host key of a Meeting are: what → (Secret, key)."""
+    access = meeting.get("spec", {}).get("access") or {}
+    refs = {PASSWORD: access.get("passwordSecretRef"), HOST_KEY: access.get("hostKeySecretRef")}
+    return {what: (str(ref["name"]), str(ref["key"])) for what, ref in refs.items() if ref}
 
 
 def _first(error: ValidationError) -> str:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -17,8 +18,10 @@ from headwater_planner.place import RegionView
 
 from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.kube.api import open_api
+from headwater_gateway.kube.meeting_secrets import MeetingSecrets, secret_reader
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.passwords import Passwords, TooManyAttempts
 from headwater_gateway.plane_metrics import PlaneCollector
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
@@ -72,19 +75,29 @@ class Plane:
         runner: SessionRunner,
         fleet: Fleet,
         static: tuple[NodePod, ...],
+        *,
+        passwords: Passwords,
     ) -> None:
+        self.passwords = passwords
         self._settings = settings
         self.directory, self._runner, self._fleet = directory, runner, fleet
         self._static = static
         self.watches: Watches | None = None
         self._closed = False
 
-    async def admit(self, hello: ClientHello) -> None:
+    async def admit(self, hello: ClientHello) -> ClientHello:
         missing = self.watches.missing() if self.watches is not None else []
         if missing:  # the room's Meeting may forbid the join
             message = f"the gateway starts ({', '.join(missing)} not read yet): connect again"
             raise JoinRefused(503, Reason.GATEWAY_STARTING, message)
+        if hello.password and not hello.reconnect:
+            try:
+                proved = await self.passwords.prove(hello.room, hello.password, hello.client_address)
+            except TooManyAttempts as error:
+                raise JoinRefused(429, Reason.RATE_LIMITED, str(error)) from None
+            hello = replace(hello, proved=proved)
         await self._runner.admit(hello)
+        return hello
 
     async def run_session(self, hello: ClientHello, channel: SignalChannel) -> None:
         await self._runner(hello, channel)
@@ -134,23 +147,27 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
 
     options = DirectoryOptions(settings.auto_create_rooms, defaults, regions, cluster_regions)
     directory = RoomDirectory(settings.gateway, settings.node_token, options, ids=ids)
-    fleet = Fleet(directory, defaults)
+    passwords = Passwords()
+    secrets = MeetingSecrets(passwords, random.Random())
+    fleet = Fleet(directory, defaults, secrets)
     fleet_box.append(fleet)
     metrics.registry.register(PlaneCollector(directory))
     runner = SessionRunner(directory, ids, unix_ms)
     static = parse_static_nodes(os.environ.get(ENV_STATIC_NODES, ""))
-    plane = Plane(settings, directory, runner, fleet, static)
+    plane = Plane(settings, directory, runner, fleet, static, passwords=passwords)
     for node in static:
         directory.pool.pod_seen(node)
     for peer in parse_static_gateways(os.environ.get(ENV_STATIC_GATEWAYS, "")):
         fleet.gateways[peer.gateway] = peer
     if not static:
         api = await open_api(os.environ)
+        secrets.start(secret_reader(api, settings.namespace))
         plane.watches = Watches(api, settings.namespace, fleet, random.Random())
         plane.watches.start()
     try:
         yield plane
     finally:
+        await secrets.aclose()
         if plane.watches is not None:
             await plane.watches.aclose()
         async with asyncio.timeout(10):

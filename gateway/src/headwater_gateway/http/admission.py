@@ -25,6 +25,7 @@ from headwater_gateway.signal.types import (
     RoomPlane,
 )
 
+SERVER_PREFIX = "headwater."
 # A gateway that passes a session on vouches for the client's address with the secret they share.
 HEADER_CLIENT = "X-Headwater-Client"
 HEADER_VOUCHER = "X-Headwater-Voucher"
@@ -81,7 +82,7 @@ class Gatekeeper:
         hello = self._hello(claims, query, room, address)
         owner = None if vouched else self._plane.owner(room)
         if owner is None:
-            await self._plane.admit(hello)
+            hello = await self._plane.admit(hello)
         self._metrics.join_seconds.observe(time.monotonic() - started)
         return Admission(hello, token, owner)
 
@@ -121,6 +122,8 @@ class Gatekeeper:
             reconnect=query.reconnect,
             reconnect_sid=query.reconnect_sid,
             reconnect_reason=query.reconnect_reason,
+            password=query.password,
+            consents_to_recording=query.recording_consent,
         )
 
     def _region(self, wanted: str, address: str) -> tuple[RegionName, RegionSource, str]:
@@ -146,6 +149,10 @@ def _room(claims: Claims, query: JoinQuery) -> RoomId:
         raise JoinRefused(403, Reason.GRANT_MISSING, "the access token lacks the grant video.roomJoin")
     if not claims.identity:
         raise JoinRefused(400, Reason.IDENTITY_MISSING, "the access token names no identity (sub)")
+    if claims.identity.startswith(SERVER_PREFIX):
+        raise JoinRefused(
+            400, Reason.IDENTITY_INVALID, f"identities that start with {SERVER_PREFIX!r} are the server's"
+        )
     if claims.video.room and query.room and claims.video.room != query.room:
         raise JoinRefused(403, Reason.GRANT_MISSING, "the access token is for another room than room=")
     room = claims.video.room or query.room

@@ -32,6 +32,8 @@ class JoinQuery:
     reconnect: bool
     reconnect_sid: ParticipantSid | None
     reconnect_reason: int
+    password: str
+    recording_consent: bool
 
 
 def parse_query(query: Mapping[str, str]) -> JoinQuery:
@@ -56,6 +58,8 @@ def parse_query(query: Mapping[str, str]) -> JoinQuery:
         reconnect=_flag(query, "reconnect", False),
         reconnect_sid=ParticipantSid(sid) if sid else None,
         reconnect_reason=_number(query, "reconnect_reason"),
+        password=_text(query, "password"),
+        recording_consent=_flag(query, "recording_consent", False),
     )
 
 

@@ -79,8 +79,8 @@ class Access:
 
     def knock(self, identity: ParticipantIdentity, name: str, now_ms: int) -> bool:
         """Somebody asks to be let in. True: it is new here, the hosts are to be told."""
-        known = self.waiting.get(identity)
         self.waiting = {k: v for k, v in self.waiting.items() if now_ms - v.seen_ms < KNOCK_S * 1000}
+        known = self.waiting.get(identity)
         if known is None and len(self.waiting) >= MAX_WAITING:
             return False
         since = known.since_ms if known is not None else now_ms

@@ -19,6 +19,7 @@ from headwater_gateway.room.mover import Mover
 from headwater_gateway.room.policy import View, check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal, RoomError
 from headwater_gateway.room.requests import handle_request
+from headwater_gateway.room.rules import is_barred
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.timers import next_deadline, run_due
 from headwater_gateway.room.wire import leave, participant_info
@@ -297,7 +298,8 @@ class RoomActor:
         participant = self._state.participants.get(sid)
         if answer.cancelled():
             return
-        if participant is None or participant.moving_at is not None:
+        is_here = participant is not None and participant.moving_at is None
+        if participant is None or not is_here or is_barred(self._state.access, participant.identity):
             answer.set_result(None)
             return
         participant.detached_at = None

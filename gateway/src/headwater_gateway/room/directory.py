@@ -1,6 +1,7 @@
 """All rooms of this gateway: made on join, found by name, told what nodes and Meetings do."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
-from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName, RoomId
+from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from headwater_planner.place import PlacementView, RegionView
@@ -16,6 +17,7 @@ from livekit.protocol import models
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
+from headwater_gateway.room import moderation
 from headwater_gateway.room.access import Access
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.effects import Happened
@@ -121,6 +123,12 @@ class RoomDirectory:
 
     def _tell(self, row: models.Room, happened: Happened) -> None:
         self._on_happened(row, happened)
+
+    def knock(self, room_id: RoomId, identity: ParticipantIdentity, name: str) -> None:
+        """Somebody waits to be let in: the room's hosts are told."""
+        unix_ms = self._unix_ms()
+        with contextlib.suppress(JoinRefusal):
+            self._open(room_id).inform(lambda state, _: moderation.knock(state, identity, name, unix_ms))
 
     def listen(self, on_happened: Listener) -> None:
         """Hear of what applications are told (webhooks), with the room's row. Must not block."""

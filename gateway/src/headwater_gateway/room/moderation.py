@@ -1,5 +1,6 @@
 """What the application and the hosts do to a room and its participants. Decisions on its state only."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -21,6 +22,7 @@ from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.wire import leave, participant_info
 
 RPC_VERSION: Final = 1
+LOBBY_TOPIC: Final = "headwater.lobby"
 VIDEO_SOURCES: Final = (models.TrackSource.CAMERA, models.TrackSource.SCREEN_SHARE)
 
 
@@ -180,6 +182,43 @@ def set_role(state: RoomState, identity: str, role: Role, now: float) -> None:
     state.access.roles[participant.identity] = participant.role = role
     participant.attributes[ATTRIBUTE_ROLE] = role
     state.announce(participant, now, at_once=True)
+
+
+def set_lock(state: RoomState, locked: bool) -> None:
+    """Nobody new comes in but hosts; or again whoever the Meeting lets in."""
+    state.access.locked = locked
+
+
+def knock(state: RoomState, identity: ParticipantIdentity, name: str, now_ms: int) -> None:
+    """Somebody is in the waiting room: tell the hosts, once."""
+    if not state.access.knock(identity, name, now_ms):
+        return
+    hosts = [p for p in state.participants.values() if p.role.moderates and p.moving_at is None]
+    told = json.dumps({"event": "waiting", "identity": identity, "name": name})
+    packet = models.DataPacket(
+        participant_identity=SERVER_IDENTITY,
+        user=models.UserPacket(
+            payload=told.encode(), topic=LOBBY_TOPIC, participant_identity=SERVER_IDENTITY
+        ),
+    )
+    if hosts:
+        send_packet(state, hosts, packet)
+
+
+def admit(state: RoomState, identities: Iterable[ParticipantIdentity], *, let_in: bool) -> None:
+    """Let those who wait come in, or send them away."""
+    if state.access.is_full:
+        raise RoomError(Reason.RATE_LIMITED, "the room remembers too many identities already")
+    if let_in:
+        state.access.admit(list(identities))
+    else:
+        state.access.deny(list(identities))
+
+
+def set_recorded(state: RoomState, recorded: bool) -> None:
+    """A recording starts or has ended."""
+    state.access.is_recorded = recorded
+    state.tell_all_room()
 
 
 def set_subscriptions(state: RoomState, identity: str, request: rtc.UpdateSubscription) -> None:

@@ -104,3 +104,8 @@ def permission_of(
             narrowed
         )  # an empty list allows every source
     return permission
+
+
+def is_barred(access: Access, identity: ParticipantIdentity) -> bool:
+    """Banned: its connection is not taken up again, whatever the roster says."""
+    return identity in access.banned

@@ -73,6 +73,7 @@ class RoomState:
             self.created_ms,
             participants=len(shown),
             publishers=publishers,
+            is_recorded=self.access.is_recorded,
         )
 
     # -- telling ---------------------------------------------------------------------------------

@@ -28,7 +28,14 @@ def participant_info(participant: Participant) -> models.ParticipantInfo:
 
 
 def room_info(
-    sid: str, name: str, config: RoomConfig, created_ms: int, *, participants: int, publishers: int
+    sid: str,
+    name: str,
+    config: RoomConfig,
+    created_ms: int,
+    *,
+    participants: int,
+    publishers: int,
+    is_recorded: bool = False,
 ) -> models.Room:
     """The room's own row. `created_ms` is Unix time."""
     return models.Room(
@@ -42,6 +49,7 @@ def room_info(
         metadata=config.metadata,
         num_participants=participants,
         num_publishers=publishers,
+        active_recording=is_recorded,
         enabled_codecs=[models.Codec(mime=mime) for mime in PUBLISH_CODECS],
     )
 

@@ -9,15 +9,18 @@ from headwater_api.ids import ParticipantSid
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
+from headwater_gateway.room.access import Role
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.model import IdSource, JoinRequest
 from headwater_gateway.room.ports import Joined, JoinRefusal
 from headwater_gateway.room.requests import kind_of
+from headwater_gateway.room.rules import WAITING
 from headwater_gateway.room.wire import leave
 from headwater_gateway.signal.session import Session
 from headwater_gateway.signal.types import (
     CLOSE_NORMAL,
     CLOSE_TRY_AGAIN,
+    Claims,
     ClientHello,
     JoinRefused,
     SignalChannel,
@@ -36,6 +39,15 @@ STATUS_OF: Final = {
     Reason.ROOM_NOT_FOUND: 404,
     Reason.ROOM_LOCKED: 403,
     Reason.MEETING_ENDED: 403,
+    Reason.TOKEN_REVOKED: 401,
+    Reason.BANNED: 403,
+    Reason.NOT_INVITED: 403,
+    Reason.PASSWORD_REQUIRED: 403,
+    Reason.MEETING_NOT_STARTED: 403,
+    Reason.CONSENT_REQUIRED: 403,
+    Reason.WAITING_FOR_HOST: 403,
+    Reason.IN_WAITING_ROOM: 403,
+    Reason.ADMISSION_DENIED: 403,
     Reason.ROOM_FULL: 503,
     Reason.ROOM_CLOSED: 404,
     Reason.NO_CAPACITY: 503,
@@ -59,7 +71,19 @@ def join_request(hello: ClientHello) -> JoinRequest:
         auto_subscribe=hello.auto_subscribe,
         protocol=hello.protocol,
         client_protocol=hello.client_protocol,
+        role=role(hello.claims),
+        password=hello.proved or hello.claims.meeting.password,
+        issued_at=hello.claims.issued_at,
+        consents_to_recording=hello.consents_to_recording or hello.claims.meeting.consents_to_recording,
+        meeting=hello.claims.meeting.meeting,
     )
+
+
+def role(claims: Claims) -> Role:
+    """By the token: who may administer the room hosts the meeting."""
+    if claims.meeting.role:
+        return Role(claims.meeting.role)
+    return Role.HOST if claims.video.room_admin else Role.PARTICIPANT
 
 
 def permission(grant: VideoGrant) -> models.ParticipantPermission:
@@ -97,6 +121,8 @@ class SessionRunner:
         try:
             self._directory.check(hello.room, join_request(hello))
         except JoinRefusal as refusal:
+            if refusal.reason in WAITING:
+                self._directory.knock(hello.room, hello.identity, hello.name)
             status = STATUS_OF.get(refusal.reason, 503)
             raise JoinRefused(status, refusal.reason, refusal.sentence) from None
 

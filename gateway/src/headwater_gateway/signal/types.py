@@ -10,6 +10,7 @@ from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from livekit.protocol import models, rtc
 
+from headwater_gateway.passwords import Passwords
 from headwater_gateway.room.directory import RoomDirectory
 
 # Close codes of RFC 6455 §7.4.1 that a session gives to SignalChannel.close.
@@ -95,6 +96,16 @@ class VideoGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class MeetingClaim:
+    """The `headwater` claim: what the token's bearer has shown when it asked for the token."""
+
+    meeting: str = ""  # the Meeting that it is good for; empty: any room
+    role: str = ""
+    password: str = ""  # fingerprint of the hash that the password was proved against
+    consents_to_recording: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Claims:
     """A verified access token."""
 
@@ -107,6 +118,9 @@ class Claims:
     kind: str = "standard"  # standard, ingress, egress, sip, agent
     expires_at: int = 0  # Unix seconds
     payload: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as signed, for its renewal
+    issued_at: int = 0  # Unix seconds, by `iat` or `nbf`; 0: not said
+    # Headwater's own claim, written by POST /v1/meetings/{id}/join.
+    meeting: MeetingClaim = field(default_factory=MeetingClaim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +146,9 @@ class ClientHello:
     network: str = ""
     auto_subscribe: bool = True
     adaptive_stream: bool = False
+    password: str = field(default="", repr=False)  # of the query, as typed
+    proved: str = ""  # fingerprint of the hash that the password matched
+    consents_to_recording: bool = False
     publish_only: str = ""  # legacy `publish=` of the query: this session only publishes
     # A resume: the client had this participant and lost its WebSocket.
     reconnect: bool = False
@@ -183,8 +200,11 @@ class SessionRunner(Protocol):
 class RoomPolicy(Protocol):
     """The admission hook that `GET /rtc` and `GET /rtc/validate` both ask, before the upgrade."""
 
-    async def admit(self, hello: ClientHello) -> None:
-        """Return if the client may join now; raise JoinRefused if not. Leaves no trace behind."""
+    async def admit(self, hello: ClientHello) -> ClientHello:
+        """The hello, with what was proved of it, if the client may join now; raise JoinRefused if not.
+
+        Leaves no trace behind but a knock at the waiting room's door.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +226,10 @@ class RoomPlane(RoomPolicy, Protocol):
 
     def owner(self, room: RoomId) -> GatewayPeer | None:
         """The gateway that owns the room; None: this one."""
+
+    @property
+    def passwords(self) -> Passwords:
+        """Of the Meetings."""
 
     def peers(self) -> tuple[GatewayPeer, ...]:
         """The other gateways that serve."""
