@@ -4,12 +4,11 @@ from dataclasses import replace
 from datetime import timedelta
 from random import Random
 
-from headwater_planner.cluster import plan_cluster
 from headwater_planner.supply import DeleteNode, DrainNode, UncordonNode
 from headwater_planner.world import ClusterWorld, KubeNodeView, NodeLoad, Phase, PodView
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from support.fleet import NOW, a_cluster, a_load, a_pod, a_world
+from support.fleet import NOW, a_cluster, a_load, a_pod, a_world, plan_fleet
 
 SETTINGS = settings(max_examples=100, deadline=None)
 REGIONS = ("eu", "us")
@@ -72,7 +71,7 @@ def leaves_by_itself(world: ClusterWorld, name: str) -> bool:
 @SETTINGS
 @given(worlds())
 def test_one_region_gives_up_no_more_nodes_at_once_than_it_may(world: ClusterWorld) -> None:
-    plan = plan_cluster(world, NOW, Random(1))
+    plan = plan_fleet(world, NOW, Random(1))
     for region in REGIONS:
         begun = [
             a.name
@@ -96,7 +95,7 @@ def test_one_region_gives_up_no_more_nodes_at_once_than_it_may(world: ClusterWor
 @given(worlds())
 def test_no_node_that_serves_is_deleted_however_late_its_drain_is(world: ClusterWorld) -> None:
     by_name = {pod.name: pod for pod in world.pods}
-    for action in plan_cluster(world, NOW, Random(1)).actions:
+    for action in plan_fleet(world, NOW, Random(1)).actions:
         if isinstance(action, DeleteNode) and not by_name[action.name].dead:
             load = world.loads[action.name]
             event("deletes a running one")
@@ -108,9 +107,7 @@ def test_no_node_that_serves_is_deleted_however_late_its_drain_is(world: Cluster
 @SETTINGS
 @given(worlds())
 def test_a_node_gets_one_order_and_a_stopping_one_none(world: ClusterWorld) -> None:
-    orders = [
-        a for a in plan_cluster(world, NOW, Random(1)).actions if isinstance(a, DrainNode | UncordonNode)
-    ]
+    orders = [a for a in plan_fleet(world, NOW, Random(1)).actions if isinstance(a, DrainNode | UncordonNode)]
     assert len({order.name for order in orders}) == len(orders)
     for order in orders:
         load = world.loads[order.name]
@@ -122,7 +119,7 @@ def test_a_node_gets_one_order_and_a_stopping_one_none(world: ClusterWorld) -> N
 @given(worlds())
 def test_capacity_is_kept_for_good_order_s_sake(world: ClusterWorld) -> None:
     """Scale-down and upgrade never take a ready node below the wanted number."""
-    plan = plan_cluster(world, NOW, Random(1))
+    plan = plan_fleet(world, NOW, Random(1))
     for region in REGIONS:
         ready = {pod.name for pod in world.pods if pod.region == region and pod.ready and not pod.dead}
         drained = {a.name: a for a in plan.actions if isinstance(a, DrainNode) and a.region == region}

@@ -7,16 +7,14 @@ from headwater_planner.cluster import (
     MAX_CREATES_PER_PASS,
     MAX_DELETES_PER_PASS,
     desired_nodes,
-    plan_cluster,
 )
 from headwater_planner.heal import assess
 from headwater_planner.pods import sort_pods
-from headwater_planner.status import status_of_cluster
 from headwater_planner.supply import CreateNode, DeleteNode, DrainNode, UncordonNode
 from headwater_planner.world import ClusterWorld, Death, NodeLoad, Phase, PodView, RoomLoad
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fleet import NOW, a_cluster, a_world
+from support.fleet import NOW, a_cluster, a_world, plan_fleet, status_of_fleet
 
 SETTINGS = settings(max_examples=60, deadline=None)
 REGIONS = ("eu", "us", "ap")
@@ -81,7 +79,7 @@ def worlds(draw: st.DrawFn) -> ClusterWorld:
 @given(worlds())
 def test_no_node_that_may_serve_is_deleted(world: ClusterWorld) -> None:
     by_name = {pod.name: pod for pod in world.pods}
-    for action in plan_cluster(world, NOW, Random(1)).actions:
+    for action in plan_fleet(world, NOW, Random(1)).actions:
         if isinstance(action, DeleteNode):
             pod, load = by_name[action.name], world.loads.get(action.name)
             never_ran = pod.phase is Phase.PENDING and not pod.started and load is None
@@ -103,7 +101,7 @@ def test_the_wanted_number_keeps_its_bounds(world: ClusterWorld) -> None:
 @SETTINGS
 @given(worlds())
 def test_no_region_grows_above_or_shrinks_below_what_is_wanted(world: ClusterWorld) -> None:
-    plan = plan_cluster(world, NOW, Random(1))
+    plan = plan_fleet(world, NOW, Random(1))
     for region in {*plan.desired, *(pod.region for pod in world.pods)}:
         lists = sort_pods(world, region, assess(world, NOW))
         wanted = plan.desired.get(region, 0)
@@ -122,7 +120,7 @@ def test_no_region_grows_above_or_shrinks_below_what_is_wanted(world: ClusterWor
 @SETTINGS
 @given(worlds())
 def test_a_pass_is_capped_and_names_are_new(world: ClusterWorld) -> None:
-    actions = plan_cluster(world, NOW, Random(1)).actions
+    actions = plan_fleet(world, NOW, Random(1)).actions
     names = [action.name for action in actions if isinstance(action, CreateNode)]
     assert len(names) <= MAX_CREATES_PER_PASS and len(set(names)) == len(names)
     assert not {pod.name for pod in world.pods} & set(names)
@@ -132,7 +130,7 @@ def test_a_pass_is_capped_and_names_are_new(world: ClusterWorld) -> None:
 @SETTINGS
 @given(worlds())
 def test_a_node_is_not_cordoned_and_returned_in_one_pass(world: ClusterWorld) -> None:
-    actions = plan_cluster(world, NOW, Random(1)).actions
+    actions = plan_fleet(world, NOW, Random(1)).actions
     cordoned = {action.name for action in actions if isinstance(action, DrainNode | DeleteNode)}
     assert not cordoned & {action.name for action in actions if isinstance(action, UncordonNode)}
 
@@ -140,16 +138,16 @@ def test_a_node_is_not_cordoned_and_returned_in_one_pass(world: ClusterWorld) ->
 @SETTINGS
 @given(worlds())
 def test_the_same_world_gives_the_same_plan_and_a_status_that_is_stable(world: ClusterWorld) -> None:
-    plan = plan_cluster(world, NOW, Random(1))
-    assert plan == plan_cluster(world, NOW, Random(1))
-    status = status_of_cluster(world, plan, NOW)
+    plan = plan_fleet(world, NOW, Random(1))
+    assert plan == plan_fleet(world, NOW, Random(1))
+    status = status_of_fleet(world, plan, NOW)
     again = a_world(
         world.cluster.model_copy(update={"status": status}),
         world.pods,
         world.loads.values(),
         deaths=world.deaths,
     )
-    later = status_of_cluster(again, plan_cluster(again, NOW, Random(1)), NOW)
+    later = status_of_fleet(again, plan_fleet(again, NOW, Random(1)), NOW)
     assert later == status
     assert status.participants == sum(
         load.participants for load in world.loads.values()

@@ -2,10 +2,16 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 from headwater_api.meeting import Meeting
-from headwater_api.sfucluster import SFUCluster
+from headwater_api.sfucluster import SFUCluster, SFUClusterStatus
+from headwater_planner.cluster import plan_cluster
+from headwater_planner.scale.fixed import plan_fixed
+from headwater_planner.scale.result import ScaleState
+from headwater_planner.status import status_of_cluster
+from headwater_planner.supply import Plan
 from headwater_planner.world import ClusterWorld, KubeNodeView, NodeLoad, Phase, PodView, RoomLoad
 
 NOW = datetime(2030, 1, 31, 9, 0, 0, tzinfo=UTC)
@@ -87,6 +93,16 @@ def a_world(
         "loads": {load.node: load for load in loads},
     }
     return ClusterWorld(**(values | changes))
+
+
+def plan_fleet(world: ClusterWorld, now: datetime, rng: Random) -> Plan:
+    """The plan of a fleet that is held at the spec's own numbers."""
+    return plan_cluster(world, plan_fixed(world, ScaleState(), now).desired, now, rng)
+
+
+def status_of_fleet(world: ClusterWorld, plan: Plan, now: datetime) -> SFUClusterStatus:
+    """The status of such a fleet."""
+    return status_of_cluster(world, plan, plan_fixed(world, ScaleState(), now), now)
 
 
 def a_meeting(name: str = "standup", *, status: dict[str, Any] | None = None, **spec: Any) -> Meeting:

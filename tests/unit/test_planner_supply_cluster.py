@@ -7,14 +7,14 @@ from random import Random
 import pytest
 from headwater_api.model import ObjectMeta
 from headwater_api.reasons import Reason
-from headwater_planner.cluster import MAX_CREATES_PER_PASS, desired_nodes, node_name, plan_cluster
+from headwater_planner.cluster import MAX_CREATES_PER_PASS, desired_nodes, node_name
 from headwater_planner.supply import CreateNode, DeleteNode, DrainNode, Plan, UncordonNode
 from headwater_planner.world import ClusterWorld, Death, LinkLoad, Phase
-from support.fleet import NOW, a_cluster, a_load, a_pending_pod, a_pod, a_world
+from support.fleet import NOW, a_cluster, a_load, a_pending_pod, a_pod, a_world, plan_fleet
 
 
 def plan(world: ClusterWorld) -> Plan:
-    return plan_cluster(world, NOW, Random(1))
+    return plan_fleet(world, NOW, Random(1))
 
 
 def kinds(done: Plan) -> list[tuple[str, str]]:

@@ -8,15 +8,14 @@ import pytest
 from headwater_api.conditions import Condition, Status, find_condition
 from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUClusterStatus
-from headwater_planner.cluster import plan_cluster
-from headwater_planner.status import invalid_status, status_of_cluster
+from headwater_planner.status import invalid_status
 from headwater_planner.supply import Held
 from headwater_planner.world import ClusterWorld, Phase
-from support.fleet import NOW, a_cluster, a_load, a_pending_pod, a_pod, a_world
+from support.fleet import NOW, a_cluster, a_load, a_pending_pod, a_pod, a_world, plan_fleet, status_of_fleet
 
 
 def status(world: ClusterWorld) -> SFUClusterStatus:
-    return status_of_cluster(world, plan_cluster(world, NOW, Random(1)), NOW)
+    return status_of_fleet(world, plan_fleet(world, NOW, Random(1)), NOW)
 
 
 def condition(of: SFUClusterStatus, type_: str) -> Condition:
@@ -62,8 +61,8 @@ def test_a_healthy_fleet() -> None:
 def test_the_status_of_an_unchanged_world_does_not_change() -> None:
     first = status(HEALTHY)
     later = replace(HEALTHY, cluster=HEALTHY.cluster.model_copy(update={"status": first}))
-    plan = plan_cluster(later, NOW, Random(9))
-    assert status_of_cluster(later, plan, NOW + timedelta(hours=1)) == first
+    plan = plan_fleet(later, NOW, Random(9))
+    assert status_of_fleet(later, plan, NOW + timedelta(hours=1)) == first
 
 
 def test_no_kubernetes_node_in_the_region() -> None:
@@ -146,9 +145,9 @@ def test_every_node_full_is_a_lack_of_capacity() -> None:
 
 def test_what_was_refused_is_told() -> None:
     plan = replace(
-        plan_cluster(HEALTHY, NOW, Random(1)), held=(Held(Reason.POD_CREATE_REFUSED, "exceeded quota: pods"),)
+        plan_fleet(HEALTHY, NOW, Random(1)), held=(Held(Reason.POD_CREATE_REFUSED, "exceeded quota: pods"),)
     )
-    degraded = condition(status_of_cluster(HEALTHY, plan, NOW), "Degraded")
+    degraded = condition(status_of_fleet(HEALTHY, plan, NOW), "Degraded")
     assert (degraded.reason, degraded.message) == ("PodCreateRefused", "exceeded quota: pods")
 
 

@@ -57,15 +57,11 @@ def desired_nodes(spec: SFUClusterSpec) -> dict[str, int]:
     return wanted
 
 
-def plan_cluster(
-    world: ClusterWorld, now: datetime, rng: Chooser, desired: Mapping[str, int] | None = None
-) -> Plan:
-    """The plan for one pass. `rng` names the new Pods; `desired`: wanted nodes by region, where something
-    else than the spec's own numbers says so."""
+def plan_cluster(world: ClusterWorld, desired: Mapping[str, int], now: datetime, rng: Chooser) -> Plan:
+    """The plan for one pass. `desired`: wanted nodes by region; `rng` names the new Pods."""
     cluster = world.cluster
     if cluster.metadata.deletion_timestamp is not None:
         return Plan()  # its Pods go with it, by their owner reference
-    desired = desired_nodes(cluster.spec) if desired is None else desired
     health = assess(world, now)
     regions = {
         region: sort_pods(world, region, health)

@@ -3,6 +3,7 @@
 Figures are rounded, so that a status is written when something changed and not each second.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,8 @@ from headwater_api.wellknown import COMPONENT_SFU, LABEL_CLUSTER, LABEL_COMPONEN
 
 from headwater_planner.heal import assess
 from headwater_planner.pods import RegionPods, is_draining, sort_pods
+from headwater_planner.scale.forecast import Forecast
+from headwater_planner.scale.result import ScalePlan
 from headwater_planner.supply import Action, GuardNode, Plan
 from headwater_planner.world import ClusterWorld, NodeLoad, PodView
 
@@ -47,12 +50,13 @@ def scale_selector(cluster: str) -> str:
     return f"{LABEL_COMPONENT}={COMPONENT_SFU},{LABEL_CLUSTER}={cluster}"
 
 
-def status_of_cluster(world: ClusterWorld, plan: Plan, now: datetime) -> SFUClusterStatus:
+def status_of_cluster(world: ClusterWorld, plan: Plan, scale: ScalePlan, now: datetime) -> SFUClusterStatus:
     """The whole status, built upon the old one's condition times."""
     cluster = world.cluster
     health = assess(world, now)
     pods = {name: sort_pods(world, name, health) for name in _region_names(world)}
-    regions = tuple(_region_status(world, name, pods[name], plan) for name in pods)
+    forecasts = {decision.region: decision.forecast for decision in scale.decisions}
+    regions = tuple(_region_status(world, name, pods[name], plan, forecasts.get(name)) for name in pods)
     short = _capacity_gaps(world, pods)
     faults = _faults(world, pods, plan, now)
     verdicts = (
@@ -60,13 +64,14 @@ def status_of_cluster(world: ClusterWorld, plan: Plan, now: datetime) -> SFUClus
         _progressing(world, pods, plan),
         _degraded([*short.values(), *faults]),
         _capacity(world, pods, short),
-        *_scaling(world, plan),
+        Verdict(api.SCALING_ACTIVE, scale.active.status, scale.active.reason, scale.active.text),
+        Verdict(api.SCALING_LIMITED, scale.limited.status, scale.limited.reason, scale.limited.text),
     )
     return SFUClusterStatus(
         observed_generation=cluster.metadata.generation,
         conditions=_conditions(cluster.status.conditions, verdicts, cluster.metadata.generation, now),
         regions=regions,
-        last_scale=_last_scale(cluster.status, plan, now),
+        last_scale=_last_scale(cluster.status, scale, now),
         upgrade=plan.upgrade,
         replicas=sum(not pod.dead for pod in world.pods),
         selector=scale_selector(cluster.metadata.name),
@@ -116,7 +121,9 @@ def _loads(world: ClusterWorld) -> list[NodeLoad]:
     return [load for pod in world.pods if not pod.dead and (load := world.load(pod)) is not None]
 
 
-def _region_status(world: ClusterWorld, name: str, pods: RegionPods, plan: Plan) -> RegionStatus:
+def _region_status(
+    world: ClusterWorld, name: str, pods: RegionPods, plan: Plan, forecast: Forecast | None
+) -> RegionStatus:
     loads = [load for load in _loads(world) if load.region == name]
     fresh = [load for load in loads if load.fresh]
     draining = sum(1 for pod in pods.alive if (load := world.load(pod)) is not None and load.draining)
@@ -132,6 +139,7 @@ def _region_status(world: ClusterWorld, name: str, pods: RegionPods, plan: Plan)
         p95_latency_ms=round(max(load.p95_ms for load in fresh) / P95_STEP_MS) * P95_STEP_MS
         if fresh
         else None,
+        forecast_nodes=None if forecast is None or forecast.nodes is None else math.ceil(forecast.nodes),
     )
 
 
@@ -279,30 +287,17 @@ def _full(load: NodeLoad) -> bool:
     return load.max_connections > 0 and load.connections >= load.max_connections
 
 
-def _scaling(world: ClusterWorld, plan: Plan) -> tuple[Verdict, Verdict]:
-    spec = world.cluster.spec
-    wanted, limit = spec.replicas or 0, sum(region.max_nodes for region in spec.regions)
-    fixed = "the fleet is held at minNodes and spec.replicas; nodes are not added by load"
-    active = Verdict(api.SCALING_ACTIVE, False, Reason.FIXED_SIZE, fixed)
-    if wanted > limit:
-        text = f"spec.replicas is {wanted}, the regions' maxNodes allow {limit}"
-        return active, Verdict(api.SCALING_LIMITED, True, Reason.AT_MAX_NODES, text)
-    text = f"{sum(plan.desired.values())} nodes are wanted, {limit} are allowed"
-    return active, Verdict(api.SCALING_LIMITED, False, Reason.WITHIN_BOUNDS, text)
-
-
-def _last_scale(old: SFUClusterStatus, plan: Plan, now: datetime) -> ScaleDecision | None:
+def _last_scale(old: SFUClusterStatus, scale: ScalePlan, now: datetime) -> ScaleDecision | None:
     """The last change of a wanted number, or the old one's record."""
     before = {region.name: region.desired for region in old.regions}
-    for name, desired in plan.desired.items():
-        if name in before and before[name] != desired:
-            up = desired > before[name]
+    for decision in scale.decisions:
+        if decision.changed and before.get(decision.region) != decision.to_nodes:
             return ScaleDecision(
                 time=now.replace(microsecond=0),
-                region=name,
-                from_nodes=before[name],
-                to_nodes=desired,
-                reason=(Reason.SCALED_UP if up else Reason.SCALED_DOWN).value,
-                message="minNodes, maxNodes or replicas were changed",
+                region=decision.region,
+                from_nodes=decision.from_nodes,
+                to_nodes=decision.to_nodes,
+                reason=decision.reason.value,
+                message=decision.sentence[:_MESSAGE_LIMIT],
             )
     return old.last_scale

@@ -13,6 +13,7 @@ from headwater_api.wellknown import PORT_NODE_GRPC
 from headwater_planner.cluster import plan_cluster
 from headwater_planner.heal import assess
 from headwater_planner.pods import sort_pods
+from headwater_planner.scale.result import ScalePlan
 from headwater_planner.status import invalid_status, status_of_cluster
 from headwater_planner.supply import Plan
 from headwater_planner.world import ClusterWorld, Phase, PodView
@@ -23,6 +24,7 @@ from headwater_operator.kube.resources import SFUCLUSTERS
 from headwater_operator.kube.status import StatusWriter
 from headwater_operator.loop.act import Actor
 from headwater_operator.loop.observe import Invalid, Key, Observer
+from headwater_operator.loop.scaler import Scaler
 from headwater_operator.loop.store import Store
 from headwater_operator.loop.transitions import transitions
 from headwater_operator.metrics import Metrics
@@ -30,7 +32,7 @@ from headwater_operator.nodes.inbox import NodeKey
 from headwater_operator.nodes.watch import NodeStreams, Target
 
 log = structlog.get_logger(__name__)
-TICK_S: Final = 5.0
+TICK_S: Final = 5.0  # the scaler's pace too
 SOON_S: Final = 0.5
 # CPU and latency alone are not worth a write more often than this.
 FIGURES_EVERY_S: Final = 15.0
@@ -68,6 +70,7 @@ class FleetLoop:
         self._on_change = on_change
         self._written_at: dict[Key, float] = {}
         self._budget_at: dict[Key, float] = {}
+        self._scaler = Scaler(monotonic=monotonic)
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass; seconds until the next tick, None where the fleet is gone. Raises KubeError."""
@@ -79,11 +82,24 @@ class FleetLoop:
             return await self._report_invalid(key, world)
         await self._streams.sync(key, _targets(world))
         await self._keep_budget(key, world.cluster)
-        plan = plan_cluster(world, self._now(), self._rng)
+        scale = self._scale(key, world)
+        plan = plan_cluster(world, scale.desired, self._now(), self._rng)
         refused = await self._actor.act(world, plan.actions)
-        plan = replace(plan, held=(*refused, *plan.held))
-        await self._report(key, world, plan)
+        plan = replace(plan, held=(*refused, *plan.held, *scale.problems))
+        await self._report(key, world, plan, scale)
         return self._next_s(plan)
+
+    def _scale(self, key: Key, world: ClusterWorld) -> ScalePlan:
+        """The wanted sizes; what has changed is told at once, before it is acted on."""
+        store = self._store
+        meetings = [store.meetings[meeting] for meeting in store.meetings_of(key)]
+        scale, is_new = self._scaler.plan(key, world, meetings, self._now())
+        if is_new:
+            regarding = Regarding(SFUCLUSTERS, *key, world.cluster.metadata.uid)
+            for change in scale.changes:
+                log.info(change.sentence, namespace=key[0], cluster=key[1], reason=change.reason.value)
+                self._events.emit(regarding, change.reason, change.sentence)
+        return scale
 
     async def _keep_budget(self, key: Key, cluster: SFUCluster) -> None:
         """Now and then: nobody tells us when somebody removes it."""
@@ -97,9 +113,9 @@ class FleetLoop:
             log.warning("PodDisruptionBudget refused", namespace=key[0], cluster=key[1], error=str(error))
         self._budget_at[key] = self._monotonic()
 
-    async def _report(self, key: Key, world: ClusterWorld, plan: Plan) -> None:
+    async def _report(self, key: Key, world: ClusterWorld, plan: Plan, scale: ScalePlan) -> None:
         now = self._now()
-        status = status_of_cluster(world, plan, now)
+        status = status_of_cluster(world, plan, scale, now)
         self._set_gauges(world, status)
         before = self._store.fleets.get(key)
         reported = replace(world, cluster=world.cluster.model_copy(update={"status": status}))
@@ -144,6 +160,7 @@ class FleetLoop:
         self._store.fleet_keys.discard(key)
         self._written_at.pop(key, None)
         self._budget_at.pop(key, None)
+        self._scaler.forget(key)
         if world is not None:
             self._observer.forget(world.cluster.metadata.uid)
             for region in world.cluster.status.regions:

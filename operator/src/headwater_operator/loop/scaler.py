@@ -1,0 +1,51 @@
+"""The fleets' sizes, decided every SCALE_EVERY_S and remembered between passes."""
+
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from headwater_api.meeting import Meeting
+from headwater_planner.scale.plan import plan_scale
+from headwater_planner.scale.result import ScalePlan, ScaleState
+from headwater_planner.scale.signals import signals_of_reports
+from headwater_planner.world import ClusterWorld
+
+from headwater_operator.loop.observe import Key
+
+SCALE_EVERY_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    plan: ScalePlan
+    generation: int
+    at: float
+
+
+class Scaler:
+    """State lives in memory: after a restart nothing is lowered for a stabilisation window."""
+
+    def __init__(self, *, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._last: dict[Key, _Last] = {}
+
+    def plan(
+        self, key: Key, world: ClusterWorld, meetings: Iterable[Meeting], now: datetime
+    ) -> tuple[ScalePlan, bool]:
+        """The fleet's sizes, and whether they have been decided anew: joins are counted between decisions,
+        so these keep their pace however often the fleet is looked at."""
+        last, generation = self._last.get(key), world.cluster.metadata.generation
+        at = self._monotonic()
+        if last is not None and last.generation == generation and at - last.at < SCALE_EVERY_S * 0.9:
+            return last.plan, False
+        state = last.plan.state if last is not None else ScaleState()
+        seed = zlib.crc32(world.cluster.metadata.uid.encode())
+        plan = plan_scale(world, signals_of_reports(world.loads), meetings, state, now, seed=seed)
+        self._last[key] = _Last(plan, generation, at)
+        return plan, True
+
+    def forget(self, key: Key) -> None:
+        """The fleet is gone."""
+        self._last.pop(key, None)
