@@ -113,7 +113,8 @@ def _against(world: ClusterWorld, pod: PodView, now: datetime, silent: frozenset
     kinds: set[Evidence] = set()
     load = world.load(pod)
     since = pod.ready_changed_at
-    cordoned = load is not None and load.fresh and load.draining  # not ready on purpose
+    is_well = load is not None and load.fresh and load.stalled_s < STALLED_S
+    cordoned = is_well and load is not None and load.draining  # not ready on purpose
     unready_s = (now - since).total_seconds() if since and not pod.ready and not cordoned else 0.0
     if pod.dead or unready_s >= LOST_AFTER_S or pod.phase is Phase.UNKNOWN:
         kinds.add(Evidence.KUBELET)
