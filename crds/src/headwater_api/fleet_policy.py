@@ -161,12 +161,37 @@ class SecretRef(ApiModel):
     name: ObjectName
 
 
+class TurnTargets(ApiModel):
+    """The load of one TURN node that the fleet is sized for."""
+
+    allocations_per_node: Annotated[int, Field(ge=1, le=4000)] = 500
+    mbps_per_node: Annotated[int, Field(ge=1, le=1_000_000)] = 500
+
+
+class TurnDrain(ApiModel):
+    """How long clients may stay on a TURN node that goes; then they are sent to another."""
+
+    deadline: Duration = timedelta(minutes=30)
+
+
 class Turn(ApiModel):
-    """TURN servers. Reserved."""
+    """TURN servers: coturn Pods in each region, and servers of somebody else's."""
 
     min_per_region: Annotated[int, Field(ge=0, le=100)] = 0
     max_per_region: Annotated[int, Field(ge=0, le=100)] = 0
+    # None: the image that the operator was installed with.
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    targets: TurnTargets = TurnTargets()
+    drain: TurnDrain = TurnDrain()
+    # Enabled: the kernel refuses other peers too. It needs NET_ADMIN, which Pod Security's baseline forbids.
+    packet_filter: Literal["Disabled", "Enabled"] = "Disabled"
+    # A Secret of type kubernetes.io/tls. None: no TLS.
     tls_secret_ref: SecretRef | None = None
+    # The certificate's domain: a node is 203-0-113-7.<tlsDomain>. None: the address, for a certificate of it.
+    tls_domain: (
+        Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+        | None
+    ) = None
     # The first signs; all are accepted, so that a secret can be rotated.
     shared_secret_refs: Annotated[tuple[SecretKeyRef, ...], Field(max_length=4)] = ()
     external_servers: Annotated[

@@ -23,11 +23,21 @@ ANNOTATION_TERMINATION: Final = "headwater.dev/termination-notice"
 COMPONENT_SFU: Final = "sfu-node"
 COMPONENT_GATEWAY: Final = "gateway"
 COMPONENT_OPERATOR: Final = "operator"
+COMPONENT_TURN: Final = "turn-node"
+# Of a TURN Pod: digest of what it was rendered from. Another one means: replace it.
+ANNOTATION_REVISION: Final = "headwater.dev/revision"
 
 PORT_SIGNAL: Final = 7880  # gateway: HTTP and WebSocket for clients
 PORT_MEDIA: Final = 7882  # SFU node: UDP, clients and relay links
 PORT_NODE_GRPC: Final = 7900  # SFU node: commands and events
 PORT_ADMIN: Final = 9090  # every program: /healthz /readyz /metrics; SFU node also /status.json
+PORT_TURN: Final = 3478  # TURN node: UDP and TCP, clients
+PORT_TURN_TLS: Final = 443  # TURN node: TLS, clients; where privileged ports are closed to it, the next one
+PORT_TURN_TLS_HIGH: Final = 5349
+PORT_TURN_ADMIN: Final = 9091  # TURN node: as PORT_ADMIN, which an SFU node on the same host has
+# TURN node: UDP towards SFU nodes. Above Linux' ephemeral ports, so that a filter of them meets nobody else.
+PORT_RELAY_FIRST: Final = 61_000
+PORT_RELAY_LAST: Final = 65_535
 
 ENV_POD_NAME: Final = "POD_NAME"
 ENV_POD_IP: Final = "POD_IP"
@@ -43,6 +53,8 @@ ENV_NODE_TOKEN_SECRET: Final = "HEADWATER_NODE_TOKEN_SECRET"
 # The drain reason of a node whose Pod is going to end: nobody can call it back to service.
 DRAIN_REASON_STOPPING: Final = "the Pod is going to end"
 NODE_TOKEN_KEY: Final = "token"
+# Directory with the shared secrets of the TURN servers: <Secret's name>/<key>.
+ENV_TURN_SECRETS_DIR: Final = "HEADWATER_TURN_SECRETS_DIR"
 # Directory with one file for each API key: its name is the key, its content the secret.
 ENV_API_KEYS_DIR: Final = "HEADWATER_API_KEYS_DIR"
 

@@ -29,11 +29,14 @@ from headwater_operator.loop.meetings import MeetingLoop
 from headwater_operator.loop.observe import Key, Observer
 from headwater_operator.loop.reconcile import Workers
 from headwater_operator.loop.store import Store
+from headwater_operator.loop.turn import TurnLoop
 from headwater_operator.loop.wake import WakeQueue
 from headwater_operator.metrics import Metrics
 from headwater_operator.nodes.inbox import Inbox
+from headwater_operator.nodes.turn import TurnClient
 from headwater_operator.nodes.watch import NodeStreams
 from headwater_operator.render.sfu_node import SfuDefaults
+from headwater_operator.render.turn_node import TurnDefaults
 from headwater_operator.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -162,7 +165,8 @@ class App:
         defaults = SfuDefaults(image=settings.sfu_image, node_token_secret=settings.node_token_secret)
         observer = Observer(client, inbox, defaults, now=utc_now, monotonic=monotonic)
         actor = Actor(client, streams, events, defaults=defaults, metrics=metrics)
-        fleets, meetings = self._loops(client, intake, store, streams, events, observer, actor)
+        turn = self._turn_loop(client, turn_client := TurnClient(settings.node_token), events)
+        fleets, meetings = self._loops(client, intake, store, streams, events, observer, actor, turn)
         fleet_workers = Workers("SFUCluster", fleet_queue, fleets.reconcile, rng=rng, metrics=metrics)
         meeting_workers = Workers("Meeting", meeting_queue, meetings.reconcile, rng=rng, metrics=metrics)
         parts = {
@@ -176,6 +180,15 @@ class App:
             yield intake, parts
         finally:
             await streams.close()
+            await turn_client.close()
+
+    def _turn_loop(self, client: KubeClient, nodes: TurnClient, events: EventRecorder) -> TurnLoop:
+        settings = self._settings
+        defaults = TurnDefaults(image=settings.turn_image, node_token_secret=settings.node_token_secret)
+        return TurnLoop(
+            client=client, nodes=nodes, events=events, defaults=defaults, metrics=self._metrics, now=utc_now,
+            monotonic=time.monotonic, rng=self._rng,
+        )  # fmt: skip
 
     def _loops(  # noqa: PLR0917
         self,
@@ -186,14 +199,15 @@ class App:
         events: EventRecorder,
         observer: Observer,
         actor: Actor,
+        turn: TurnLoop,
     ) -> tuple[FleetLoop, MeetingLoop]:
         """The two loops over what they share."""
         settings, metrics, rng, monotonic = self._settings, self._metrics, self._rng, time.monotonic
         statuses = StatusWriter(client, monotonic=monotonic, metrics=metrics)
         fleets = FleetLoop(
             observer=observer, actor=actor,
-            statuses=statuses, events=events, streams=streams, store=store, metrics=metrics, now=utc_now,
-            monotonic=monotonic, rng=rng, on_change=intake.fleet_changed,
+            statuses=statuses, events=events, streams=streams, turn=turn, store=store, metrics=metrics,
+            now=utc_now, monotonic=monotonic, rng=rng, on_change=intake.fleet_changed,
         )  # fmt: skip
         meetings = MeetingLoop(
             client=client, observer=observer, statuses=statuses, events=events, store=store, now=utc_now,

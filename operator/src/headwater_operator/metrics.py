@@ -1,10 +1,13 @@
 """Every metric of the operator, declared once. Labels are bounded: no room or participant names."""
 
+import contextlib
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 NODE_STATES: Final = ("desired", "ready", "starting", "lost")
+TURN_STATES: Final = ("desired", "ready", "draining")
 
 
 class Metrics:
@@ -58,6 +61,12 @@ class Metrics:
             ["namespace", "cluster", "region"],
             registry=self.registry,
         )
+        self.turn_nodes = Gauge(
+            "headwater_turn_nodes",
+            "TURN nodes by cluster, region and state",
+            ["namespace", "cluster", "region", "state"],
+            registry=self.registry,
+        )
         self.node_streams = Gauge(
             "headwater_operator_node_streams", "Report streams that are up", registry=self.registry
         )
@@ -76,8 +85,17 @@ class Metrics:
             self.nodes.labels(namespace, cluster, region, state).set(count)
         self.participants.labels(namespace, cluster, region).set(participants)
 
+    def set_turn(self, namespace: str, cluster: str, regions: Mapping[str, Mapping[str, float]]) -> None:
+        """The figures of a fleet's TURN nodes, by region and state."""
+        for region, counts in regions.items():
+            for state in TURN_STATES:
+                self.turn_nodes.labels(namespace, cluster, region, state).set(counts.get(state, 0))
+
     def drop_region(self, namespace: str, cluster: str, region: str) -> None:
         """The region's fleet is gone: its series must not go on with its last values."""
         for state in NODE_STATES:
             self.nodes.remove(namespace, cluster, region, state)
         self.participants.remove(namespace, cluster, region)
+        for state in TURN_STATES:
+            with contextlib.suppress(KeyError):  # a fleet without TURN nodes has none
+                self.turn_nodes.remove(namespace, cluster, region, state)

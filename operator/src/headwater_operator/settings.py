@@ -13,6 +13,7 @@ from headwater_operator.kube.lease import LeaseSettings
 DEFAULT_TOKEN_SECRET: Final = "headwater-node-token"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 DEFAULT_IMAGE: Final = "headwater-sfu:latest"
+DEFAULT_TURN_IMAGE: Final = "headwater-turn:latest"
 
 
 class InvalidSettings(ValueError):
@@ -30,6 +31,7 @@ class Settings:
     node_token: str = ""
     node_token_secret: str = DEFAULT_TOKEN_SECRET
     sfu_image: str = DEFAULT_IMAGE
+    turn_image: str = DEFAULT_TURN_IMAGE
     public_url: str = ""
     resync_s: float = 30.0
     json_logs: bool = True
@@ -59,6 +61,7 @@ class Settings:
             node_token=environ.get(wellknown.ENV_NODE_TOKEN, ""),
             node_token_secret=environ.get(wellknown.ENV_NODE_TOKEN_SECRET) or DEFAULT_TOKEN_SECRET,
             sfu_image=environ.get("HEADWATER_SFU_IMAGE") or DEFAULT_IMAGE,
+            turn_image=environ.get("HEADWATER_TURN_IMAGE") or DEFAULT_TURN_IMAGE,
             public_url=environ.get("HEADWATER_PUBLIC_URL", "").rstrip("/"),
             resync_s=_number(environ, "HEADWATER_RESYNC", 30.0),
             json_logs=environ.get("HEADWATER_LOG_FORMAT", "json") == "json",

@@ -27,6 +27,7 @@ from headwater_operator.loop.observe import Invalid, Key, Observer
 from headwater_operator.loop.scaler import Scaler
 from headwater_operator.loop.store import Store
 from headwater_operator.loop.transitions import transitions
+from headwater_operator.loop.turn import TurnLoop
 from headwater_operator.metrics import Metrics
 from headwater_operator.nodes.inbox import NodeKey
 from headwater_operator.nodes.watch import NodeStreams, Target
@@ -50,6 +51,7 @@ class FleetLoop:
         statuses: StatusWriter,
         events: EventRecorder,
         streams: NodeStreams,
+        turn: TurnLoop,
         store: Store,
         metrics: Metrics,
         now: Callable[[], datetime],
@@ -62,6 +64,7 @@ class FleetLoop:
         self._statuses = statuses
         self._events = events
         self._streams = streams
+        self._turn = turn
         self._store = store
         self._metrics = metrics
         self._now = now
@@ -85,6 +88,7 @@ class FleetLoop:
         scale = self._scale(key, world)
         plan = plan_cluster(world, scale.desired, self._now(), self._rng)
         refused = await self._actor.act(world, plan.actions)
+        refused += await self._turn.reconcile(world)
         plan = replace(plan, held=(*refused, *plan.held, *scale.problems))
         await self._report(key, world, plan, scale)
         return self._next_s(plan)

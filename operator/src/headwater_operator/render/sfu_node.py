@@ -78,7 +78,7 @@ def _metadata(cluster: SFUCluster, region: RegionSpec, name: str, defaults: SfuD
             wk.LABEL_TEMPLATE: template_hash(cluster, region, defaults),
         },
         "annotations": {**guard["annotations"], **template.annotations},
-        "ownerReferences": [_owner(cluster)],
+        "ownerReferences": [owner_of(cluster)],
     }
 
 
@@ -123,7 +123,7 @@ def render_budget(cluster: SFUCluster) -> Manifest:
             "name": budget_name(cluster.metadata.name),
             "namespace": cluster.metadata.namespace,
             "labels": {wk.LABEL_MANAGED_BY: wk.MANAGED_BY, wk.LABEL_CLUSTER: cluster.metadata.name},
-            "ownerReferences": [_owner(cluster)],
+            "ownerReferences": [owner_of(cluster)],
         },
         # Not maxUnavailable: 0. For that the controller asks the owner's scale, whose `replicas` is a floor
         # for the fleet and not the number of these Pods.
@@ -146,7 +146,8 @@ def node_labels(cluster: str, region: str) -> dict[str, str]:
     }
 
 
-def _owner(cluster: SFUCluster) -> Manifest:
+def owner_of(cluster: SFUCluster) -> Manifest:
+    """The owner reference of whatever a fleet owns."""
     return {
         "apiVersion": f"{wk.GROUP}/{wk.VERSION}",
         "kind": KIND,

@@ -1,0 +1,70 @@
+"""Talks to TURN nodes: the whole wish goes there, their account comes back."""
+
+import json
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from headwater_api.wellknown import PORT_TURN_ADMIN
+
+CALL_S: Final = 2.0
+MAX_ANSWER: Final = 65_536
+
+
+class TurnUnreachable(Exception):
+    """A TURN node did not answer, or refused; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnWish:
+    """All that a TURN node is told. `secrets`: "<Secret>/<key>"."""
+
+    peers: tuple[str, ...]
+    secrets: tuple[str, ...]
+    draining: bool
+    deadline_s: float
+
+    def body(self) -> dict[str, Any]:
+        """The wire form."""
+        return {
+            "peers": list(self.peers),
+            "secrets": list(self.secrets),
+            "draining": self.draining,
+            "deadlineSeconds": self.deadline_s,
+        }
+
+
+class TurnClient:
+    """One HTTP session for all nodes; `close` ends it."""
+
+    def __init__(self, token: str) -> None:
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._stack = AsyncExitStack()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def desire(self, ip: str, wish: TurnWish) -> Mapping[str, Any]:
+        """Its account after it has taken the wish over. Raises TurnUnreachable."""
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=CALL_S)
+            self._session = await self._stack.enter_async_context(
+                aiohttp.ClientSession(timeout=timeout, headers=self._headers, trust_env=False)
+            )
+        host = f"[{ip}]" if ":" in ip else ip
+        try:
+            async with self._session.put(
+                f"http://{host}:{PORT_TURN_ADMIN}/desired", json=wish.body()
+            ) as response:
+                text = await response.content.read(MAX_ANSWER)
+                if response.status != 200:
+                    raise TurnUnreachable(f"{response.status}: {text[:200].decode(errors='replace')}")
+                answer = json.loads(text)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise TurnUnreachable(str(error) or type(error).__name__) from error
+        if not isinstance(answer, dict):
+            raise TurnUnreachable("it answered something else than an object")
+        return answer
+
+    async def close(self) -> None:
+        await self._stack.aclose()

@@ -1,0 +1,202 @@
+"""The manifest of a TURN Pod: pure. It holds the Pod contract of `wellknown` and no secret's value."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from headwater_api import wellknown as wk
+from headwater_api.sfucluster import RegionSpec, SFUCluster
+from headwater_planner.status import selector_of
+
+from headwater_operator.render.sfu_node import owner_of
+
+Manifest = dict[str, Any]
+CONTAINER: Final = "turn"
+SECRETS_DIR: Final = "/etc/headwater/turn-secrets"
+TLS_DIR: Final = "/etc/headwater/turn-tls"
+RUN_DIR: Final = "/run/headwater-turn"
+GRACE_S: Final = 60
+_USER: Final = 65532  # the image's user
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDefaults:
+    """What the installation decides and the SFUCluster does not."""
+
+    image: str
+    node_token_secret: str
+
+
+def render_turn_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults: TurnDefaults) -> Manifest:
+    """The Pod `name` of the cluster in the region, owned by the cluster."""
+    spec = _spec(cluster, region, defaults)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": cluster.metadata.namespace,
+            "labels": turn_labels(cluster.metadata.name, region.name),
+            "annotations": {
+                # Autoscalers of Kubernetes nodes must not take a node that relays: the operator drains first.
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+                "karpenter.sh/do-not-disrupt": "true",
+                wk.ANNOTATION_REVISION: revision_of(cluster, region, defaults),
+            },
+            "ownerReferences": [owner_of(cluster)],
+        },
+        "spec": spec,
+    }
+
+
+def revision_of(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> str:
+    """A digest of all that a Pod is made of: changes of it need a new Pod. Names of secrets' keys do not."""
+    text = json.dumps(_spec(cluster, region, defaults), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def turn_labels(cluster: str, region: str) -> dict[str, str]:
+    """What finds a TURN Pod."""
+    return {
+        wk.LABEL_MANAGED_BY: wk.MANAGED_BY,
+        wk.LABEL_COMPONENT: wk.COMPONENT_TURN,
+        wk.LABEL_CLUSTER: cluster,
+        wk.LABEL_REGION: region,
+    }
+
+
+def tls_port(cluster: SFUCluster) -> int:
+    """443; on the host's network the first port that needs no privilege."""
+    return wk.PORT_TURN_TLS_HIGH if _on_host(cluster) else wk.PORT_TURN_TLS
+
+
+def _on_host(cluster: SFUCluster) -> bool:
+    return cluster.spec.node.exposure.mode == "HostNetwork"
+
+
+def _spec(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Manifest:
+    node = cluster.spec.node
+    spec: Manifest = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_S,
+        "serviceAccountName": node.service_account_name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "nodeSelector": selector_of(region),
+        "tolerations": [toleration.to_kubernetes() for toleration in region.tolerations],
+        "topologySpreadConstraints": _spread(cluster.metadata.name, region.name),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(cluster, region, defaults)],
+        "volumes": _volumes(cluster),
+    }
+    if _on_host(cluster):
+        spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+    else:  # 443 without a capability, which Pod Security's restricted profile allows
+        sysctl = {"name": "net.ipv4.ip_unprivileged_port_start", "value": str(wk.PORT_TURN_TLS)}
+        spec["securityContext"]["sysctls"] = [sysctl]
+    if node.image_pull_secrets:
+        spec["imagePullSecrets"] = [secret.to_kubernetes() for secret in node.image_pull_secrets]
+    if node.pod_template.priority_class_name:
+        spec["priorityClassName"] = node.pod_template.priority_class_name
+    return spec
+
+
+def _spread(cluster: str, region: str) -> list[Manifest]:
+    labels = turn_labels(cluster, region)
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": labels},
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+
+
+def _container(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Manifest:
+    turn = cluster.spec.turn
+    capabilities: Manifest = {"drop": ["ALL"]}
+    if turn.packet_filter == "Enabled":
+        capabilities["add"] = ["NET_ADMIN"]
+    port = tls_port(cluster)
+    return {
+        "name": CONTAINER,
+        "image": turn.image or defaults.image,
+        "imagePullPolicy": cluster.spec.node.image_pull_policy,
+        "command": ["headwater-turn"],
+        "env": _env(cluster, region, defaults),
+        "ports": [
+            {"name": "turn-udp", "containerPort": wk.PORT_TURN, "protocol": "UDP"},
+            {"name": "turn-tcp", "containerPort": wk.PORT_TURN, "protocol": "TCP"},
+            {"name": "turn-tls", "containerPort": port, "protocol": "TCP"},
+            {"name": "admin", "containerPort": wk.PORT_TURN_ADMIN, "protocol": "TCP"},
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": capabilities,
+        },
+        "readinessProbe": _probe("/readyz", periodSeconds=1, failureThreshold=1),
+        "livenessProbe": _probe("/healthz", periodSeconds=5, failureThreshold=6, initialDelaySeconds=10),
+        "volumeMounts": _mounts(cluster),
+    }
+
+
+def _probe(path: str, **times: int) -> Manifest:
+    return {"httpGet": {"path": path, "port": wk.PORT_TURN_ADMIN}, "timeoutSeconds": 2, **times}
+
+
+def _env(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> list[Manifest]:
+    turn = cluster.spec.turn
+    values = {
+        wk.ENV_REGION: region.name,
+        wk.ENV_TURN_SECRETS_DIR: SECRETS_DIR,
+        "HEADWATER_TURN_RUN_DIR": RUN_DIR,
+        "HEADWATER_TURN_TLS_PORT": str(tls_port(cluster)),
+        "HEADWATER_TURN_PACKET_FILTER": str(turn.packet_filter == "Enabled").lower(),
+        "HEADWATER_TURN_GRACE_SECONDS": str(GRACE_S - 10),
+    }
+    if turn.tls_secret_ref is not None:
+        values["HEADWATER_TURN_TLS_DIR"] = TLS_DIR
+    fields = {wk.ENV_POD_NAME: "metadata.name", wk.ENV_POD_IP: "status.podIP"}
+    return [
+        *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
+        *({"name": name, "value": value} for name, value in values.items()),
+        {
+            "name": wk.ENV_NODE_TOKEN,
+            "valueFrom": {"secretKeyRef": {"name": defaults.node_token_secret, "key": wk.NODE_TOKEN_KEY}},
+        },
+    ]
+
+
+def _secret_names(cluster: SFUCluster) -> list[str]:
+    return sorted({reference.name for reference in cluster.spec.turn.shared_secret_refs})
+
+
+def _volumes(cluster: SFUCluster) -> list[Manifest]:
+    """Whole Secrets, so that a new key of theirs needs no new Pod; absent ones do not hold the Pod up."""
+    volumes: list[Manifest] = [{"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}]
+    for number, name in enumerate(_secret_names(cluster)):
+        source = {"secretName": name, "optional": True, "defaultMode": 0o440}
+        volumes.append({"name": f"secret-{number}", "secret": source})
+    if cluster.spec.turn.tls_secret_ref is not None:
+        source = {"secretName": cluster.spec.turn.tls_secret_ref.name, "defaultMode": 0o440}
+        volumes.append({"name": "tls", "secret": source})
+    return volumes
+
+
+def _mounts(cluster: SFUCluster) -> list[Manifest]:
+    mounts: list[Manifest] = [{"name": "run", "mountPath": RUN_DIR}]
+    for number, name in enumerate(_secret_names(cluster)):
+        mounts.append({"name": f"secret-{number}", "mountPath": f"{SECRETS_DIR}/{name}", "readOnly": True})
+    if cluster.spec.turn.tls_secret_ref is not None:
+        mounts.append({"name": "tls", "mountPath": TLS_DIR, "readOnly": True})
+    return mounts

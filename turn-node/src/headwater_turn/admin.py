@@ -1,0 +1,115 @@
+"""The admin port: /healthz /readyz /metrics for everybody; /desired and /watch with the node's token."""
+
+import asyncio
+import contextlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
+
+from aiohttp import web
+from headwater_api import wellknown
+from prometheus_client import generate_latest
+
+from headwater_turn.config import TurnConfig
+from headwater_turn.desired import BadRequest, Desired, Status, parse_desired
+from headwater_turn.metrics import TurnCollector, registry_of
+from headwater_turn.packet_filter import FilterFailed
+from headwater_turn.usage import Usage
+
+WATCH_EVERY_S: Final = 1.0
+MAX_WATCHERS: Final = 256
+MAX_BODY: Final = 1024 * 1024
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Node(Protocol):
+    """What the port shows and steers."""
+
+    usage: Usage
+    counts: dict[str, int]
+    changed: asyncio.Event
+
+    def status(self) -> Status: ...
+
+    async def desire(self, desired: Desired) -> Status: ...
+
+
+class Admin:
+    """The handlers."""
+
+    def __init__(self, node: Node, token: str) -> None:
+        self._node, self._token = node, f"Bearer {token}".encode()
+        self._registry = registry_of(TurnCollector(node.status, node.usage, node.counts))
+        self._watchers = 0
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY, middlewares=[self._only_with_token])
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_put("/desired", self._desired)
+        app.router.add_get("/watch", self._watch)
+        return app
+
+    @web.middleware
+    async def _only_with_token(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if request.path in ("/desired", "/watch"):
+            given = request.headers.get("Authorization", "").encode()
+            if not hmac.compare_digest(given, self._token):
+                return web.Response(status=401, text="the node's token is missing or wrong\n")
+        return await handler(request)
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        why = self._node.status().why
+        return web.Response(status=503 if why else 200, text=f"{why or 'ready'}\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": _TEXT})
+
+    async def _desired(self, request: web.Request) -> web.Response:
+        try:
+            desired = parse_desired(await request.json())
+        except (BadRequest, UnicodeDecodeError, json.JSONDecodeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        try:
+            status = await self._node.desire(desired)
+        except FilterFailed as error:
+            return web.json_response({"error": str(error)}, status=500)
+        return web.json_response(status.to_json())
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        """A line of JSON at once, on each change and each second: its end tells of this node's."""
+        if self._watchers >= MAX_WATCHERS:
+            return web.Response(status=503, text="too many watchers\n")
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        self._watchers += 1
+        try:
+            while True:
+                changed = self._node.changed
+                await response.write(json.dumps(self._node.status().to_json()).encode() + b"\n")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), WATCH_EVERY_S)
+        except ConnectionError:
+            return response
+        finally:
+            self._watchers -= 1
+
+
+@asynccontextmanager
+async def serve_admin(node: Node, config: TurnConfig) -> AsyncIterator[None]:
+    """Serves during the block. Raises OSError where the port is taken."""
+    runner = web.AppRunner(Admin(node, config.token).app(), access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, str(config.address), wellknown.PORT_TURN_ADMIN).start()
+        yield
+    finally:
+        await runner.cleanup()

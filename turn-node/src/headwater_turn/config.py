@@ -1,0 +1,112 @@
+"""What the agent is told by its Pod: environment in, one checked value out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from headwater_api import wellknown
+
+from headwater_turn.render import Address, TlsFiles
+
+ENV_TLS_DIR: Final = "HEADWATER_TURN_TLS_DIR"
+ENV_TLS_PORT: Final = "HEADWATER_TURN_TLS_PORT"
+ENV_RUN_DIR: Final = "HEADWATER_TURN_RUN_DIR"
+ENV_PACKET_FILTER: Final = "HEADWATER_TURN_PACKET_FILTER"
+ENV_GRACE: Final = "HEADWATER_TURN_GRACE_SECONDS"
+REALM: Final = "headwater"
+
+
+class ConfigError(ValueError):
+    """The environment does not describe a TURN node; the message names every bad variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnConfig:
+    """Identity and places of one TURN node. `tls` None: no TLS listener. `grace_s` seconds after SIGTERM."""
+
+    node_id: str
+    region: str
+    address: Address
+    token: str = field(repr=False)
+    secrets_dir: Path
+    run_dir: Path
+    tls: TlsFiles | None = None
+    tls_port: int = wellknown.PORT_TURN_TLS
+    packet_filter: bool = False
+    grace_s: float = 50.0
+
+
+def read_config(env: Mapping[str, str]) -> TurnConfig:
+    """Checks the Pod contract's variables. Raises ConfigError with one line for each that is wrong.
+
+    HEADWATER_TURN_TLS_DIR: directory with tls.crt and tls.key; unset: no TLS.
+    HEADWATER_TURN_TLS_PORT: default 443.
+    HEADWATER_TURN_RUN_DIR: writable directory for the configuration and the user database.
+    HEADWATER_TURN_PACKET_FILTER: true sets an nftables filter, which needs CAP_NET_ADMIN. Default false.
+    HEADWATER_TURN_GRACE_SECONDS: how long allocations may last after SIGTERM. Default 50.
+    """
+    problems: list[str] = []
+
+    def required(name: str) -> str:
+        value = env.get(name, "").strip()
+        if not value:
+            problems.append(f"{name} is not set: the TURN Pod template must provide it")
+        return value
+
+    node_id, region = required(wellknown.ENV_POD_NAME), required(wellknown.ENV_REGION)
+    token, address = required(wellknown.ENV_NODE_TOKEN), _address(required(wellknown.ENV_POD_IP), problems)
+    secrets_dir, run_dir = Path(required(wellknown.ENV_TURN_SECRETS_DIR)), Path(required(ENV_RUN_DIR))
+    grace = _number(env, ENV_GRACE, 50, (0, 86_400), problems)
+    port = _number(env, ENV_TLS_PORT, wellknown.PORT_TURN_TLS, (1, 65_535), problems)
+    wants_filter = env.get(ENV_PACKET_FILTER, "false").strip().lower()
+    if wants_filter not in ("true", "false"):
+        problems.append(f"{ENV_PACKET_FILTER}={wants_filter!r} must be true or false")
+    tls = _tls(env.get(ENV_TLS_DIR, "").strip(), problems)
+    if problems or address is None:
+        raise ConfigError("\n".join(problems))
+    return TurnConfig(
+        node_id, region, address, token, secrets_dir, run_dir, tls, int(port), wants_filter == "true", grace
+    )
+
+
+def _address(text: str, problems: list[str]) -> Address | None:
+    if not text:
+        return None
+    try:
+        address = ip_address(text)
+    except ValueError:
+        problems.append(f"{wellknown.ENV_POD_IP}={text!r} is not an IP address")
+        return None
+    if address.is_unspecified:
+        problems.append(f"{wellknown.ENV_POD_IP}={text!r} is the wildcard: give the Pod's own address")
+        return None
+    return address
+
+
+def _tls(directory: str, problems: list[str]) -> TlsFiles | None:
+    if not directory:
+        return None
+    files = TlsFiles(Path(directory) / "tls.crt", Path(directory) / "tls.key")
+    for path in (files.certificate, files.key):
+        if not path.is_file():
+            problems.append(f"{ENV_TLS_DIR}: {path} is missing: the Secret must be of type kubernetes.io/tls")
+    return files
+
+
+def _number(
+    env: Mapping[str, str], name: str, default: float, bounds: tuple[float, float], problems: list[str]
+) -> float:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    low, high = bounds
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        problems.append(f"{name}={text!r} must be a number from {low:g} to {high:g}")
+        return default
+    return value
