@@ -101,7 +101,7 @@ def test_the_models_refuse_wrong_values_too() -> None:
         "sfucluster-duplicate-region", "sfucluster-egress-cost", "sfucluster-long-name",
         "sfucluster-min-over-max",
         "sfucluster-no-coordinates", "sfucluster-own-label", "sfucluster-replicas", "sfucluster-toleration",
-        "sfucluster-turn", "sfucluster-unknown-field",
+        "sfucluster-turn", "sfucluster-turn-secret", "sfucluster-unknown-field",
     }  # fmt: skip
     assert lenient == with_rules_only
 

@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +27,22 @@ class Program:
     process: asyncio.subprocess.Process
     address: str
     log: Path
+    port: int = wellknown.PORT_ADMIN
+    wait: str = "/readyz"
 
     def printed(self) -> str:
         return self.log.read_text(errors="replace")
 
     async def get(self, path: str) -> str:
         """From its admin port."""
-        url = f"http://{self.address}:{wellknown.PORT_ADMIN}{path}"
+        url = f"http://{self.address}:{self.port}{path}"
         async with aiohttp.ClientSession() as http, http.get(url) as response:
             return f"{response.status} {await response.text()}"
 
     async def is_ready(self) -> bool:
         assert self.process.returncode is None, self.printed()[-4000:]
         try:
-            return (await self.get("/readyz")).startswith("200")
+            return (await self.get(self.wait)).startswith("200")
         except OSError:
             return False
 
@@ -56,11 +58,24 @@ def loopback_address() -> str:
 
 
 @asynccontextmanager
-async def running(module: str, env: Mapping[str, str], address: str, log: Path) -> AsyncIterator[Program]:
-    """`python -m module` with that environment, once it is ready; it ends with the block and with us."""
+async def running(
+    module: str,
+    env: Mapping[str, str],
+    address: str,
+    log: Path,
+    *,
+    launcher: Sequence[str] = (),
+    port: int = wellknown.PORT_ADMIN,
+    wait: str = "/readyz",
+) -> AsyncIterator[Program]:
+    """`python -m module` with that environment, once `wait` answers 200; it ends with the block and with us.
+
+    `launcher`: a command that execs the rest of its arguments, such as a namespace's.
+    """
     libc = ctypes.CDLL(None)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
+            *launcher,
             sys.executable,
             "-m",
             module,
@@ -70,7 +85,7 @@ async def running(module: str, env: Mapping[str, str], address: str, log: Path) 
             stderr=output,
             preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
         )
-    program = Program(process, address, log)
+    program = Program(process, address, log, port, wait)
     try:
         await until(program.is_ready, 30, f"{module} is ready")
         yield program

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import av
 import numpy as np
-from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
 from headwater_sandbox.demo.spec import now_ms
 from headwater_sandbox.demo.watermark import Mark, Painter, read_mark
 from livekit.protocol import models, rtc
@@ -64,7 +64,9 @@ def socket_url(gateway: str, **query: str) -> str:
 class ProtocolClient:
     """Joins, publishes marked video, decodes what it is offered. Use as `async with`."""
 
-    def __init__(self, gateway: str, token: str, **query: str) -> None:
+    def __init__(self, gateway: str, token: str, *, turn: str = "", **query: str) -> None:
+        """`turn`: the beginning of the URL of the one TURN server to use, of those that the join names."""
+        self._turn = turn
         self._url = socket_url(gateway, **query)
         self._token = token
         self._http = aiohttp.ClientSession()
@@ -126,7 +128,8 @@ class ProtocolClient:
     async def publish(self, source: int, width: int = 320, height: int = 180) -> str:
         """Publishes marked video; returns the track's sid."""
         track = MarkedTrack(source, width, height)
-        self._publisher = RTCPeerConnection()
+        assert self.join is not None
+        self._publisher = RTCPeerConnection(self._configuration(self.join))
         self._publisher.addTrack(track)
         request = rtc.AddTrackRequest(
             cid=track.id,
@@ -146,6 +149,15 @@ class ProtocolClient:
         await self._publisher.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
         return str(published.track.sid)
 
+    def _configuration(self, join: rtc.JoinResponse) -> RTCConfiguration:
+        """aiortc uses one TURN server at most: name that one, or none."""
+        for server in join.ice_servers:
+            for url in server.urls:
+                if self._turn and url.startswith(self._turn):
+                    chosen = RTCIceServer(url, username=server.username, credential=server.credential)
+                    return RTCConfiguration(iceServers=[chosen])
+        return RTCConfiguration(iceServers=[])
+
     async def _read(self) -> None:
         assert self.socket is not None
         async for frame in self.socket:
@@ -155,6 +167,7 @@ class ProtocolClient:
             self.messages.append(message)
             kind = message.WhichOneof("message")
             if kind == "join":
+                self._subscriber = RTCPeerConnection(self._configuration(message.join))
                 self.join = message.join
                 self._note([message.join.participant, *message.join.other_participants])
             elif kind == "update":

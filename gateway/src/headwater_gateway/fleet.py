@@ -17,6 +17,7 @@ from headwater_gateway.kube.reflector import CallbackSink, Object, Reflector
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.signal.types import GatewayPeer
+from headwater_gateway.turn.servers import TurnServers
 
 log = structlog.get_logger(__name__)
 
@@ -24,8 +25,11 @@ log = structlog.get_logger(__name__)
 class Fleet:
     """What is known of regions and gateways. Filled by the watches, read on the join path."""
 
-    def __init__(self, directory: RoomDirectory, defaults: RoomConfig, secrets: MeetingSecrets) -> None:
+    def __init__(
+        self, directory: RoomDirectory, defaults: RoomConfig, secrets: MeetingSecrets, turn: TurnServers
+    ) -> None:
         self._directory, self._defaults, self._secrets = directory, defaults, secrets
+        self._turn = turn
         self._meetings: dict[RoomId, RoomConfig] = {}
         secrets.on_changed = self._apply
         self._clusters: dict[ClusterName, views.ClusterView] = {}
@@ -76,9 +80,21 @@ class Fleet:
         cluster = views.cluster_view(body)
         if cluster is not None:
             self._clusters[ClusterName(name)] = cluster
+            self._turn.policy_seen(ClusterName(name), cluster.turn)
 
     def cluster_gone(self, name: str) -> None:
         self._clusters.pop(ClusterName(name), None)
+        self._turn.policy_gone(ClusterName(name))
+
+    def turn_seen(self, name: str, body: Object) -> None:
+        pod = views.turn_pod(body)
+        if pod is not None:
+            self._turn.pod_seen(pod)
+        elif views.has_ended(body):
+            self._turn.pod_gone(name, "its Pod has ended")
+
+    def turn_gone(self, name: str) -> None:
+        self._turn.pod_gone(name)
 
     def meeting_seen(self, name: str, body: Object) -> None:
         config = views.meeting_config(body, self._defaults)
@@ -109,8 +125,13 @@ class Watches:
         nodes = f"{wellknown.LABEL_MANAGED_BY}={wellknown.MANAGED_BY}"
         nodes += f",{wellknown.LABEL_COMPONENT}={wellknown.COMPONENT_SFU}"
         gateways = f"{wellknown.LABEL_COMPONENT}={wellknown.COMPONENT_GATEWAY}"
+        turns = f"{wellknown.LABEL_MANAGED_BY}={wellknown.MANAGED_BY}"
+        turns += f",{wellknown.LABEL_COMPONENT}={wellknown.COMPONENT_TURN}"
         self._api = api
         self._reflectors = {
+            "TURN Pods": Reflector(
+                api, pods, CallbackSink(fleet.turn_seen, fleet.turn_gone), rng, labels=turns
+            ),
             "SFU Pods": Reflector(api, pods, CallbackSink(fleet.pod_seen, fleet.pod_gone), rng, labels=nodes),
             "gateway Pods": Reflector(
                 api, pods, CallbackSink(fleet.gateway_seen, fleet.gateway_gone), rng, labels=gateways

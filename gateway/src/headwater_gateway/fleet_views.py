@@ -1,10 +1,11 @@
 """Kubernetes objects as the gateway's own terms. Pure; nothing raises for an object of odd shape."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from headwater_api.fleet_policy import Turn
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName
 from headwater_api.meeting import ENDED, Meeting, Schedule
 from headwater_api.sfucluster import SFUCluster
@@ -16,6 +17,7 @@ from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.passwords import HOST_KEY, PASSWORD
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.signal.types import GatewayPeer
+from headwater_gateway.turn.follow import TurnPod
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,16 @@ def node_pod(pod: Object) -> NodePod | None:
     return NodePod(NodeId(metadata["name"]), RegionName(region), address, ClusterName(cluster) or None)
 
 
+def turn_pod(pod: Object) -> TurnPod | None:
+    """The TURN node behind a Pod; None while it has no address, and once it has ended."""
+    metadata, ip = pod["metadata"], pod.get("status", {}).get("podIP", "")
+    labels = metadata.get("labels", {})
+    region, cluster = labels.get(LABEL_REGION, ""), labels.get(LABEL_CLUSTER, "")
+    if not ip or not region or has_ended(pod):
+        return None
+    return TurnPod(metadata["name"], RegionName(region), ip, ClusterName(cluster) or None)
+
+
 def gateway_peer(pod: Object) -> GatewayPeer | None:
     """A gateway Pod that serves; None while it is not ready or on its way out."""
     metadata, status = pod["metadata"], pod.get("status", {})
@@ -58,6 +70,7 @@ class ClusterView:
 
     regions: Mapping[RegionName, Coordinates | None]
     allowed: frozenset[RegionName] = frozenset()
+    turn: Turn = field(default_factory=Turn)
 
 
 def cluster_view(cluster: Object) -> ClusterView | None:
@@ -73,7 +86,8 @@ def cluster_view(cluster: Object) -> ClusterView | None:
         )
         for r in parsed.spec.regions
     }
-    return ClusterView(regions, frozenset(RegionName(r) for r in parsed.spec.placement.allowed_regions))
+    allowed = frozenset(RegionName(r) for r in parsed.spec.placement.allowed_regions)
+    return ClusterView(regions, allowed, parsed.spec.turn)
 
 
 def meeting_config(meeting: Object, defaults: RoomConfig) -> RoomConfig | None:

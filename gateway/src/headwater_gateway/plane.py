@@ -29,6 +29,7 @@ from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.settings import Settings, SettingsError
 from headwater_gateway.signal.session_runner import SessionRunner
 from headwater_gateway.signal.types import ClientHello, GatewayPeer, JoinRefused, SignalChannel
+from headwater_gateway.turn.servers import TurnServers, static_turn
 
 log = structlog.get_logger(__name__)
 
@@ -149,10 +150,11 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     directory = RoomDirectory(settings.gateway, settings.node_token, options, ids=ids)
     passwords = Passwords()
     secrets = MeetingSecrets(passwords, random.Random())
-    fleet = Fleet(directory, defaults, secrets)
+    turn = _turn_servers(settings, directory, fleet_box)
+    fleet = Fleet(directory, defaults, secrets, turn)
     fleet_box.append(fleet)
-    metrics.registry.register(PlaneCollector(directory))
-    runner = SessionRunner(directory, ids, unix_ms)
+    metrics.registry.register(PlaneCollector(directory, turn))
+    runner = SessionRunner(directory, ids, unix_ms, turn)
     static = parse_static_nodes(os.environ.get(ENV_STATIC_NODES, ""))
     plane = Plane(settings, directory, runner, fleet, static, passwords=passwords)
     for node in static:
@@ -170,5 +172,25 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
         await secrets.aclose()
         if plane.watches is not None:
             await plane.watches.aclose()
+        await turn.aclose()
         async with asyncio.timeout(10):
             await plane.close(3.0)
+
+
+def _turn_servers(settings: Settings, directory: RoomDirectory, fleet_box: list[Fleet]) -> TurnServers:
+    def cluster_of(node_id: NodeId) -> ClusterName | None:
+        return next((v.cluster for v in directory.pool.views() if v.node_id == node_id), None)
+
+    turn = TurnServers(
+        settings.node_token,
+        settings.turn_secrets_dir,
+        lambda: fleet_box[0].regions() if fleet_box else {},
+        cluster_of,
+        directory.on_turn_lost,
+    )
+    pods, policy = static_turn()
+    if pods:
+        turn.policy_seen(None, policy)
+    for pod in pods:
+        turn.pod_seen(pod)
+    return turn

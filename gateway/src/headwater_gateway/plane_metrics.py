@@ -6,13 +6,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from headwater_gateway.room.directory import RoomDirectory
+from headwater_gateway.turn.servers import TurnServers
 
 
 class PlaneCollector(Collector):
     """Bounded labels only: regions, never rooms or users."""
 
-    def __init__(self, directory: RoomDirectory) -> None:
-        self._directory = directory
+    def __init__(self, directory: RoomDirectory, turn: TurnServers) -> None:
+        self._directory, self._turn = directory, turn
 
     def collect(self) -> Iterator[Metric]:
         """One pass over the rooms of this gateway."""
@@ -37,6 +38,12 @@ class PlaneCollector(Collector):
         for region, count in sorted(nodes.items()):
             up.add_metric([region], count)
         yield up
+        turn = GaugeMetricFamily(
+            "headwater_gateway_turn_servers", "TURN nodes that clients are sent to.", labels=["region"]
+        )
+        for region, count in sorted(self._turn.ready().items()):
+            turn.add_metric([region], count)
+        yield turn
         moved = CounterMetricFamily(
             "headwater_gateway_moved", "Participants sent to another node: it died, drained or refused."
         )

@@ -15,6 +15,7 @@ from headwater_api.wellknown import (
     ENV_POD_NAME,
     ENV_POD_NAMESPACE,
     ENV_REGION,
+    ENV_TURN_SECRETS_DIR,
     PORT_ADMIN,
     PORT_SIGNAL,
 )
@@ -37,6 +38,7 @@ class Settings:
     signal_port: int
     admin_port: int
     api_keys_dir: Path
+    turn_secrets_dir: Path | None
     node_token: str
     region: RegionName | None
     default_region: RegionName | None
@@ -64,6 +66,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
 
     POD_NAME, POD_NAMESPACE, POD_IP: from the downward API; POD_IP is the address that is bound.
     HEADWATER_API_KEYS_DIR: directory, one file for each API key (name: key, content: secret). Required.
+    HEADWATER_TURN_SECRETS_DIR: directory with <Secret>/<key>, which sign TURN credentials. Unset: no TURN.
     HEADWATER_NODE_TOKEN: bearer token of the SFU nodes, from a Secret. Required.
     HEADWATER_REGION: region this gateway runs in; the fallback default region.
     HEADWATER_DEFAULT_REGION: region of clients whose location is unknown.
@@ -90,6 +93,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         signal_port=read.integer("HEADWATER_SIGNAL_PORT", PORT_SIGNAL, 0, 65535),
         admin_port=read.integer("HEADWATER_ADMIN_PORT", PORT_ADMIN, 0, 65535),
         api_keys_dir=read.directory(ENV_API_KEYS_DIR),
+        turn_secrets_dir=Path(turn) if (turn := read.text(ENV_TURN_SECRETS_DIR)) else None,
         node_token=read.required(ENV_NODE_TOKEN, "the token that SFU nodes ask for, from its Secret"),
         region=_region(read.text(ENV_REGION)),
         default_region=_region(read.text("HEADWATER_DEFAULT_REGION")),

@@ -80,7 +80,7 @@ class Agent:
             peers=len(self._peers),
             accepted=tuple(self._secrets),
             packet_filter=self._filtered,
-            tls=self._certificate is not None,
+            tls_port=self.options.tls_port if self._certificate is not None else 0,
             certificate_expires=self._certificate.expires if self._certificate else None,
         )
 

@@ -89,7 +89,7 @@ class Status:
     peers: int
     accepted: tuple[str, ...]
     packet_filter: bool
-    tls: bool
+    tls_port: int  # 0: no TLS
     certificate_expires: float | None  # Unix seconds
 
     def to_json(self) -> dict[str, Any]:
@@ -109,6 +109,6 @@ class Status:
             "peers": self.peers,
             "accepted": list(self.accepted),
             "packetFilter": self.packet_filter,
-            "tls": self.tls,
+            "tlsPort": self.tls_port,
             "certificateExpires": self.certificate_expires,
         }

@@ -25,6 +25,7 @@ from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
 from headwater_gateway.room.policy import check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
+from headwater_gateway.room.relayed import restart_over
 from headwater_gateway.room.rules import check_rules
 from headwater_gateway.room.state import RoomState
 
@@ -234,6 +235,11 @@ class RoomDirectory:
             if node_id in actor.state.nodes:
                 actor.node_lost(node_id, why)
 
+    def on_turn_lost(self, address: str) -> None:
+        """A TURN server dies or goes: whoever is relayed by it restarts ICE over another one."""
+        for actor in self._rooms.values():
+            actor.inform(lambda state, _: _restart_over(state, address))
+
     def on_node_event(self, node_id: NodeId, event: node_pb2.Event) -> None:
         actor = self._rooms.get(RoomId(event.room_id))
         if actor is not None:
@@ -253,6 +259,12 @@ class RoomDirectory:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self.pool.aclose(drain_s=deadline_s)
+
+
+def _restart_over(state: RoomState, address: str) -> None:
+    sent = restart_over(state, address)
+    if sent:
+        log.info("room.ice_restarts_pushed", room=state.room_id, turn=address, participants=len(sent))
 
 
 def _set_config(state: RoomState, config: RoomConfig) -> None:

@@ -7,6 +7,7 @@ from livekit.protocol import models, rtc
 from headwater_gateway.room import links, migration, quality, roster, subscriptions, tracks
 from headwater_gateway.room.data import route_data
 from headwater_gateway.room.model import subscriber_transport, transport_owner
+from headwater_gateway.room.relayed import note_path
 from headwater_gateway.room.state import RoomState
 
 
@@ -38,6 +39,7 @@ def _on_transport(room: RoomState, node_id: NodeId, event: node_pb2.TransportEve
     participant = room.participants.get(transport_owner(event.transport_id))
     if participant is None or participant.node_id != node_id:
         return ""  # the node that it leaves: its transports there end when the client lets go of them
+    note_path(participant, event)
     connected = event.state == node_pb2.TRANSPORT_CONNECTED
     primary = event.transport_id == subscriber_transport(participant.sid)
     if connected and primary and participant.state == models.ParticipantInfo.JOINED:

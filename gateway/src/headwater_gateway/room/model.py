@@ -216,6 +216,8 @@ class Participant:
     audience: Audience = field(default_factory=Audience)
     wanted: dict[TrackSid, WantedTrack] = field(default_factory=dict)
     data_sequence: int = 0
+    # By transport: the address that the client's packets come from.
+    paths: dict[str, str] = field(default_factory=dict)
     # The client's WebSocket is away since then (monotonic seconds); None while it is there.
     detached_at: float | None = None
     # The node died: sent away to rejoin. The row stays until it does, or until move_grace_s has passed.

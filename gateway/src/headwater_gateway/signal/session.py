@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId, TrackSid
+from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RoomId, TrackSid
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
@@ -31,6 +31,14 @@ SERVER_PROTOCOL: Final = 15
 MAX_NOTICES: Final = 4096
 MAX_SDP_FAULTS: Final = 5
 MIGRATION: Final = models.DisconnectReason.MIGRATION
+
+
+IceServers = Callable[[ParticipantSid, NodeId], Sequence[rtc.ICEServer]]
+
+
+def no_ice_servers(sid: ParticipantSid, node: NodeId) -> Sequence[rtc.ICEServer]:
+    """Where there is no TURN: the node's own address is all that a client needs."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,9 @@ class Session:
         identity: ParticipantIdentity,
         ids: IdSource,
         unix_ms: Callable[[], int],
+        ice_servers: IceServers = no_ice_servers,
     ) -> None:
+        self._ice_servers = ice_servers
         self.room_id, self.identity = room_id, identity
         self.sid = ParticipantSid("")
         self._ids, self._unix_ms = ids, unix_ms
@@ -125,6 +135,7 @@ class Session:
         response.server_version = SERVER_VERSION
         self._facts = joined.facts
         response.server_info.CopyFrom(self._server_info())
+        response.ice_servers.extend(self._ice_servers(self.sid, joined.facts.node_id))
         response.ping_interval, response.ping_timeout = PING_INTERVAL_S, PING_TIMEOUT_S
         response.subscriber_primary = True
         response.enabled_publish_codecs.extend(models.Codec(mime=mime) for mime in PUBLISH_CODECS)
@@ -151,7 +162,11 @@ class Session:
         older, self._channel = self._channel, channel
         if older is not None:
             self._retire(older)
-        response = rtc.ReconnectResponse(server_info=self._server_info(), last_message_seq=last_sequence)
+        response = rtc.ReconnectResponse(
+            server_info=self._server_info(),
+            last_message_seq=last_sequence,
+            ice_servers=self._ice_servers(self.sid, self._facts.node_id),
+        )
         await channel.send(rtc.SignalResponse(reconnect=response))
         self._room.tell_all(self.sid)
         self._room.command(self.sid, self._media.restart_subscriber())

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 import structlog
-from headwater_api.ids import ParticipantSid
+from headwater_api.ids import NodeId, ParticipantSid, RegionName
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
@@ -16,7 +17,7 @@ from headwater_gateway.room.ports import Joined, JoinRefusal
 from headwater_gateway.room.requests import kind_of
 from headwater_gateway.room.rules import WAITING
 from headwater_gateway.room.wire import leave
-from headwater_gateway.signal.session import Session
+from headwater_gateway.signal.session import Session, no_ice_servers
 from headwater_gateway.signal.types import (
     CLOSE_NORMAL,
     CLOSE_TRY_AGAIN,
@@ -102,11 +103,23 @@ def permission(grant: VideoGrant) -> models.ParticipantPermission:
     )
 
 
+class TurnList(Protocol):
+    """Where a client's TURN servers come from."""
+
+    def for_client(self, near: RegionName, sid: ParticipantSid, node: NodeId) -> list[rtc.ICEServer]: ...
+
+
 class SessionRunner:
     """Runs sessions; keeps those whose client may come back."""
 
-    def __init__(self, directory: RoomDirectory, ids: IdSource, unix_ms: Callable[[], int]) -> None:
-        self._directory = directory
+    def __init__(
+        self,
+        directory: RoomDirectory,
+        ids: IdSource,
+        unix_ms: Callable[[], int],
+        turn: TurnList | None = None,
+    ) -> None:
+        self._directory, self._turn = directory, turn
         self._ids, self._unix_ms = ids, unix_ms
         self._sessions: dict[ParticipantSid, tuple[Session, Joined]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,7 +147,8 @@ class SessionRunner:
             await self._join(hello, channel)
 
     async def _join(self, hello: ClientHello, channel: SignalChannel) -> None:
-        session = Session(hello.room, hello.identity, self._ids, self._unix_ms)
+        servers = no_ice_servers if self._turn is None else partial(self._turn.for_client, hello.region)
+        session = Session(hello.room, hello.identity, self._ids, self._unix_ms, servers)
         try:
             room, joined = await self._directory.join(hello.room, join_request(hello), session)
         except (JoinRefusal, TimeoutError) as error:
