@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,17 +27,17 @@ class TestCron:
     @pytest.mark.parametrize(
         ("cron", "zone", "now", "last", "following"),
         [
-            ("0 8 * * 1-5", "Etc/UTC", "2030-01-28T09:00:00Z", "2030-01-28T08:00:00Z", "2030-01-29T08:00:00Z"),
-            ("0 8 * * 1-5", "Europe/Berlin", "2030-01-28T07:00:00Z", "2030-01-28T07:00:00Z", "2030-01-29T07:00:00Z"),
-            ("0 8 * * 1-5", "Etc/UTC", "2030-02-02T00:00:00Z", "2030-02-01T08:00:00Z", "2030-02-04T08:00:00Z"),
+            ("0 8 * * 1-5", "Etc/UTC", "2030-01-28T09:00", "2030-01-28T08:00", "2030-01-29T08:00"),
+            ("0 8 * * 1-5", "Europe/Berlin", "2030-01-28T07:00", "2030-01-28T07:00", "2030-01-29T07:00"),
+            ("0 8 * * 1-5", "Etc/UTC", "2030-02-02T00:00", "2030-02-01T08:00", "2030-02-04T08:00"),
             # Clocks go forward at 01:00 UTC on 31 March 2030: 8:00 is an hour earlier from then on.
-            ("0 8 * * *", "Europe/Berlin", "2030-03-31T00:00:00Z", "2030-03-30T07:00:00Z", "2030-03-31T06:00:00Z"),
-            ("30 2 * * *", "Europe/Berlin", "2030-03-31T00:00:00Z", "2030-03-30T01:30:00Z", "2030-03-31T01:00:00Z"),
+            ("0 8 * * *", "Europe/Berlin", "2030-03-31T00:00", "2030-03-30T07:00", "2030-03-31T06:00"),
+            ("30 2 * * *", "Europe/Berlin", "2030-03-31T00:00", "2030-03-30T01:30", "2030-03-31T01:00"),
         ],
-    )  # fmt: skip
+    )
     def test_starts(self, cron: str, zone: str, now: str, last: str, following: str) -> None:
-        starts = starts_around(cron, zone, at(now))
-        assert (starts.last, starts.next) == (at(last), at(following))
+        starts = starts_around(cron, zone, at(f"{now}Z"))
+        assert (starts.last, starts.next) == (at(f"{last}Z"), at(f"{following}Z"))
 
     @pytest.mark.parametrize(
         ("cron", "zone", "says"),
@@ -68,7 +69,7 @@ class TestSchedules:
         assert self.floor(eight + timedelta(hours=2)) == 5
         ramp = [self.floor(eight + timedelta(hours=2, minutes=minute)) for minute in range(13)]
         assert ramp[0] == 5 and ramp[-1] == 0 and sorted(ramp, reverse=True) == ramp
-        assert max(a - b for a, b in zip(ramp, ramp[1:], strict=False)) <= 1
+        assert max(a - b for a, b in pairwise(ramp)) <= 1
 
     def test_regions_may_be_named(self) -> None:
         eight = at("2030-01-31T08:00:00Z")
