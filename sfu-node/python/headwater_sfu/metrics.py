@@ -23,6 +23,7 @@ _GAUGES = (
     ("transmit_packets_per_second", "Packets sent", "tx_pps"),
     ("receive_megabits_per_second", "Received", "rx_mbps"),
     ("transmit_megabits_per_second", "Sent", "tx_mbps"),
+    ("queue_fill_percent", "Fullest of the node's bounded queues, 0 to 100", "buffer_percent"),
 )
 _QUANTILES = (("0.5", "forward_p50_us"), ("0.95", "forward_p95_us"), ("0.99", "forward_p99_us"))
 _LINK_GAUGES = (
@@ -49,6 +50,11 @@ class ReportCollector(Collector):
         report = self._report
         for name, text, field in _GAUGES:
             yield GaugeMetricFamily(f"headwater_sfu_{name}", text, value=float(getattr(report, field)))
+        yield CounterMetricFamily(
+            "headwater_sfu_transports_created",
+            "Transports made since the process started",
+            value=report.transports_created,
+        )
         latency = GaugeMetricFamily(
             "headwater_sfu_forward_seconds", "Ingress socket to egress, last second", labels=["quantile"]
         )
