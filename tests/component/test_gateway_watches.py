@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from headwater_api.ids import GatewayId, RegionName, RoomId
+from headwater_api.ids import GatewayId, RegionName
 from headwater_gateway import fleet_views as views
+from headwater_gateway.directory.peers import Peers
 from headwater_gateway.fleet import Fleet
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets
 from headwater_gateway.kube.reflector import CallbackSink, Reflector
@@ -18,6 +19,7 @@ from headwater_gateway.plane import parse_static_gateways, parse_static_nodes
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.settings import SettingsError
+from headwater_gateway.turn.servers import TurnServers
 from kubernetes.aio.client import ApiClient, Configuration
 from support.deadline import until
 
@@ -198,7 +200,10 @@ def test_meetings_become_policy() -> None:
 
 async def test_the_fleet_knows_regions_and_room_owners() -> None:
     directory = RoomDirectory(GatewayId("gw-a"), "t", DirectoryOptions())
-    fleet = Fleet(directory, RoomConfig(), MeetingSecrets(Passwords(), random.Random(1)))
+    links = Peers(dict)
+    turn = TurnServers("token", None, dict, lambda _: None, lambda _: None)
+    secrets = MeetingSecrets(Passwords(), random.Random(1))
+    fleet = Fleet(directory, RoomConfig(), secrets, turn=turn, links=links)
     cluster = {
         "metadata": {"name": "demo"},
         "spec": {
@@ -219,22 +224,19 @@ async def test_the_fleet_knows_regions_and_room_owners() -> None:
     fleet.cluster_seen("demo", cluster)
     assert fleet.allowed_regions() == {"demo": {"us"}}
     assert set(fleet.regions()) == {"eu", "us"} and fleet.regions()[RegionName("us")] is None
-    assert fleet.owner_among(RoomId("r"), GatewayId("gw-a")) is None
     for name in ("gw-a", "gw-b", "gw-c"):
         fleet.gateway_seen(name, pod(name))
-    rooms = [RoomId(f"room-{n}") for n in range(200)]
-    owners = {name: [fleet.owner_among(r, GatewayId(name)) for r in rooms] for name in ("gw-a", "gw-b")}
-    for mine, theirs in zip(owners["gw-a"], owners["gw-b"], strict=True):
-        a = mine.gateway if mine else "gw-a"
-        assert a == (theirs.gateway if theirs else "gw-b")
-    share = sum(1 for owner in owners["gw-a"] if owner is None)
-    assert 30 < share < 110
+    assert set(fleet.gateways) == {"gw-a", "gw-b", "gw-c"}
+    assert set(fleet.peers) == {"gw-b", "gw-c"}, "a gateway has no link to itself"
     fleet.gateway_seen("gw-c", pod("gw-c", conditions=[]))
-    assert all(
-        o is None or o.gateway == "gw-b" for o in (fleet.owner_among(r, GatewayId("gw-a")) for r in rooms)
-    )
+    assert set(fleet.gateways) == {"gw-a", "gw-b"}
+    assert set(fleet.peers) == {"gw-b", "gw-c"}, "one that is not ready may still have rooms"
+    fleet.gateway_gone("gw-c")
+    assert set(fleet.peers) == {"gw-b"}
     fleet.cluster_gone("demo")
     assert fleet.regions() == {}
+    await links.aclose()
+    await turn.aclose()
     await directory.aclose(0.1)
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from headwater_api.ids import ClusterName, GatewayId, RegionName, RoomId
+from headwater_gateway.directory.peers import Peers
 from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.kube.api import open_api
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets
 from headwater_gateway.passwords import Passwords
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.model import RoomConfig
+from headwater_gateway.turn.servers import TurnServers
 from support.deadline import until
 from support.kube import ApiServer
 
@@ -39,7 +41,10 @@ class Scene:
 @pytest.fixture
 async def scene(api_server: ApiServer, namespace: str) -> AsyncIterator[Scene]:
     directory = RoomDirectory(GatewayId("gw"), "token", DirectoryOptions())
-    fleet = Fleet(directory, RoomConfig(), MeetingSecrets(Passwords(), random.Random(1)))
+    links = Peers(dict)
+    turn = TurnServers("token", None, dict, lambda _: None, lambda _: None)
+    secrets = MeetingSecrets(Passwords(), random.Random(1))
+    fleet = Fleet(directory, RoomConfig(), secrets, turn=turn, links=links)
     api = await open_api({"KUBECONFIG": str(api_server.kubeconfig)})
     watches = Watches(api, namespace, fleet, random.Random(1))
     watches.start()
@@ -48,6 +53,8 @@ async def scene(api_server: ApiServer, namespace: str) -> AsyncIterator[Scene]:
         yield Scene(api_server, namespace, directory, fleet, watches)
     finally:
         await watches.aclose()
+        await links.aclose()
+        await turn.aclose()
         await directory.aclose(0.5)
 
 

@@ -254,3 +254,22 @@ async def test_sigterm_drains_then_stops_when_the_last_connection_goes(node: Nod
     node.engine.linked = False
     await asyncio.wait_for(node.task, 5)
     assert node.engine.closed
+
+
+async def test_rooms_tells_a_successor_who_had_them_and_the_newest_snapshot(node: Node) -> None:
+    for version, blob in ((2, b"two"), (1, b"one")):
+        put = node_pb2.Command(put_snapshot=node_pb2.PutSnapshot(version=version, blob=blob))
+        await node.stub.Apply(
+            node_pb2.ApplyRequest(room_id="r", epoch=5, controller_id="gw-a", lease_ms=9000, commands=[put]),
+            metadata=bearer(),
+            timeout=5,
+        )
+    request = node_pb2.RoomsRequest(room_ids=["r", "unknown"], with_blobs=True)
+    answer = await node.stub.Rooms(request, metadata=bearer(), timeout=5)
+    assert len(answer.rooms) == 1
+    held = answer.rooms[0]
+    assert (held.epoch, held.controller_id, held.snapshot_version) == (5, "gw-a", 2)
+    assert held.snapshot == b"two" and held.lease_left_ms > 0
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await node.channel.unary_unary("/headwater.node.v1.Node/Rooms")(b"\xff", metadata=bearer(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -29,6 +29,7 @@ class FakeEngine:
         self.closed = False
         self.connections = 0
         self.epochs: dict[str, int] = {}
+        self.held: dict[str, node_pb2.RoomHeld] = {}
         self.resynced: list[str] = []
         self.broken = False
         self.linked = False
@@ -57,8 +58,24 @@ class FakeEngine:
         if message.epoch < self.epochs.get(message.room_id, 0):
             raise StaleEpoch(f"room {message.room_id} has seen epoch {self.epochs[message.room_id]}")
         self.epochs[message.room_id] = message.epoch
+        held = self.held.setdefault(message.room_id, node_pb2.RoomHeld(room_id=message.room_id))
+        held.epoch, held.controller_id = message.epoch, message.controller_id
+        held.lease_left_ms = message.lease_ms
+        for command in message.commands:
+            if command.HasField("put_snapshot") and command.put_snapshot.version > held.snapshot_version:
+                held.snapshot_version = command.put_snapshot.version
+                held.snapshot = command.put_snapshot.blob
         results = [node_pb2.CommandResult() for _ in message.commands]
         return node_pb2.ApplyResponse(results=results).SerializeToString()
+
+    def rooms(self, request: bytes) -> bytes:
+        try:
+            message = node_pb2.RoomsRequest.FromString(request)
+        except Exception as error:
+            raise ValueError(str(error)) from error
+        named = message.room_ids or list(self.held)
+        rooms = [self.held[room] for room in named if room in self.held]
+        return node_pb2.RoomsResponse(rooms=rooms).SerializeToString()
 
     def fileno(self) -> int:
         return self._fd

@@ -1,7 +1,8 @@
 """An SFU node without media: the node's gRPC service on a free or given port, for tests of its callers.
 
-It records Apply and SetDraining calls, sends its `report` on every Watch stream (at once and then each
-`interval_s`), and events when told to. `with_token` refuses callers without that bearer token.
+It keeps epochs and snapshots of rooms as a node does, records Apply and SetDraining calls, sends its `report`
+on every Watch stream (at once and then each `interval_s`), and events when told to. `with_token` refuses
+callers without that bearer token.
 """
 
 import asyncio
@@ -39,6 +40,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     refuse_with: grpc.StatusCode | None = None  # every Apply fails with that status
     applied: deque[node_pb2.ApplyRequest] = field(default_factory=lambda: deque(maxlen=_QUEUE))
     drained: deque[bool] = field(default_factory=lambda: deque(maxlen=_QUEUE))
+    held: dict[str, node_pb2.RoomHeld] = field(default_factory=dict)  # rooms commanded and not closed
     refused: int = 0
     opened: int = 0  # Watch streams so far
     silent: bool = False  # streams stay open, nothing is sent: a node that hangs
@@ -97,7 +99,31 @@ class FakeNode(node_pb2_grpc.NodeServicer):
         self.applied.append(request)
         if self.refuse_with is not None:
             await context.abort(self.refuse_with, "refused")
+        held = self.held.get(request.room_id)
+        if held is not None and (request.epoch, request.controller_id) < (held.epoch, held.controller_id):
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the epoch is older than {held.epoch}")
+        self._hold(request)
         return self.respond(request)
+
+    def _hold(self, request: node_pb2.ApplyRequest) -> None:
+        held = self.held.setdefault(request.room_id, node_pb2.RoomHeld(room_id=request.room_id))
+        held.epoch, held.controller_id = request.epoch, request.controller_id
+        held.lease_left_ms = request.lease_ms
+        for command in request.commands:
+            put = command.put_snapshot
+            if command.HasField("put_snapshot") and put.version > held.snapshot_version:
+                held.snapshot_version, held.snapshot = put.version, put.blob
+            if command.HasField("close_room"):
+                self.held.pop(request.room_id, None)
+
+    async def Rooms(self, request: node_pb2.RoomsRequest, context: Context) -> node_pb2.RoomsResponse:
+        await self._check(context)
+        named = request.room_ids or list(self.held)
+        answer = node_pb2.RoomsResponse(rooms=[self.held[room] for room in named if room in self.held])
+        if not request.with_blobs:
+            for row in answer.rooms:
+                row.ClearField("snapshot")
+        return answer
 
     async def SetDraining(
         self, request: node_pb2.SetDrainingRequest, context: Context
@@ -138,6 +164,15 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     def _report(self) -> node_pb2.WatchResponse:
         response = node_pb2.WatchResponse()
         response.report.CopyFrom(self.report)
+        told = {row.room_id for row in self.report.rooms}
+        for room in self.held.values():
+            if room.room_id not in told:
+                response.report.rooms.add(
+                    room_id=room.room_id,
+                    epoch=room.epoch,
+                    controller_id=room.controller_id,
+                    snapshot_version=room.snapshot_version,
+                )
         return response
 
     async def _check(self, context: Context) -> None:

@@ -70,6 +70,8 @@ class FakePlane:
     refused: dict[str, JoinRefused] = field(default_factory=dict)
     owners: dict[str, GatewayPeer] = field(default_factory=dict)
     hellos: list[ClientHello] = field(default_factory=list)
+    asked: list[tuple[str, int, bool]] = field(default_factory=list)
+    doubted: list[str] = field(default_factory=list)
     not_ready: str = ""
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     closed: bool = False
@@ -90,8 +92,12 @@ class FakePlane:
     def regions(self) -> Mapping[RegionName, Coordinates | None]:
         return REGIONS
 
-    def owner(self, room: RoomId) -> GatewayPeer | None:
-        return self.owners.get(room)
+    async def owner(self, room: RoomId, *, hops: int, resumes: bool) -> GatewayPeer | None:
+        self.asked.append((room, hops, resumes))
+        return self.owners.get(room) if not hops else None
+
+    def unreachable(self, gateway: GatewayId) -> None:
+        self.doubted.append(gateway)
 
     def peers(self) -> tuple[GatewayPeer, ...]:
         return self.others

@@ -11,9 +11,10 @@ from typing import Any, Self
 import aiohttp
 import pytest
 from headwater_api import wellknown
-from headwater_api.ids import GatewayId
+from headwater_api.ids import GatewayId, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.app import run
+from headwater_gateway.directory.hashing import choose
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.plane import Plane, open_plane
 from headwater_gateway.settings import Settings
@@ -35,9 +36,8 @@ class Gateways:
 
     def owner(self, room: str) -> int:
         """Which gateway keeps the room."""
-        from headwater_api.ids import RoomId
-
-        return next(n for n, plane in enumerate(self.planes) if plane.owner(RoomId(room)) is None)
+        names = [GatewayId(f"gw-{n}") for n in range(len(self.planes))]
+        return names.index(choose(RoomId(room), names))
 
     def connect(self, participant: models.ParticipantInfo, room: str = "demo") -> None:
         """Its subscriber transport is up, says its node."""

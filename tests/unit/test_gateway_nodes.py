@@ -188,6 +188,7 @@ class Queue:
         self.failed: list[str] = []
         self.refused: list[str] = []
         self.stale: list[str] = []
+        self.stored: list[int] = []
         self.queue = CommandQueue(
             NodeId("n"),
             room_id=RoomId("demo"),
@@ -197,6 +198,7 @@ class Queue:
             on_failed=self.failed.append,
             on_refused=lambda command, error: self.refused.append(error),
             on_stale=self.stale.append,
+            on_stored=self.stored.append,
             rng=random.Random(1),
         )
 

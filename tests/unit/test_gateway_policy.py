@@ -15,7 +15,7 @@ from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.room.policy import AVOID_S, FailedNodes, choose_other, nodes_to_leave
 from headwater_gateway.signal.session_runner import SessionRunner
-from headwater_gateway.signal.types import JoinRefused
+from headwater_gateway.signal.types import CLOSE_GOING_AWAY, JoinRefused
 from headwater_planner.moves import Leaving
 from headwater_planner.place import NodeView, Placement, PlacementView, Refusal, RegionView
 from livekit.protocol import models, rtc
@@ -208,7 +208,7 @@ async def test_a_node_that_refuses_is_tried_last(gateway: Gateway) -> None:
     assert await gateway.join("ann", "eu") == "us-1"
 
 
-async def test_a_superseded_room_sends_its_clients_to_the_newer_one(gateway: Gateway) -> None:
+async def test_a_superseded_room_lets_its_clients_resume_at_the_newer_one(gateway: Gateway) -> None:
     await gateway.join("ann", "eu")
     bob = gateway.connect("bob", "us")
     await bob.wait("join")
@@ -217,6 +217,9 @@ async def test_a_superseded_room_sends_its_clients_to_the_newer_one(gateway: Gat
     room = gateway.directory.room(RoomId("demo"))
     ann = gateway.clients[0]
     ann.say(leave=rtc.LeaveRequest())  # a command for the node
-    leave = await bob.wait("leave")
-    assert (leave.action, leave.reason) == (rtc.LeaveRequest.RECONNECT, models.DisconnectReason.MIGRATION)
+    await until(lambda: bob.closed, 3, "bob's connection is closed")
+    assert bob.closed is not None and bob.closed[0] == CLOSE_GOING_AWAY
+    assert bob.all("leave") == [], "a client that is told to leave does not resume"
+    other = gateway.nodes["us-1"].applied
+    assert not [r for r in other for c in r.commands if c.HasField("close_room")], "its media goes on"
     await until(lambda: gateway.directory.room(RoomId("demo")) is not room, 3, "the old room is gone")

@@ -306,3 +306,39 @@ def test_tracks_beyond_the_limit_are_left_out() -> None:
         negotiation.add_track(_audio(f"TR_{n}", ssrc=1 + n))
     assert len(negotiation.left_out) == 3
     assert len(_round(negotiation)) == MAX_TRACKS
+
+
+def test_another_gateway_goes_on_from_the_clients_last_offer() -> None:
+    first = SubscriberNegotiation()
+    h264 = node_pb2.CodecMap(
+        codec=node_pb2.CODEC_H264, clock_rate=90000, fmtp="packetization-mode=1;profile-level-id=42e01f"
+    )
+    for track in (_audio("TR_a"), _video("TR_v"), _video("TR_h", h264, 3000)):
+        first.add_track(track)
+    _round(first)
+    first.remove_track("TR_v")
+    _, last = first.offer(LOCAL)
+    first.apply_answer(_answer(last))
+    # As browsers write it: parameters in another order.
+    known = last.replace(h264.fmtp, "profile-level-id=42e01f;packetization-mode=1")
+
+    second = SubscriberNegotiation.resumed(known)
+    assert second.ssrcs() == {"TR_a": (500, 0), "TR_h": (3000, 3001)}
+    for track in (_audio("TR_a"), _video("TR_h", h264, 3000), _video("TR_new", VP8, 5000)):
+        second.add_track(track)
+    offer_id, offer = second.offer(RESTARTED)
+    assert offer_id == 3
+    assert _mids(offer) == [*_mids(known)[:2], ("2", "video", "sendonly"), *_mids(known)[3:]]
+
+    def running(sdp: str) -> list[str]:
+        block = sdp.split("\r\nm=")[4]
+        return [li for li in block.split("\r\n") if li.startswith(("video", "a=rtpmap", "a=ssrc", "a=msid"))]
+
+    assert running(offer) == running(known)
+    taken = second.apply_answer(_answer(offer), offer_id)
+    assert [(s.track_id, s.ssrc) for s in taken.sections] == [("TR_a", 500), ("TR_new", 5000), ("TR_h", 3000)]
+
+
+def test_what_is_no_offer_of_ours_is_refused() -> None:
+    with pytest.raises(SdpError, match="not an m-line of an offer of ours"):
+        SubscriberNegotiation.resumed(sdp("chromium_simulcast_offer"))

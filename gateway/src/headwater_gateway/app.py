@@ -16,6 +16,7 @@ from headwater_gateway.http.admission import Gatekeeper
 from headwater_gateway.http.apps import admin_app, public_app
 from headwater_gateway.http.forward import Forwarder
 from headwater_gateway.http.limits import AddressLimiter
+from headwater_gateway.http.peer import PeerDoor
 from headwater_gateway.http.serve import serving
 from headwater_gateway.http.signalling import Signalling
 from headwater_gateway.http.site import Site
@@ -79,7 +80,7 @@ def _public(
         settings.max_frame_bytes,
         RENEW_SECONDS,
     )
-    return public_app(signalling, Site(settings.web_dir))
+    return public_app(signalling, Site(settings.web_dir), PeerDoor(settings.node_token, settings.gateway))
 
 
 def _no_report(name: str, port: int) -> None:

@@ -1,7 +1,6 @@
 """The gateway's watches in one place: what they feed, and whether they have been read once."""
 
 import asyncio
-import hashlib
 import random
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from headwater_planner.geo_distance import Coordinates
 from kubernetes.aio.client import ApiClient
 
 from headwater_gateway import fleet_views as views
+from headwater_gateway.directory.peers import Peers
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets
 from headwater_gateway.kube.reflector import CallbackSink, Object, Reflector
 from headwater_gateway.room.directory import RoomDirectory
@@ -26,14 +26,21 @@ class Fleet:
     """What is known of regions and gateways. Filled by the watches, read on the join path."""
 
     def __init__(
-        self, directory: RoomDirectory, defaults: RoomConfig, secrets: MeetingSecrets, turn: TurnServers
+        self,
+        directory: RoomDirectory,
+        defaults: RoomConfig,
+        secrets: MeetingSecrets,
+        *,
+        turn: TurnServers,
+        links: Peers,
     ) -> None:
         self._directory, self._defaults, self._secrets = directory, defaults, secrets
-        self._turn = turn
+        self._turn, self._links = turn, links
         self._meetings: dict[RoomId, RoomConfig] = {}
         secrets.on_changed = self._apply
         self._clusters: dict[ClusterName, views.ClusterView] = {}
-        self.gateways: dict[str, GatewayPeer] = {}
+        self.gateways: dict[str, GatewayPeer] = {}  # those that take rooms
+        self.peers: dict[str, GatewayPeer] = {}  # all others that can be reached
 
     def regions(self) -> dict[RegionName, Coordinates | None]:
         """All regions of all clusters."""
@@ -45,16 +52,6 @@ class Fleet:
     def allowed_regions(self) -> dict[ClusterName, frozenset[RegionName]]:
         """Where each cluster lets participants be placed; empty: everywhere."""
         return {name: cluster.allowed for name, cluster in self._clusters.items()}
-
-    def owner_among(self, room: RoomId, myself: GatewayId) -> GatewayPeer | None:
-        """Rendezvous hashing over the gateways that serve: the same answer at each. None: this one."""
-        names = {peer.gateway for peer in self.gateways.values()} | {myself}
-
-        def weight(name: GatewayId) -> bytes:
-            return hashlib.blake2b(f"{name}\n{room}".encode(), digest_size=8).digest()
-
-        best = max(names, key=weight)
-        return next((p for p in self.gateways.values() if p.gateway == best and best != myself), None)
 
     def pod_seen(self, name: str, body: Object) -> None:
         pod = views.node_pod(body)
@@ -72,9 +69,22 @@ class Fleet:
             self.gateways[name] = peer
         else:
             self.gateways.pop(name, None)
+        address = views.gateway_address(body)
+        if address is None:
+            self.gateway_gone(name)
+        else:
+            self.gateway_reachable(address)
+
+    def gateway_reachable(self, peer: GatewayPeer) -> None:
+        """A gateway with an address: it is followed, unless it is this one."""
+        if peer.gateway != self._directory.controller_id:
+            self.peers[peer.gateway] = peer
+            self._links.seen(peer.gateway, peer.url)
 
     def gateway_gone(self, name: str) -> None:
         self.gateways.pop(name, None)
+        self.peers.pop(name, None)
+        self._links.gone(GatewayId(name))
 
     def cluster_seen(self, name: str, body: Object) -> None:
         cluster = views.cluster_view(body)

@@ -64,6 +64,14 @@ def gateway_peer(pod: Object) -> GatewayPeer | None:
     return GatewayPeer(GatewayId(metadata["name"]), f"http://{_host(status['podIP'])}:{PORT_SIGNAL}")
 
 
+def gateway_address(pod: Object) -> GatewayPeer | None:
+    """Where a gateway Pod can be reached, ready or not; None: it has no address, or has ended."""
+    ip = pod.get("status", {}).get("podIP")
+    if not ip or has_ended(pod):
+        return None
+    return GatewayPeer(GatewayId(pod["metadata"]["name"]), f"http://{_host(ip)}:{PORT_SIGNAL}")
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterView:
     """What placement needs of an SFUCluster. `allowed` empty: participants may be placed in each region."""

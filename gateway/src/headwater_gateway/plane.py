@@ -16,16 +16,21 @@ from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.place import RegionView
 
+from headwater_gateway.directory.archive import NoArchive
+from headwater_gateway.directory.peers import Peers
 from headwater_gateway.fleet import Fleet, Watches
+from headwater_gateway.http.peer import peer_headers
 from headwater_gateway.kube.api import open_api
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets, secret_reader
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.owners import Owners
 from headwater_gateway.passwords import Passwords, TooManyAttempts
 from headwater_gateway.plane_metrics import PlaneCollector
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import RoomConfig
+from headwater_gateway.room.succession import Succession
 from headwater_gateway.settings import Settings, SettingsError
 from headwater_gateway.signal.session_runner import SessionRunner
 from headwater_gateway.signal.types import ClientHello, GatewayPeer, JoinRefused, SignalChannel
@@ -71,17 +76,16 @@ class Plane:
 
     def __init__(
         self,
-        settings: Settings,
         directory: RoomDirectory,
         runner: SessionRunner,
         fleet: Fleet,
+        owners: Owners,
         static: tuple[NodePod, ...],
         *,
         passwords: Passwords,
     ) -> None:
         self.passwords = passwords
-        self._settings = settings
-        self.directory, self._runner, self._fleet = directory, runner, fleet
+        self.directory, self._runner, self._fleet, self._owners = directory, runner, fleet, owners
         self._static = static
         self.watches: Watches | None = None
         self._closed = False
@@ -107,15 +111,19 @@ class Plane:
         known = self._fleet.regions()
         return known or {node.region: None for node in self._static}
 
-    def owner(self, room: RoomId) -> GatewayPeer | None:
-        # A room that lives here stays here, whoever joins the gateways meanwhile.
-        if self.directory.room(room) is not None:
-            return None
-        return self._fleet.owner_among(room, self._settings.gateway)
+    async def owner(self, room: RoomId, *, hops: int, resumes: bool) -> GatewayPeer | None:
+        return await self._owners.find(room, hops=hops, resumes=resumes)
+
+    def unreachable(self, gateway: GatewayId) -> None:
+        self._owners.doubt(gateway)
+
+    def is_settled(self) -> bool:
+        """Nodes and gateways are known, so that a room that nobody seems to have is really nobody's."""
+        return not self._closed and (self.watches is None or not self.watches.missing())
 
     def peers(self) -> tuple[GatewayPeer, ...]:
         others = self._fleet.gateways.values()
-        return tuple(peer for peer in others if peer.gateway != self._settings.gateway)
+        return tuple(peer for peer in others if peer.gateway != self.directory.controller_id)
 
     def unready(self) -> str:
         if self._closed:
@@ -151,30 +159,46 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     passwords = Passwords()
     secrets = MeetingSecrets(passwords, random.Random())
     turn = _turn_servers(settings, directory, fleet_box)
-    fleet = Fleet(directory, defaults, secrets, turn)
+    peers = Peers(lambda: peer_headers(settings.node_token, settings.gateway))
+    fleet = Fleet(directory, defaults, secrets, turn=turn, links=peers)
     fleet_box.append(fleet)
+    archive = NoArchive()
+    succession = Succession(directory, ids, time.monotonic, archive)
+    owners = Owners(settings.gateway, fleet, peers, directory, succession, registrar=archive)
     metrics.registry.register(PlaneCollector(directory, turn))
     runner = SessionRunner(directory, ids, unix_ms, turn)
     static = parse_static_nodes(os.environ.get(ENV_STATIC_NODES, ""))
-    plane = Plane(settings, directory, runner, fleet, static, passwords=passwords)
+    plane = Plane(directory, runner, fleet, owners, static, passwords=passwords)
     for node in static:
         directory.pool.pod_seen(node)
     for peer in parse_static_gateways(os.environ.get(ENV_STATIC_GATEWAYS, "")):
         fleet.gateways[peer.gateway] = peer
+        fleet.gateway_reachable(peer)
     if not static:
         api = await open_api(os.environ)
         secrets.start(secret_reader(api, settings.namespace))
         plane.watches = Watches(api, settings.namespace, fleet, random.Random())
         plane.watches.start()
+    caretaker = asyncio.create_task(owners.run(plane.is_settled), name="caretaker")
+    caretaker.add_done_callback(_report)
     try:
         yield plane
     finally:
+        caretaker.cancel()
+        await asyncio.gather(caretaker, return_exceptions=True)
         await secrets.aclose()
         if plane.watches is not None:
             await plane.watches.aclose()
         await turn.aclose()
         async with asyncio.timeout(10):
+            await succession.aclose()
             await plane.close(3.0)
+            await peers.aclose()
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("rooms.caretaker_died", exc_info=task.exception())
 
 
 def _turn_servers(settings: Settings, directory: RoomDirectory, fleet_box: list[Fleet]) -> TurnServers:

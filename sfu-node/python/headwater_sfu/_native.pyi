@@ -45,6 +45,12 @@ class Engine:
         ``TimeoutError``.
         """
 
+    def rooms(self, request: bytes) -> bytes:
+        """``RoomsRequest`` → ``RoomsResponse``: epoch, controller, snapshot and lease of rooms that are here.
+
+        Raises ``ValueError`` (not a RoomsRequest), :class:`EngineError`, ``TimeoutError``.
+        """
+
     def fileno(self) -> int:
         """An ``eventfd``, readable while events wait; for ``loop.add_reader``. Belongs to the engine."""
 

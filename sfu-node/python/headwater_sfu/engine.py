@@ -23,6 +23,13 @@ class Engine(Protocol):
         """
         ...
 
+    def rooms(self, request: bytes) -> bytes:
+        """What it holds of rooms: a serialised `RoomsRequest` in, a `RoomsResponse` out.
+
+        Raises ValueError for bytes that are no `RoomsRequest`, RuntimeError or TimeoutError as `apply`.
+        """
+        ...
+
     def fileno(self) -> int:
         """An eventfd, readable while events wait."""
         ...

@@ -59,6 +59,15 @@ class NodeService:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the engine does not answer: {error}")
         raise AssertionError("abort returned")
 
+    async def rooms(self, request: bytes, context: Context) -> bytes:
+        try:
+            return self._engine.rooms(request)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a RoomsRequest: {error}")
+        except (RuntimeError, TimeoutError) as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the engine does not answer: {error}")
+        raise AssertionError("abort returned")
+
     async def set_draining(self, request: bytes, context: Context) -> bytes:
         message = await _parse(node_pb2.SetDrainingRequest, request, context)
         try:
@@ -102,6 +111,7 @@ def make_handler(service: NodeService) -> "grpc.GenericRpcHandler[Any, Any]":
         {
             "Info": grpc.unary_unary_rpc_method_handler(service.info),
             "Apply": grpc.unary_unary_rpc_method_handler(service.apply),
+            "Rooms": grpc.unary_unary_rpc_method_handler(service.rooms),
             "SetDraining": grpc.unary_unary_rpc_method_handler(service.set_draining),
             "Watch": grpc.unary_stream_rpc_method_handler(service.watch),
         },

@@ -1452,10 +1452,15 @@ class RoomReport(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     PARTICIPANTS_FIELD_NUMBER: _builtins.int
     PUBLISHED_TRACKS_FIELD_NUMBER: _builtins.int
+    CONTROLLER_ID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_VERSION_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     epoch: _builtins.int
     participants: _builtins.int
     published_tracks: _builtins.int
+    controller_id: _builtins.str
+    """Who commands the room here, and the version of its snapshot (0: none): by these gateways find rooms."""
+    snapshot_version: _builtins.int
     def __init__(
         self,
         *,
@@ -1463,10 +1468,12 @@ class RoomReport(_message.Message):
         epoch: _builtins.int = ...,
         participants: _builtins.int = ...,
         published_tracks: _builtins.int = ...,
+        controller_id: _builtins.str = ...,
+        snapshot_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "participants", b"participants", "published_tracks", b"published_tracks", "room_id", b"room_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_id", b"controller_id", "epoch", b"epoch", "participants", b"participants", "published_tracks", b"published_tracks", "room_id", b"room_id", "snapshot_version", b"snapshot_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

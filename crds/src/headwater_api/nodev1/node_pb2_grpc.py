@@ -73,7 +73,8 @@ class NodeServicer:
 
     def Apply(self, request, context):
         """Commands for one room, carried out in order. Renews the room's lease.
-        FAILED_PRECONDITION: the epoch is older than one the node has seen.
+        FAILED_PRECONDITION: the epoch is older than one the node has seen, or the same of a
+        controller with a greater id. A new controller then hears the state of all that is here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

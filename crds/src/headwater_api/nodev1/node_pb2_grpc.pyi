@@ -41,7 +41,8 @@ class NodeStub:
     """Who the node is and where it takes media. Stable for one incarnation."""
     Apply: _grpc.UnaryUnaryMultiCallable[_node_pb2.ApplyRequest, _node_pb2.ApplyResponse]
     """Commands for one room, carried out in order. Renews the room's lease.
-    FAILED_PRECONDITION: the epoch is older than one the node has seen.
+    FAILED_PRECONDITION: the epoch is older than one the node has seen, or the same of a
+    controller with a greater id. A new controller then hears the state of all that is here.
     """
     Watch: _grpc.UnaryStreamMultiCallable[_node_pb2.WatchRequest, _node_pb2.WatchResponse]
     """Events of the rooms last commanded by `controller_id`, and a NodeReport each second.
@@ -59,7 +60,8 @@ class NodeAsyncStub(NodeStub):
     """Who the node is and where it takes media. Stable for one incarnation."""
     Apply: _aio.UnaryUnaryMultiCallable[_node_pb2.ApplyRequest, _node_pb2.ApplyResponse]  # type: ignore[assignment]
     """Commands for one room, carried out in order. Renews the room's lease.
-    FAILED_PRECONDITION: the epoch is older than one the node has seen.
+    FAILED_PRECONDITION: the epoch is older than one the node has seen, or the same of a
+    controller with a greater id. A new controller then hears the state of all that is here.
     """
     Watch: _aio.UnaryStreamMultiCallable[_node_pb2.WatchRequest, _node_pb2.WatchResponse]  # type: ignore[assignment]
     """Events of the rooms last commanded by `controller_id`, and a NodeReport each second.
@@ -86,7 +88,8 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.ApplyResponse, _abc.Awaitable[_node_pb2.ApplyResponse]]:
         """Commands for one room, carried out in order. Renews the room's lease.
-        FAILED_PRECONDITION: the epoch is older than one the node has seen.
+        FAILED_PRECONDITION: the epoch is older than one the node has seen, or the same of a
+        controller with a greater id. A new controller then hears the state of all that is here.
         """
 
     @_abc_1.abstractmethod

@@ -20,6 +20,7 @@ from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.settings import Settings
 from headwater_gateway.signal.types import Claims, GatewayPeer, RoomPlane
 
+MAX_HOPS: Final = 2  # a call is passed on once
 FORWARD_S: Final = 70.0  # a PerformRpc may take a minute
 MAX_ANSWER: Final = 8 * 1024 * 1024
 MINTED_S: Final = 60
@@ -71,9 +72,9 @@ class ApiContext:
         address, vouched = self.gatekeeper.address_of(request, token)
         return Caller(claims, token, address, vouched)
 
-    def owner(self, room: RoomId, caller: Caller) -> GatewayPeer | None:
-        """The gateway to pass a call about the room on to; None: this one carries it out."""
-        return None if caller.is_gateway else self.plane.owner(room)
+    async def owner(self, room: RoomId, caller: Caller) -> GatewayPeer | None:
+        """The gateway to pass a call about the room on to; None: this one carries it out. JoinRefused."""
+        return await self.plane.owner(room, hops=MAX_HOPS if caller.is_gateway else 0, resumes=False)
 
     def room(self, name: str) -> RoomActor:
         """A room that lives here. ApiError not_found."""

@@ -235,7 +235,7 @@ class RoomService:
 
     async def _destination(self, name: str, caller: Caller) -> models.Room:
         """The row of the room that somebody is moved to, made there if need be."""
-        peer = self._context.plane.owner(RoomId(name))
+        peer = await self._context.plane.owner(RoomId(name), hops=0, resumes=False)
         if peer is None:
             return self._context.directory.open(RoomId(name)).state.info()
         token = self._context.mint(caller.claims.api_key, {"video": {"roomCreate": True}})

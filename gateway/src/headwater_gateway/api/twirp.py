@@ -67,7 +67,7 @@ class TwirpService:
         body = await request.read()
         message = _decode(method.takes, body, request.content_type)
         room = method.room_of(message)
-        peer = self._context.owner(RoomId(room), caller) if room else None
+        peer = await self._context.owner(RoomId(room), caller) if room else None
         if peer is not None:
             return await self._context.forward(request, body, caller, peer)
         answer = await method.handle(Call(caller, request, body), message)

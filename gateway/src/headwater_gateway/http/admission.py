@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from aiohttp import web
-from headwater_api.ids import RegionName, RoomId
+from headwater_api.ids import GatewayId, RegionName, RoomId
 from headwater_api.reasons import Reason
 
 from headwater_gateway.auth import TokenVerifier, bearer_token
@@ -29,6 +29,7 @@ SERVER_PREFIX = "headwater."
 # A gateway that passes a session on vouches for the client's address with the secret they share.
 HEADER_CLIENT = "X-Headwater-Client"
 HEADER_VOUCHER = "X-Headwater-Voucher"
+HEADER_HOPS = "X-Headwater-Hops"
 
 _ROOM = re.compile(r"[^\x00-\x1f\x7f]{1,256}\Z")
 
@@ -40,6 +41,7 @@ class Admission:
     hello: ClientHello
     token: str
     owner: GatewayPeer | None
+    hops: int = 0  # gateways that have passed it on so far
 
 
 def voucher(secret: str, address: str, token: str) -> str:
@@ -69,6 +71,10 @@ class Gatekeeper:
         """A fresh token for a client that is in. None: its API key is gone."""
         return self._verifier.renew(claims, time.time(), time.monotonic())
 
+    def unreachable(self, gateway: GatewayId) -> None:
+        """A room's gateway did not answer."""
+        self._plane.unreachable(gateway)
+
     async def admit(self, request: web.Request) -> Admission:
         """Raise JoinRefused, or say who joins. Asks the room policy unless another gateway owns the room."""
         started = time.monotonic()
@@ -80,11 +86,12 @@ class Gatekeeper:
         room = _room(claims, query)
         address, vouched = self.address_of(request, token)
         hello = self._hello(claims, query, room, address)
-        owner = None if vouched else self._plane.owner(room)
+        hops = _hops(request) if vouched else 0
+        owner = await self._plane.owner(room, hops=hops, resumes=hello.reconnect)
         if owner is None:
             hello = await self._plane.admit(hello)
         self._metrics.join_seconds.observe(time.monotonic() - started)
-        return Admission(hello, token, owner)
+        return Admission(hello, token, owner, hops)
 
     def address_of(self, request: web.Request, token: str) -> tuple[str, bool]:
         """The client's address, and whether another gateway vouched for it."""
@@ -141,6 +148,11 @@ class Gatekeeper:
             return check_override(wanted, regions), RegionSource.OVERRIDE, country
         except RegionUnknown as error:
             raise JoinRefused(400, Reason.REGION_UNKNOWN, str(error)) from None
+
+
+def _hops(request: web.Request) -> int:
+    text = request.headers.get(HEADER_HOPS, "1")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 1
 
 
 def _room(claims: Claims, query: JoinQuery) -> RoomId:

@@ -6,7 +6,9 @@ from aiohttp import web
 from headwater_api.reasons import Reason
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from headwater_gateway.directory.peers import PATH
 from headwater_gateway.http.doorkeeper import note_response
+from headwater_gateway.http.peer import PeerDoor
 from headwater_gateway.http.signalling import Signalling
 from headwater_gateway.http.site import Site
 from headwater_gateway.metrics import Metrics
@@ -16,7 +18,7 @@ MAX_LINE = 64 * 1024
 MAX_BODY = 256 * 1024
 
 
-def public_app(signalling: Signalling, site: Site) -> web.Application:
+def public_app(signalling: Signalling, site: Site, peers: PeerDoor) -> web.Application:
     """Signalling under /rtc, the page elsewhere. Paths under /rtc that are not known are 404 with CORS.
 
     Newer clients ask /rtc/v1 first and fall back to /rtc on that 404.
@@ -29,6 +31,7 @@ def public_app(signalling: Signalling, site: Site) -> web.Application:
         app.router.add_get(path, signalling.validate, allow_head=False)
     app.router.add_options("/rtc{rest:(/.*)?}", _preflight)
     app.router.add_get("/rtc/{rest:.*}", _unknown_path, allow_head=False)
+    app.router.add_get(PATH, peers.beats, allow_head=False)
     app.router.add_get("/", site.index)
     app.router.add_get("/vendor/livekit-client.js", site.client)
     app.router.add_get("/{name}", site.file)

@@ -9,13 +9,24 @@ import structlog
 from aiohttp import WSMsgType, web
 from headwater_api.reasons import Reason
 
-from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, Admission, voucher
+from headwater_gateway.http.admission import (
+    HEADER_CLIENT,
+    HEADER_HOPS,
+    HEADER_VOUCHER,
+    Admission,
+    voucher,
+)
 from headwater_gateway.http.websocket import HEARTBEAT_SECONDS
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.signal.types import CLOSE_GOING_AWAY, CLOSE_NORMAL, JoinRefused
 
 _log = structlog.get_logger(__name__)
 _CONNECT_SECONDS = 3.0
+_REACH_SECONDS = 0.5  # gateways are near each other; a dead one must not cost the client more
+
+
+class OwnerUnreachable(JoinRefused):
+    """The owner did not answer: it may be gone, and another gateway its successor."""
 
 
 class Forwarder:
@@ -29,7 +40,8 @@ class Forwarder:
 
     async def __aenter__(self) -> "Forwarder":
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_CONNECT_SECONDS), connector=aiohttp.TCPConnector(limit=0)
+            timeout=aiohttp.ClientTimeout(total=_CONNECT_SECONDS, connect=_REACH_SECONDS),
+            connector=aiohttp.TCPConnector(limit=0),
         )
         return self
 
@@ -66,6 +78,7 @@ class Forwarder:
         headers = {
             "Authorization": f"Bearer {admission.token}",
             HEADER_CLIENT: address,
+            HEADER_HOPS: str(admission.hops + 1),
             HEADER_VOUCHER: voucher(self._secret, address, admission.token),
         }
         return url, headers
@@ -98,13 +111,13 @@ class Forwarder:
         except (aiohttp.ClientError, TimeoutError, OSError):
             raise self._unreachable(admission) from None
 
-    def _unreachable(self, admission: Admission) -> JoinRefused:
+    def _unreachable(self, admission: Admission) -> OwnerUnreachable:
         assert admission.owner is not None
         self._metrics.forwarded.labels("unreachable").inc()
         _log.warning(
             "owner of the room unreachable", reason=Reason.OWNER_UNREACHABLE, gateway=admission.owner.gateway
         )
-        return JoinRefused(
+        return OwnerUnreachable(
             503, Reason.OWNER_UNREACHABLE, "the room's gateway cannot be reached now: connect again"
         )
 

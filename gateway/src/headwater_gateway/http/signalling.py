@@ -10,7 +10,7 @@ from headwater_api.reasons import Reason
 from livekit.protocol import rtc
 
 from headwater_gateway.http.admission import Admission, Gatekeeper
-from headwater_gateway.http.forward import Forwarder
+from headwater_gateway.http.forward import Forwarder, OwnerUnreachable
 from headwater_gateway.http.limits import AddressLimiter
 from headwater_gateway.http.websocket import CLOSE_SECONDS, HEARTBEAT_SECONDS, AiohttpWire
 from headwater_gateway.metrics import Metrics
@@ -18,6 +18,8 @@ from headwater_gateway.signal.channel import Channel
 from headwater_gateway.signal.types import CLOSE_INTERNAL, Claims, JoinRefused, SessionRunner, SignalChannel
 
 _log = structlog.get_logger(__name__)
+
+ATTEMPTS = 3  # to reach a room's gateway or its successor
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +46,37 @@ class Signalling:
         try:
             if not socket.can_prepare(request).ok:
                 raise JoinRefused(426, Reason.NOT_A_WEBSOCKET, "connect here with a WebSocket")
-            admission = await self.gatekeeper.admit(request)
-            with self.addresses.hold(admission.hello.client_address):
-                self.metrics.joins.labels("rtc", "Admitted").inc()
-                if admission.owner is not None:
-                    return await self.forwarder.websocket(request, socket, admission)
-                return await self._run(request, socket, admission)
+            return await self._admitted(request, socket)
         except JoinRefused as refusal:
             return self._refuse("rtc", refusal)
+
+    async def _admitted(self, request: web.Request, socket: web.WebSocketResponse) -> web.StreamResponse:
+        """Here or at the room's gateway; at its successor, if it turns out to be gone."""
+        for attempt in range(1, ATTEMPTS + 1):
+            admission = await self.gatekeeper.admit(request)
+            with self.addresses.hold(admission.hello.client_address):
+                if attempt == 1:
+                    self.metrics.joins.labels("rtc", "Admitted").inc()
+                if admission.owner is None:
+                    return await self._run(request, socket, admission)
+                try:
+                    return await self.forwarder.websocket(request, socket, admission)
+                except OwnerUnreachable:
+                    self.gatekeeper.unreachable(admission.owner.gateway)
+                    if attempt == ATTEMPTS:
+                        raise
+        raise AssertionError("the last attempt returns or raises")
 
     async def validate(self, request: web.Request) -> web.StreamResponse:
         """The verdict of `join`, for clients that cannot see the error of a failed upgrade."""
         try:
             admission = await self.gatekeeper.admit(request)
             if admission.owner is not None:
-                return await self.forwarder.validate(request, admission)
+                try:
+                    return await self.forwarder.validate(request, admission)
+                except OwnerUnreachable:
+                    self.gatekeeper.unreachable(admission.owner.gateway)
+                    raise
         except JoinRefused as refusal:
             return self._refuse("validate", refusal)
         self.metrics.joins.labels("validate", "Admitted").inc()

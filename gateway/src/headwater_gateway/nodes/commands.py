@@ -16,7 +16,8 @@ log = structlog.get_logger(__name__)
 APPLY_DEADLINE_S: Final = 2.0
 ATTEMPTS: Final = 3
 RENEW_EVERY_S: Final = 15.0
-LEASE_MS: Final = 60_000
+# Longer than clients try to come back: media flows on while no gateway lives, and for the next one to adopt.
+LEASE_MS: Final = 180_000
 MAX_PENDING: Final = 4096
 MAX_BATCH: Final = 256
 MAX_BATCH_BYTES: Final = 1_000_000
@@ -33,7 +34,8 @@ class CommandQueue:
 
     `on_failed(sentence)` is called once, when the node takes no more commands: the room then treats it as
     lost. `on_stale(sentence)` instead, when the node obeys a room of a later epoch.
-    `on_refused(command, error)` tells of a single command that the node would not carry out.
+    `on_refused(command, error)` tells of a single command that the node would not carry out,
+    `on_stored(version)` of a snapshot that the node has.
     """
 
     def __init__(
@@ -47,12 +49,15 @@ class CommandQueue:
         on_failed: Callable[[str], None],
         on_refused: Callable[[node_pb2.Command, str], None],
         on_stale: Callable[[str], None],
+        on_stored: Callable[[int], None],
         rng: random.Random,
     ) -> None:
         self.node_id = node_id
         self._room_id, self._epoch, self._controller_id = room_id, epoch, controller_id
         self._applier = applier
         self._on_failed, self._on_refused, self._on_stale = on_failed, on_refused, on_stale
+        self._on_stored = on_stored
+        self._snapshot: node_pb2.PutSnapshot | None = None
         self._rng = rng
         self._pending: deque[node_pb2.Command] = deque()
         self._wake = asyncio.Event()
@@ -68,6 +73,12 @@ class CommandQueue:
         self._wake.set()
         if len(self._pending) > MAX_PENDING:
             self._fail(f"more than {MAX_PENDING} commands are waiting", self._on_failed)
+
+    def store(self, snapshot: node_pb2.PutSnapshot) -> None:
+        """Put a snapshot on the node. Only the newest is sent."""
+        if not self._failed and not self._closing:
+            self._snapshot = snapshot
+            self._wake.set()
 
     def close(self) -> None:
         """Send what is queued, then end."""
@@ -90,7 +101,7 @@ class CommandQueue:
     async def run(self) -> None:
         """Until closed and empty, abandoned or failed."""
         while not self._failed:
-            if not self._pending:
+            if not self._pending and self._snapshot is None:
                 if self._closing:
                     self._ended = True
                     return
@@ -111,6 +122,9 @@ class CommandQueue:
             command = self._pending.popleft()
             size += command.ByteSize()
             batch.append(command)
+        if self._snapshot is not None:
+            batch.append(node_pb2.Command(put_snapshot=self._snapshot))
+            self._snapshot = None
         return batch
 
     async def _deliver(self, batch: list[node_pb2.Command]) -> None:
@@ -141,6 +155,8 @@ class CommandQueue:
         for command, result in zip(batch, response.results, strict=False):
             if result.error:
                 self._on_refused(command, result.error)
+            elif command.HasField("put_snapshot"):
+                self._on_stored(command.put_snapshot.version)
 
     def _fail(self, sentence: str, tell: Callable[[str], None]) -> None:
         self._failed = True

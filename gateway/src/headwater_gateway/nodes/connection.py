@@ -72,6 +72,7 @@ class NodeConnection:
         self._heard_at = clock()
         self.facts: NodeFacts | None = None
         self.report: node_pb2.NodeReport | None = None
+        self.rooms: dict[str, node_pb2.RoomReport] = {}  # of the last report
         self._log = log.bind(node=pod.node_id, address=pod.address)
 
     @property
@@ -100,6 +101,10 @@ class NodeConnection:
     async def apply(self, request: node_pb2.ApplyRequest, deadline_s: float) -> node_pb2.ApplyResponse:
         """Send commands. Raises grpc.aio.AioRpcError."""
         return await self._stub.Apply(request, timeout=deadline_s, metadata=self._metadata)
+
+    async def rooms_held(self, request: node_pb2.RoomsRequest, deadline_s: float) -> node_pb2.RoomsResponse:
+        """What the node holds of rooms. Raises grpc.aio.AioRpcError."""
+        return await self._stub.Rooms(request, timeout=deadline_s, metadata=self._metadata)
 
     async def run(self) -> None:
         """Greet, follow, judge; for ever, until cancelled."""
@@ -149,6 +154,7 @@ class NodeConnection:
         if self.facts is None:
             return
         self.facts, self.report, self._suspicion, self._promises = None, None, None, []
+        self.rooms = {}
         self._log.warning("node.lost", reason=why)
         self._listener.on_node_lost(self.pod.node_id, why)
 
@@ -175,5 +181,6 @@ class NodeConnection:
         if response.HasField("report"):
             self._heard_at = self._clock()
             self.report = response.report
+            self.rooms = {row.room_id: row for row in response.report.rooms}
         for event in response.events:
             self._listener.on_node_event(self.pod.node_id, event)

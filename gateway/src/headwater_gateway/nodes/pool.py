@@ -3,9 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 
+import grpc
 import structlog
 from headwater_api.ids import GatewayId, NodeId, RoomId
 from headwater_api.nodev1 import node_pb2
@@ -85,6 +86,39 @@ class NodePool:
         """The latest report of each node that is up."""
         return tuple(c.report for c in self._nodes.values() if c.report is not None)
 
+    def room_reports(self, room_id: RoomId) -> dict[NodeId, node_pb2.RoomReport]:
+        """Who commands the room, as each node that has it last said."""
+        rows = ((node_id, c.rooms.get(room_id)) for node_id, c in self._nodes.items())
+        return {node_id: row for node_id, row in rows if row is not None}
+
+    def all_room_reports(self) -> dict[RoomId, dict[NodeId, node_pb2.RoomReport]]:
+        """The same for every room that any node has."""
+        found: dict[RoomId, dict[NodeId, node_pb2.RoomReport]] = {}
+        for node_id, connection in self._nodes.items():
+            for room_id, row in connection.rooms.items():
+                found.setdefault(RoomId(room_id), {})[node_id] = row
+        return found
+
+    def unheard(self) -> list[NodeId]:
+        """Nodes whose Pod is there and that have not reported yet."""
+        return [node_id for node_id, c in self._nodes.items() if c.report is None]
+
+    async def rooms_held(
+        self, room_id: RoomId, nodes: Iterable[NodeId], deadline_s: float
+    ) -> dict[NodeId, node_pb2.RoomHeld | None]:
+        """What these nodes hold of a room, with its snapshot; None: nothing. Silent nodes are left out."""
+        request = node_pb2.RoomsRequest(room_ids=[room_id], with_blobs=True)
+
+        async def ask(node_id: NodeId) -> tuple[NodeId, node_pb2.RoomsResponse] | None:
+            try:
+                return node_id, await self._nodes[node_id].rooms_held(request, deadline_s)
+            except (KeyError, grpc.aio.AioRpcError) as error:
+                log.warning("node.rooms_unknown", node=node_id, room=room_id, reason=type(error).__name__)
+                return None
+
+        answers = await asyncio.gather(*(ask(node_id) for node_id in nodes))
+        return {a[0]: a[1].rooms[0] if a[1].rooms else None for a in answers if a is not None}
+
     def promise(self, node_id: NodeId) -> None:
         connection = self._nodes.get(node_id)
         if connection is not None:
@@ -99,6 +133,7 @@ class NodePool:
         on_failed: Callable[[str], None],
         on_refused: Callable[[node_pb2.Command, str], None],
         on_stale: Callable[[str], None],
+        on_stored: Callable[[int], None],
     ) -> CommandQueue:
         """A room's commands to a node. KeyError if the node is not known."""
         queue = CommandQueue(
@@ -110,6 +145,7 @@ class NodePool:
             on_failed=on_failed,
             on_refused=on_refused,
             on_stale=on_stale,
+            on_stored=on_stored,
             rng=self._rng,
         )
         task = asyncio.create_task(queue.run(), name=f"commands {room_id} {node_id}", context=Context())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 import structlog
-from headwater_api.ids import LinkId, NodeId, ParticipantSid
+from headwater_api.ids import LinkId, NodeId, ParticipantSid, RoomId, TrackSid
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
@@ -14,12 +14,15 @@ from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import effects, events, links, migration, roster, tracks
 from headwater_gateway.room.calls import PendingCalls
+from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, door, matters
+from headwater_gateway.room.memo import note_commands
 from headwater_gateway.room.model import JoinRequest, transport_owner
 from headwater_gateway.room.mover import Mover
 from headwater_gateway.room.policy import View, check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal, RoomError
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.rules import is_barred
+from headwater_gateway.room.shelf import Shelf
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.timers import next_deadline, run_due
 from headwater_gateway.room.wire import leave, participant_info
@@ -31,6 +34,7 @@ MAILBOX: Final = 8192
 ANSWER_DEADLINE_S: Final = 5.0
 
 Job = Callable[[float], None]
+OnSnapshot = Callable[[RoomId, SnapshotKeeper, node_pb2.PutSnapshot], None]
 T = TypeVar("T")
 
 
@@ -42,16 +46,17 @@ class RoomActor:
         state: RoomState,
         pool: NodePool,
         *,
-        epoch: int,
+        keeper: SnapshotKeeper,
         view: View,
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
         on_happened: Callable[[models.Room, effects.Happened], None],
+        on_snapshot: OnSnapshot,
     ) -> None:
-        self._on_happened = on_happened
+        self._on_happened, self._on_snapshot = on_happened, on_snapshot
         self._state = state
         self._pool = pool
-        self._epoch = epoch
+        self.keeper = keeper
         self._view = view
         self._clock, self._unix_ms = clock, unix_ms
         self._mailbox: asyncio.Queue[tuple[ParticipantSid | None, Job]] = asyncio.Queue(MAILBOX)
@@ -60,9 +65,11 @@ class RoomActor:
         self._closing: dict[NodeId, CommandQueue] = {}
         self._log = log.bind(room=state.room_id)
         self._mover = Mover(state, pool, view, unix_ms)
+        self._shelf = Shelf(state)
+        self._is_superseded = False
+        self.is_handed_over = False
         self.dropped_events = 0
         self.calls = PendingCalls()
-        state.happened("room_started")
 
     @property
     def state(self) -> RoomState:
@@ -105,13 +112,20 @@ class RoomActor:
         def job(_: float) -> None:
             participant = self._state.participants.get(sid)
             if participant is not None and participant.moving_at is None:
+                note_commands(participant, batch)
                 self._state.command(participant.node_id, batch)
 
         self._post(sid, job)
 
     def prepared(self, sid: ParticipantSid, commands: tuple[node_pb2.Command, ...]) -> None:
         """The session has made the participant's transports for its new node."""
-        self._post(sid, lambda _: migration.prepare(self._state, sid, commands))
+
+        def job(_: float) -> None:
+            if (participant := self._state.participants.get(sid)) is not None:
+                note_commands(participant, commands)
+            migration.prepare(self._state, sid, commands)
+
+        self._post(sid, job)
 
     def detach(self, sid: ParticipantSid) -> None:
         """The client's WebSocket is gone: it may come back within the grace."""
@@ -169,14 +183,65 @@ class RoomActor:
         """Close the room. `comes_back`: its clients are asked to join again, at another gateway."""
         self._post(None, lambda _: roster.end(self._state, reason, why, comes_back=comes_back))
 
+    def hand_over(self, why: str, *, is_superseded: bool = False) -> None:
+        """Let go of the room without ending it: media flows on, clients resume where it is taken over."""
+
+        def job(now: float) -> None:
+            self._is_superseded, self.is_handed_over = is_superseded, True
+            if not is_superseded:
+                self.keeper.due = now
+                self._keep()
+            roster.hand_over(self._state, why)
+
+        self._post(None, job)
+
+    def attach(self, sid: ParticipantSid, port: ClientPort, carried: frozenset[TrackSid]) -> None:
+        """A client of a room that was taken over has a session again, which carries what is `carried`."""
+
+        def job(_: float) -> None:
+            participant = self._state.participants.get(sid)
+            if participant is None or participant.moving_at is not None:
+                return
+            self._ports[sid] = port
+            wanted = tuple(participant.wanted.values())
+            dropped = tuple(carried - participant.wanted.keys())
+            self._state.effects.append(effects.ChangeWanted(sid, wanted, dropped))
+            self._tell_all(sid)
+
+        self._post(sid, job)
+
     async def ask(self, decide: Callable[[RoomState, float], T]) -> T:
         """Have `decide` made between two messages, and its result. RoomError of it; TimeoutError.
 
-        JoinRefusal: the room has ended, or is too busy.
+        JoinRefusal: the room has ended, or is too busy. A change of what decides who comes in is acknowledged
+        once another process holds it too.
         """
-        answer = self._decide(lambda now: decide(self._state, now))
+        kept: list[asyncio.Future[None]] = []
+
+        def guarded(now: float) -> T:
+            before = door(self._state)
+            try:
+                return decide(self._state, now)
+            finally:
+                if door(self._state) != before:
+                    kept.append(self.keeper.urge(now))
+
+        answer = self._decide(guarded)
         async with asyncio.timeout(ANSWER_DEADLINE_S):
-            return await answer
+            result = await answer
+            await self._until_kept(kept)
+            return result
+
+    @property
+    def is_kept(self) -> bool:
+        """There is a node that keeps the room's snapshots."""
+        return bool(self._state.nodes) or self._shelf.node_id is not None
+
+    async def _until_kept(self, kept: "list[asyncio.Future[None]]") -> None:
+        """Who may come in is acknowledged only once a second place holds it. TimeoutError: none does."""
+        if kept and self.is_kept and not self._state.ended:
+            async with asyncio.timeout(STORED_DEADLINE_S):
+                await kept[0]
 
     def _decide(self, decide: Callable[[float], T]) -> "asyncio.Future[T]":
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -211,14 +276,24 @@ class RoomActor:
                 await self._step()
         finally:
             self._refuse_rest()
+            self._clear_shelf()
             farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
             for port in self._ports.values():  # none left, unless the task itself was ended
                 port.end(farewell, "the room has ended")
             for queue in self._queues.values():
-                queue.close()
+                if self._is_superseded:
+                    queue.abandon()
+                else:
+                    queue.close()
+            self.keeper.close()
+
+    def _clear_shelf(self) -> None:
+        queue = self._queues.get(self._shelf.node_id) if self._shelf.node_id is not None else None
+        if queue is not None and not self.is_handed_over and self._shelf.node_id not in self._state.nodes:
+            queue.send([node_pb2.Command(close_room=node_pb2.CloseRoom())])
 
     async def _step(self) -> None:
-        wait = next_deadline(self._state, self._clock())
+        wait = self._next_deadline(self._clock())
         blame: ParticipantSid | None = None
         job: Job = self._run_due
         if wait > 0:  # a busy mailbox must not starve the timers
@@ -229,9 +304,33 @@ class RoomActor:
                 pass
         self._guard(blame, job)
         self._perform()
+        self._keep()
+
+    def _next_deadline(self, now: float) -> float:
+        wait = next_deadline(self._state, now)
+        return wait if self.keeper.due is None else min(wait, self.keeper.due - now)
+
+    def _keep(self) -> None:
+        """Give the nodes the snapshot that is due."""
+        now = self._clock()
+        if self.keeper.due is None or now < self.keeper.due or self._state.ended:
+            return
+        put = self.keeper.make(self._state, now)
+        self.keeper.spent(self._clock() - now)
+        if put is None:
+            return
+        for node_id in list(self._state.nodes) or self._shelf.find(self._view()):
+            if (queue := self._queue(node_id)) is not None:
+                queue.store(put)
+        self._on_snapshot(self._state.room_id, self.keeper, put)
 
     def _run_due(self, now: float) -> None:
         run_due(self._state, now)
+        left = self._shelf.leave(self._view())
+        if left is not None and (queue := self._queue(left)) is not None:
+            queue.send([node_pb2.Command(close_room=node_pb2.CloseRoom())])
+            self._release(left, dead=False)
+            self.keeper.touch(now)
         self._mover.run_due(now)
 
     def _guard(self, blame: ParticipantSid | None, job: Job) -> None:
@@ -331,7 +430,7 @@ class RoomActor:
     def _on_superseded(self, why: str) -> None:
         """A node serves a later room of that name: the clients are to find the gateway that has it."""
         self._log.warning("room.superseded", reason=Reason.STALE_EPOCH, why=why)
-        self.end(models.DisconnectReason.MIGRATION, "another gateway has the room", comes_back=True)
+        self.hand_over("another gateway has the room", is_superseded=True)
 
     def _on_refused(self, node_id: NodeId, command: node_pb2.Command, error: str) -> None:
         kind = command.WhichOneof("command")
@@ -349,21 +448,23 @@ class RoomActor:
 
     def _perform(self) -> None:
         for effect in self._state.take_effects():
+            if matters(effect):
+                self.keeper.touch(self._clock())
             match effect:
-                case effects.ToClients(sids, message):
-                    self._tell_clients(sids, message)
                 case effects.ToNode(node_id, commands):
                     queue = self._queue(node_id)
                     if queue is not None:
                         queue.send(commands)
-                case effects.ChangeWanted() | effects.MoveSession() | effects.EndSession():
-                    self._tell_session(effect)
                 case effects.ReleaseNode(node_id, dead):
                     self._release(node_id, dead=dead)
                 case effects.RoomEnded(why):
                     self._log.info("room.ended", reason=why)
                 case effects.Happened() | effects.RpcAnswered():
                     self._tell_application(effect)
+                case effects.ToClients(sids, message):
+                    self._tell_clients(sids, message)
+                case _:
+                    self._tell_session(effect)
 
     def _tell_clients(self, sids: tuple[ParticipantSid, ...], message: rtc.SignalResponse) -> None:
         encoded = message.SerializeToString()
@@ -371,7 +472,7 @@ class RoomActor:
             if (port := self._ports.get(sid)) is not None:
                 port.deliver(message, encoded)
 
-    def _tell_session(self, effect: effects.ChangeWanted | effects.MoveSession | effects.EndSession) -> None:
+    def _tell_session(self, effect: effects.ToSession) -> None:
         port = self._ports.get(effect.sid)
         if port is None:
             return
@@ -383,6 +484,9 @@ class RoomActor:
             case effects.EndSession(sid, farewell, why):
                 del self._ports[sid]
                 port.end(farewell, why)
+            case effects.DropSession(sid, why):
+                del self._ports[sid]
+                port.drop(why)
 
     def _tell_application(self, effect: effects.Happened | effects.RpcAnswered) -> None:
         if isinstance(effect, effects.RpcAnswered):
@@ -400,10 +504,11 @@ class RoomActor:
                 queue = self._pool.open_queue(
                     node_id,
                     self._state.room_id,
-                    self._epoch,
+                    self.keeper.claim.epoch,
                     on_failed=lambda why: self.node_lost(node_id, why),
                     on_refused=lambda command, error: self._on_refused(node_id, command, error),
                     on_stale=self._on_superseded,
+                    on_stored=self.keeper.stored,
                 )
             except KeyError:
                 self.node_lost(node_id, "its Pod is gone")

@@ -19,19 +19,22 @@ from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import moderation
 from headwater_gateway.room.access import Access
-from headwater_gateway.room.actor import RoomActor
+from headwater_gateway.room.actor import OnSnapshot, RoomActor
 from headwater_gateway.room.effects import Happened
 from headwater_gateway.room.ids import SystemIds
+from headwater_gateway.room.keeper import SnapshotKeeper
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
 from headwater_gateway.room.policy import check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
 from headwater_gateway.room.relayed import restart_over
 from headwater_gateway.room.rules import check_rules
+from headwater_gateway.room.snapshot import Claim
 from headwater_gateway.room.state import RoomState
 
 log = structlog.get_logger(__name__)
 
 MAX_ROOMS: Final = 20_000
+MAX_ENDED: Final = 20_000
 MAX_ROOM_NAME: Final = 256
 
 
@@ -63,6 +66,9 @@ class DirectoryOptions:
     defaults: RoomConfig = field(default_factory=RoomConfig)
     regions: Callable[[], tuple[RegionView, ...]] = no_regions
     cluster_regions: Callable[[], Mapping[ClusterName, frozenset[RegionName]]] = no_limits
+    # Told of each snapshot, to keep it elsewhere than on nodes too; and of rooms that live here no more.
+    on_snapshot: OnSnapshot = lambda *_: None
+    on_room_gone: Callable[[RoomActor], None] = lambda _: None
 
 
 class RoomDirectory:
@@ -81,7 +87,9 @@ class RoomDirectory:
         self._options = options
         self._ids = ids or SystemIds()
         self._clock, self._unix_ms = clock, unix_ms
+        self.controller_id = controller_id
         self._rooms: dict[RoomId, RoomActor] = {}
+        self._ended: dict[RoomId, int] = {}  # the epochs of rooms that ended here
         self._tasks: dict[RoomId, asyncio.Task[None]] = {}
         self._meetings: dict[RoomId, RoomConfig] = {}
         self._moved_before = 0
@@ -179,15 +187,31 @@ class RoomDirectory:
             created_at=self._clock(),
             ids=self._ids,
         )
+        state.happened("room_started")
+        return self.install(state, SnapshotKeeper(self.claim(room_id, unix_ms)))
+
+    def claim(self, room_id: RoomId, at_least: int) -> Claim:
+        """One that nodes obey over all that they and this gateway know of. `at_least`: an epoch."""
+        seen = (row.epoch for row in self.pool.room_reports(room_id).values())
+        newest = max([self._ended.get(room_id, 0), *seen])
+        return Claim(max(at_least, newest + 1), self.controller_id)
+
+    def has_ended(self, room_id: RoomId, epoch: int) -> bool:
+        """Whether the room of that epoch has ended here: nodes may still report it for a moment."""
+        return self._ended.get(room_id, -1) >= epoch
+
+    def install(self, state: RoomState, keeper: SnapshotKeeper) -> RoomActor:
+        """Let a room live here from now on."""
+        room_id = state.room_id
         actor = RoomActor(
             state,
             self.pool,
-            # Later rooms of the same name, of this gateway or its successor, have a higher epoch.
-            epoch=unix_ms,
+            keeper=keeper,
             view=self._view,
             clock=self._clock,
             unix_ms=self._unix_ms,
             on_happened=self._tell,
+            on_snapshot=self._options.on_snapshot,
         )
         self._rooms[room_id] = actor
         # An own context: the first participant's log fields are not the room's.
@@ -201,6 +225,11 @@ class RoomDirectory:
             self._moved_before += actor.state.moved
             del self._rooms[room_id]
             self._tasks.pop(room_id, None)
+            if not actor.is_handed_over:
+                self._ended[room_id] = actor.keeper.claim.epoch
+                while len(self._ended) > MAX_ENDED:
+                    del self._ended[next(iter(self._ended))]
+            self._options.on_room_gone(actor)
         if not task.cancelled() and task.exception() is not None:
             log.error("room.task_failed", room=room_id, exc_info=task.exception())
 
@@ -248,11 +277,13 @@ class RoomDirectory:
     # -- end -------------------------------------------------------------------------------------
 
     async def aclose(self, deadline_s: float = 2.0) -> None:
-        """End every room, tell the nodes, end every task. Bounded by the deadline (seconds)."""
+        """Let go of every room, for another gateway to go on with, and end every task within the deadline."""
         tasks = list(self._tasks.values())
         for actor in self._rooms.values():
-            reason = models.DisconnectReason.SERVER_SHUTDOWN
-            actor.end(reason, "the gateway shuts down", comes_back=True)
+            if actor.state.participants:
+                actor.hand_over("the gateway shuts down")
+            else:
+                actor.end(models.DisconnectReason.SERVER_SHUTDOWN, "the gateway shuts down")
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=deadline_s)
             for task in late:

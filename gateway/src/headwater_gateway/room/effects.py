@@ -52,6 +52,14 @@ class EndSession:
 
 
 @dataclass(frozen=True, slots=True)
+class DropSession:
+    """Close the client's session without a word: it resumes, at the gateway that has the room now."""
+
+    sid: ParticipantSid
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseNode:
     """The room uses this node no more. `dead`: it would not hear a farewell."""
 
@@ -80,14 +88,6 @@ class RpcAnswered:
     answer: models.DataPacket
 
 
-Effect = (
-    ToClients
-    | ToNode
-    | ChangeWanted
-    | MoveSession
-    | EndSession
-    | ReleaseNode
-    | RoomEnded
-    | Happened
-    | RpcAnswered
-)
+# For one participant's session.
+ToSession = ChangeWanted | MoveSession | EndSession | DropSession
+Effect = ToClients | ToNode | ToSession | ReleaseNode | RoomEnded | Happened | RpcAnswered

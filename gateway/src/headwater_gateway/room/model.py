@@ -176,6 +176,16 @@ class WantedTrack:
     paused: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class TransportMemo:
+    """What was last agreed for one transport, so that a successor can go on with it."""
+
+    ufrag: str = ""
+    pwd: str = ""
+    remote_fingerprint: str = ""
+    remote_ufrag: str = ""
+
+
 @dataclass(slots=True)
 class Migration:
     """A participant's way to another node, which already is its `node_id`."""
@@ -218,6 +228,7 @@ class Participant:
     data_sequence: int = 0
     # By transport: the address that the client's packets come from.
     paths: dict[str, str] = field(default_factory=dict)
+    transports: dict[TransportId, TransportMemo] = field(default_factory=dict)
     # The client's WebSocket is away since then (monotonic seconds); None while it is there.
     detached_at: float | None = None
     # The node died: sent away to rejoin. The row stays until it does, or until move_grace_s has passed.

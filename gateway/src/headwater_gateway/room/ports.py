@@ -26,6 +26,9 @@ class ClientPort(Protocol):
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
         """Say `leave` and close. The participant is, or will be, off the roster."""
 
+    def drop(self, why: str) -> None:
+        """Close without a word: the client resumes elsewhere, and its media flows on."""
+
 
 class JoinRefusal(Exception):
     """A join that the room's policy or the fleet does not allow. The sentence is fit for the client."""

@@ -37,7 +37,7 @@ def handle_request(room: RoomState, sid: ParticipantSid, request: rtc.SignalRequ
         case "update_layers":
             _update_layers(room, participant, request.update_layers, now)
         case "sync_state":
-            _sync_state(room, participant, request.sync_state)
+            _sync_state(room, participant, request.sync_state, now)
         case _:
             pass
 
@@ -104,8 +104,10 @@ def _update_layers(
         subscriptions.sync_tracks(room, [track.sid])
 
 
-def _sync_state(room: RoomState, participant: Participant, request: rtc.SyncState) -> None:
-    """After a resume the client says what it had chosen; the room knows the rest."""
+def _sync_state(room: RoomState, participant: Participant, request: rtc.SyncState, now: float) -> None:
+    """After a resume the client says what it has published and chosen; the room knows the rest."""
+    for published in request.publish_tracks[: tracks.MAX_TRACKS]:
+        tracks.republish(room, participant, published, now)
     choice = request.subscription
     named = [*choice.track_sids, *(t for group in choice.participant_tracks for t in group.track_sids)]
     if named:

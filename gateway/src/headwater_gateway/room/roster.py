@@ -9,7 +9,7 @@ from livekit.protocol import models, rtc
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room import migration
 from headwater_gateway.room.access import Role
-from headwater_gateway.room.effects import EndSession, RoomEnded
+from headwater_gateway.room.effects import DropSession, EndSession, RoomEnded
 from headwater_gateway.room.links import forget_node, sync_cascade
 from headwater_gateway.room.migration import Find, nowhere
 from headwater_gateway.room.model import (
@@ -106,7 +106,7 @@ def _take_off(room: RoomState, participant: Participant, reason: models.Disconne
     room.speakers.forget(participant.sid)
     room.quality.forget(participant.sid)
     if participant.moving_at is None:
-        _close_transports(room, participant)
+        close_transports(room, participant)
     if not participant.is_hidden:
         room.announce(participant, now)
     sync_tracks(room, gone)
@@ -124,7 +124,8 @@ def _tell_left(room: RoomState, participant: Participant, reason: models.Disconn
     room.happened("participant_left" if was_active else "participant_connection_aborted", participant)
 
 
-def _close_transports(room: RoomState, participant: Participant) -> None:
+def close_transports(room: RoomState, participant: Participant) -> None:
+    """Tell its node that neither of its transports is needed any more."""
     for transport in (publisher_transport(participant.sid), subscriber_transport(participant.sid)):
         for node_id in participant.nodes:
             migration.close_on(room, node_id, transport)
@@ -161,7 +162,7 @@ def send_away(room: RoomState, sid: ParticipantSid, why: str, now: float) -> Non
     participant = room.participants.get(sid)
     if participant is None or participant.moving_at is not None:
         return
-    _close_transports(room, participant)
+    close_transports(room, participant)
     room.moved += participant.migration is None
     participant.moving_at, participant.migration = now, None
     wanted, participant.wanted = participant.wanted, {}
@@ -202,6 +203,17 @@ def end(room: RoomState, reason: models.DisconnectReason, why: str, *, comes_bac
     room.by_identity.clear()
     room.tracks.clear()
     sync_cascade(room)
+    room.effects.append(RoomEnded(why))
+
+
+def hand_over(room: RoomState, why: str) -> None:
+    """Another gateway has, or will have, the room: clients resume there, and the nodes' work goes on."""
+    if room.ended:
+        return
+    room.ended = why
+    for participant in room.participants.values():
+        if participant.moving_at is None:
+            room.effects.append(DropSession(participant.sid, why))
     room.effects.append(RoomEnded(why))
 
 

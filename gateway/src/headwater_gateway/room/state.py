@@ -10,6 +10,7 @@ from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.access import Access
+from headwater_gateway.room.codec import TRANSIENT
 from headwater_gateway.room.effects import Effect, Happened, ToClients, ToNode
 from headwater_gateway.room.links import CascadeState
 from headwater_gateway.room.model import IdSource, Participant, PublishedTrack, RoomConfig
@@ -21,30 +22,35 @@ from headwater_gateway.room.wire import participant_info, room_info
 
 @dataclass(slots=True)
 class RoomState:
-    """Everything that is true of one room. `effects` collects what the last decisions want done."""
+    """Everything that is true of one room. `effects` collects what the last decisions want done.
+
+    All fields but the TRANSIENT ones go to the gateway that takes the room over (`room.snapshot`).
+    """
 
     room_id: RoomId
     sid: str
     config: RoomConfig
     created_ms: int  # Unix
     created_at: float  # monotonic seconds, as every `now`
-    ids: IdSource
+    ids: IdSource = field(metadata=TRANSIENT)
     participants: dict[ParticipantSid, Participant] = field(default_factory=dict)
-    by_identity: dict[ParticipantIdentity, ParticipantSid] = field(default_factory=dict)
-    tracks: dict[TrackSid, PublishedTrack] = field(default_factory=dict)
-    nodes: dict[NodeId, NodeFacts] = field(default_factory=dict)
+    by_identity: dict[ParticipantIdentity, ParticipantSid] = field(default_factory=dict, metadata=TRANSIENT)
+    tracks: dict[TrackSid, PublishedTrack] = field(default_factory=dict, metadata=TRANSIENT)
+    nodes: dict[NodeId, NodeFacts] = field(default_factory=dict, metadata=TRANSIENT)
     cascade: CascadeState = field(default_factory=CascadeState)
-    updates: UpdateBatch = field(default_factory=UpdateBatch)
-    speakers: SpeakerBoard = field(default_factory=SpeakerBoard)
-    quality: QualityBoard = field(default_factory=QualityBoard)
+    updates: UpdateBatch = field(default_factory=UpdateBatch, metadata=TRANSIENT)
+    speakers: SpeakerBoard = field(default_factory=SpeakerBoard, metadata=TRANSIENT)
+    quality: QualityBoard = field(default_factory=QualityBoard, metadata=TRANSIENT)
     access: Access = field(default_factory=Access)
-    effects: list[Effect] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list, metadata=TRANSIENT)
     moved: int = 0  # participants sent to another node so far
-    housekeeping_due: float = 0.0
+    housekeeping_due: float = field(default=0.0, metadata=TRANSIENT)
     # Nodes that the room leaves, with the time of the last step off them; and of the next, if there are any.
-    drains: dict[NodeId, float] = field(default_factory=dict)
-    moves_due: float | None = None
-    stuck: dict[NodeId, Refusal] = field(default_factory=dict)  # nodes to leave, with nowhere to go
+    drains: dict[NodeId, float] = field(default_factory=dict, metadata=TRANSIENT)
+    moves_due: float | None = field(default=None, metadata=TRANSIENT)
+    stuck: dict[NodeId, Refusal] = field(
+        default_factory=dict, metadata=TRANSIENT
+    )  # to leave, with nowhere to go
     empty_since: float | None = None
     was_joined: bool = False
     ended: str = ""  # why, once it has ended

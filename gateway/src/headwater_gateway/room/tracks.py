@@ -1,5 +1,6 @@
 """What participants publish: add_track, its m-line, mute, unpublish."""
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,6 +15,7 @@ from headwater_gateway.room.subscriptions import sync_tracks
 from headwater_gateway.sdp.types import OfferedSection
 
 MAX_TRACKS: Final = 32
+_SID: Final = re.compile(r"TR_[A-Za-z0-9]{1,32}\Z")
 MAX_NAME: Final = 256
 MAX_LAYERS: Final = 4
 
@@ -123,6 +125,41 @@ def _track_info(sid: TrackSid, request: rtc.AddTrackRequest) -> models.TrackInfo
         info.codecs.add(mime_type=name, cid=codec.cid or request.cid, layers=layers)
         info.mime_type = name
     return info
+
+
+def republish(
+    room: RoomState, participant: Participant, known: rtc.TrackPublishedResponse, now: float
+) -> None:
+    """A track that the room's last owner granted after its last snapshot. Repeats do nothing."""
+    info, sid = known.track, TrackSid(known.track.sid)
+    if sid in room.tracks or not _SID.match(sid):
+        return
+    request = rtc.AddTrackRequest(
+        cid=known.cid,
+        name=info.name,
+        type=info.type,
+        width=info.width,
+        height=info.height,
+        muted=info.muted,
+        disable_dtx=info.disable_dtx,
+        source=info.source,
+        layers=info.layers,
+        stereo=info.stereo,
+        disable_red=info.disable_red,
+        encryption=info.encryption,
+        stream=info.stream,
+        audio_features=info.audio_features,
+        simulcast_codecs=[
+            rtc.SimulcastCodec(codec=codec.mime_type, cid=codec.cid, layers=codec.layers)
+            for codec in info.codecs[:MAX_LAYERS]
+        ],
+    )
+    if _refusal(room, participant, request) is not None:
+        return
+    track = PublishedTrack(sid, participant.sid, known.cid, _track_info(sid, request))
+    participant.tracks[sid] = track
+    room.tracks[sid] = track
+    bind(room, participant, now)
 
 
 def _tell_published(room: RoomState, track: PublishedTrack) -> None:

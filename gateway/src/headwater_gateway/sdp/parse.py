@@ -17,6 +17,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,64}\Z")
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){31}\Z")
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_ORIGIN = re.compile(r"^o=\S{1,64} \S{1,64} ([0-9]{1,20}) ", re.MULTILINE)
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 
@@ -55,6 +56,7 @@ class Description:
 
     attributes: dict[str, list[str]]
     sections: tuple[Section, ...]
+    version: int = 0  # of the o= line; 0: none that can be read
 
     @property
     def bundle(self) -> tuple[str, ...]:
@@ -167,7 +169,12 @@ def parse(sdp: str, max_bytes: int = MAX_BYTES, max_sections: int = MAX_SECTIONS
             current.setdefault(name, []).append(value.strip())
     sections = tuple(_section(text, attributes) for text, attributes in blocks)
     _check_mids(sections)
-    return Description(session, sections)
+    return Description(session, sections, _version(sdp))
+
+
+def _version(sdp: str) -> int:
+    found = _ORIGIN.search(sdp)
+    return int(found.group(1)) if found is not None else 0
 
 
 def _section(text: str, attributes: dict[str, list[str]]) -> Section:

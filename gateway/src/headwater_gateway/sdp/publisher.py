@@ -23,6 +23,15 @@ class PublisherNegotiation:
         self._ufrag = ""
         self._codecs: dict[str, tuple[str, rtp.Codec]] = {}  # mid → (cid, codec answered)
 
+    @classmethod
+    def resumed(
+        cls, ufrag: str, codecs: Mapping[str, tuple[str, rtp.Codec]], session_id: int = 1
+    ) -> "PublisherNegotiation":
+        """The negotiation of another gateway: the client's ufrag, and for each mid the cid and the codec."""
+        made = cls(session_id)
+        made._ufrag, made._codecs = ufrag, dict(codecs)
+        return made
+
     def is_ice_restart(self, offer_sdp: str) -> bool:
         """Whether the offer has new ICE credentials: answer with new local ones (RFC 8839 §4.4.1)."""
         return bool(self._ufrag) and parse(offer_sdp).ufrag != self._ufrag

@@ -313,6 +313,14 @@ def _ssrcs(section: Section) -> tuple[list[int], dict[int, int]]:
     return media[:1], repairs
 
 
+def own_ssrcs(section: Section) -> tuple[int, int]:
+    """Media and RTX SSRC of an m-line with one source. SdpError: it names none."""
+    media, repairs = _ssrcs(section)
+    if not media:
+        raise SdpError(f"mid {section.mid}: no a=ssrc")
+    return media[0], repairs.get(media[0], 0)
+
+
 def track_ids(section: Section) -> tuple[str, str]:
     """(stream id, track id) of a=msid, else of the older a=ssrc … msid: (RFC 8830)."""
     value = section.first("msid")

@@ -1,6 +1,7 @@
 """Offers to a subscriber."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from headwater_api.nodev1 import node_pb2
 
@@ -12,6 +13,7 @@ DATA_MID = "0"
 MAX_TRACKS = 500
 _MAX_SLOTS = 2 * MAX_TRACKS  # a client that rejects m-lines uses them up
 _MAX_ANSWER_BYTES = 2 * 1024 * 1024
+_MAX_VERSION = 1_000_000_000
 _PROTOCOL = "UDP/TLS/RTP/SAVPF"
 # 96–127 first (RFC 3551 §6), then the free part below 64 that RFC 5761 §4 leaves when RTCP is multiplexed.
 _PAYLOAD_TYPES = (*range(96, 128), *range(35, 64))
@@ -35,6 +37,21 @@ class _Slot:
     free: bool = False  # the client has answered it without a track: a new one raises a new track event
 
 
+_Key: TypeAlias = tuple[int, int, int, frozenset[tuple[str, str]]]
+
+
+def _key(codec: int, clock_rate: int, channels: int, fmtp: str) -> _Key:
+    """A codec variant, in whatever order its parameters are written."""
+    return codec, clock_rate, channels, frozenset(rtp.fmtp_parameters(fmtp).items())
+
+
+def _rtx_of(media: rtp.Format, formats: list[rtp.Format]) -> rtp.Format | None:
+    apt = str(media.payload_type)
+    return next(
+        (f for f in formats if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == apt), None
+    )
+
+
 class _NoPayloadType(SdpError):
     """All numbers are taken by codec variants of other tracks."""
 
@@ -56,8 +73,48 @@ class SubscriberNegotiation:
         self._refused: set[str] = set()
         self.left_out: set[str] = set()  # tracks for which this connection has no place
         self._slots: list[_Slot] = []
-        self._payload_types: dict[tuple[rtp.Codec, int, int, str], int] = {}
+        self._payload_types: dict[_Key, int] = {}
         self._dirty = True  # the first offer opens the data channels
+
+    @classmethod
+    def resumed(cls, offer_sdp: str, session_id: int = 2) -> "SubscriberNegotiation":
+        """The negotiation of another gateway, from the last offer that the client has taken. SdpError.
+
+        What is then added under the same track sid keeps its m-line; the rest is freed by the next offer.
+        """
+        offer = parse(offer_sdp, _MAX_ANSWER_BYTES, _MAX_SLOTS + 1)
+        made = cls(session_id)
+        made._offer_id = made._answered_id = min(offer.version, _MAX_VERSION)
+        for section in offer.sections:
+            if section.kind not in ("audio", "video"):
+                continue
+            if section.mid != str(len(made._slots) + 1):
+                raise SdpError(f"a=mid:{section.mid} is not an m-line of an offer of ours")
+            made._slots.append(made._slot_of(section))
+        return made
+
+    def _slot_of(self, section: Section) -> _Slot:
+        kind, formats = rtp.kind_of(section), rtp.formats(section)
+        for known in formats:
+            audio = known.codec in rtp.AUDIO_CODECS
+            self._payload_types[
+                _key(known.codec, known.clock_rate, known.channels if audio else 0, known.fmtp)
+            ] = known.payload_type
+        stream, track_sid = rtp.track_ids(section)
+        dead = section.rejected or not formats
+        media = formats[0] if formats else None
+        codecs = rtp.codec_maps(media, _rtx_of(media, formats)) if media is not None else ()
+        if dead or not track_sid or section.direction != "sendonly":
+            return _Slot(section.mid, kind, None, codecs, stream, dead=dead, free=not dead)
+        ssrc, rtx_ssrc = rtp.own_ssrcs(section)
+        track = SendTrack(track_sid, "", kind, codecs[0], ssrc, rtx_ssrc)
+        return _Slot(section.mid, kind, track, codecs, stream)
+
+    def ssrcs(self) -> dict[str, tuple[int, int]]:
+        """Media and RTX SSRC of each track that has an m-line."""
+        return {
+            s.track.track_sid: (s.track.ssrc, s.track.rtx_ssrc) for s in self._slots if s.track is not None
+        }
 
     @property
     def pending(self) -> bool:
@@ -206,11 +263,12 @@ class SubscriberNegotiation:
 
     def _payload_type(self, codec: node_pb2.CodecMap, fmtp: str) -> int:
         """The same number for the same codec and parameters, for the whole connection."""
-        key = (codec.codec, codec.clock_rate, codec.channels, fmtp)
+        key = _key(codec.codec, codec.clock_rate, codec.channels, fmtp)
         if key not in self._payload_types:
-            if len(self._payload_types) == len(_PAYLOAD_TYPES):
+            free = [pt for pt in _PAYLOAD_TYPES if pt not in self._payload_types.values()]
+            if not free:
                 raise _NoPayloadType("no payload type is left for another codec variant on this connection")
-            self._payload_types[key] = _PAYLOAD_TYPES[len(self._payload_types)]
+            self._payload_types[key] = free[0]
         return self._payload_types[key]
 
 
@@ -262,14 +320,7 @@ def _accepted(slot: _Slot, answered: Section) -> node_pb2.SendSection | None:
     if media is None:
         return None
     codecs = [_with_payload_type(offered, media.payload_type)]
-    rtx = next(
-        (
-            f
-            for f in formats
-            if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == str(media.payload_type)
-        ),
-        None,
-    )
+    rtx = _rtx_of(media, formats)
     if len(slot.codecs) > 1 and rtx is not None:
         codecs.append(_with_payload_type(slot.codecs[1], rtx.payload_type, media.payload_type))
     agreed = {(e.id, e.extension) for e in rtp.extensions(answered, unusable=("sendonly", "inactive"))}

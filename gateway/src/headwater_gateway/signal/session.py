@@ -13,7 +13,7 @@ from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.actor import RoomActor
-from headwater_gateway.room.model import IdSource, WantedTrack
+from headwater_gateway.room.model import IdSource, Participant, WantedTrack
 from headwater_gateway.room.ports import Joined
 from headwater_gateway.room.tracks import codec_named
 from headwater_gateway.room.wire import PUBLISH_CODECS, leave
@@ -31,6 +31,7 @@ SERVER_PROTOCOL: Final = 15
 MAX_NOTICES: Final = 4096
 MAX_SDP_FAULTS: Final = 5
 MIGRATION: Final = models.DisconnectReason.MIGRATION
+SYNC_DEADLINE_S: Final = 3.0
 
 
 IceServers = Callable[[ParticipantSid, NodeId], Sequence[rtc.ICEServer]]
@@ -60,6 +61,11 @@ class _Move:
 
 
 @dataclass(frozen=True, slots=True)
+class _Drop:
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class _End:
     leave: rtc.LeaveRequest | None
     why: str
@@ -83,7 +89,7 @@ class Session:
         self.room_id, self.identity = room_id, identity
         self.sid = ParticipantSid("")
         self._ids, self._unix_ms = ids, unix_ms
-        self._notices: deque[_Message | _Wanted | _Move | _End] = deque()
+        self._notices: deque[_Message | _Wanted | _Move | _End | _Drop] = deque()
         self._wake = asyncio.Event()
         self._channel: SignalChannel | None = None
         self._room: RoomActor | None = None
@@ -111,6 +117,10 @@ class Session:
 
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
         self._notices.append(_End(leave, why))
+        self._wake.set()
+
+    def drop(self, why: str) -> None:
+        self._notices.append(_Drop(why))
         self._wake.set()
 
     def _notify(self, notice: _Message | _Wanted | _Move) -> None:
@@ -172,6 +182,47 @@ class Session:
         self._room.command(self.sid, self._media.restart_subscriber())
         await self._offer()
 
+    async def revive(
+        self, room: RoomActor, left: Participant, joined: Joined, channel: SignalChannel, last_sequence: int
+    ) -> bool:
+        """The client of a room that was taken over is back. False: it did not say what it has agreed so far.
+
+        What its connections carry is taken from its own `sync_state`, which is newer than any snapshot.
+        """
+        self.sid, self._room, self._facts = joined.sid, room, joined.facts
+        self._log = self._log.bind(participant=joined.sid, node=joined.facts.node_id)
+        response = rtc.ReconnectResponse(
+            server_info=self._server_info(),
+            last_message_seq=last_sequence,
+            ice_servers=self._ice_servers(self.sid, self._facts.node_id),
+        )
+        await channel.send(rtc.SignalResponse(reconnect=response))
+        try:
+            async with asyncio.timeout(SYNC_DEADLINE_S):
+                sync = await self._await_sync(channel)
+            if sync is None:
+                return False
+            self._media = SessionMedia.resumed(left, joined.facts, self._ids, sync.sync_state.offer.sdp)
+        except (TimeoutError, SdpError) as error:
+            self._log.warning("resume.impossible", detail=f"{type(error).__name__}: {error}"[:300])
+            return False
+        self._channel = channel
+        carried = tuple(left.wanted.values())
+        room.attach(self.sid, self, frozenset(left.wanted))
+        room.request(self.sid, sync)
+        # What it gets now must be in the first offer, or the m-lines would be freed for a moment.
+        self._media.want(carried, ())
+        room.command(self.sid, self._media.restart_subscriber())
+        await self._offer()
+        return True
+
+    async def _await_sync(self, channel: SignalChannel) -> rtc.SignalRequest | None:
+        """The client's `sync_state`: the first thing that it says after a resume, but for pings."""
+        while (request := await channel.recv()) is not None:
+            if request.WhichOneof("message") == "sync_state":
+                return request
+        return None
+
     def _retire(self, older: SignalChannel) -> None:
         """Close the WebSocket before this one; its network may be gone, so nothing waits for it."""
         task = asyncio.create_task(older.close(CLOSE_GOING_AWAY, "resumed elsewhere"), name="retire-channel")
@@ -212,7 +263,7 @@ class Session:
                 await self._perform(self._notices.popleft())
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    async def _perform(self, notice: _Message | _Wanted | _Move | _End) -> None:
+    async def _perform(self, notice: _Message | _Wanted | _Move | _End | _Drop) -> None:
         match notice:
             case _Message(message, encoded):
                 if self._channel is not None:
@@ -223,6 +274,8 @@ class Session:
                 await self._move(facts, why)
             case _End(farewell, why):
                 await self._finish(farewell, why)
+            case _Drop(why):
+                await self._finish(None, why, CLOSE_GOING_AWAY)
 
     async def _move(self, facts: NodeFacts, why: str) -> None:
         """New transports first; then a client that publishes is told to resume, since only its own offer can
@@ -236,14 +289,14 @@ class Session:
         else:
             await self._offer_if_due()
 
-    async def _finish(self, farewell: rtc.LeaveRequest | None, why: str) -> None:
+    async def _finish(self, farewell: rtc.LeaveRequest | None, why: str, code: int = CLOSE_NORMAL) -> None:
         self._is_over = True
         channel, self._channel = self._channel, None
         self._log.info("session.ended", reason=why)
         if channel is not None:
             if farewell is not None:
                 await channel.send(rtc.SignalResponse(leave=farewell))
-            await channel.close(CLOSE_NORMAL)
+            await channel.close(code)
 
     async def _send(self, response: rtc.SignalResponse) -> None:
         if self._channel is not None:

@@ -1,13 +1,19 @@
 """The two transports of one session: negotiation in, node commands and descriptions out. No I/O."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from headwater_api.ids import ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
 
 from headwater_gateway.nodes.facts import NodeFacts
-from headwater_gateway.room.model import IdSource, WantedTrack, publisher_transport, subscriber_transport
+from headwater_gateway.room.model import (
+    IdSource,
+    Participant,
+    WantedTrack,
+    publisher_transport,
+    subscriber_transport,
+)
 from headwater_gateway.sdp import (
     Candidate,
     LocalTransport,
@@ -63,6 +69,26 @@ class SessionMedia:
         self._wanted: dict[TrackSid, WantedTrack] = {}
         self._ssrcs: dict[TrackSid, tuple[int, int]] = {}
         self._sending: tuple[node_pb2.SendSection, ...] = ()  # what the last ConfigureSend said
+
+    @classmethod
+    def resumed(cls, left: Participant, facts: NodeFacts, ids: IdSource, offer_sdp: str) -> "SessionMedia":
+        """The connections of a participant of a room that was taken over, as its last owner left them.
+
+        `offer_sdp`: the last offer to the subscriber that the client has taken; empty: none. SdpError.
+        """
+        made = cls(left.sid, facts, ids)
+        publisher, _ = made._transports()
+        for transport, memo in left.transports.items():
+            if memo.ufrag:
+                made._local[transport] = replace(made._local[transport], ufrag=memo.ufrag, pwd=memo.pwd)
+            if memo.remote_fingerprint:
+                made._remote[transport] = (memo.remote_fingerprint, memo.remote_ufrag)
+        codecs = {s.mid: (s.cid, s.codecs[0].codec) for s in left.sections if s.codecs}
+        made._publisher = PublisherNegotiation.resumed(made._remote.get(publisher, ("", ""))[1], codecs)
+        if offer_sdp:
+            made._subscriber = SubscriberNegotiation.resumed(offer_sdp)
+            made._ssrcs = {TrackSid(sid): ssrcs for sid, ssrcs in made._subscriber.ssrcs().items()}
+        return made
 
     def _transports(self) -> tuple[str, str]:
         return publisher_transport(self._sid), subscriber_transport(self._sid)

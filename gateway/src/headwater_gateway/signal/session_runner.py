@@ -11,6 +11,7 @@ from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
 from headwater_gateway.room.access import Role
+from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.model import IdSource, JoinRequest
 from headwater_gateway.room.ports import Joined, JoinRefusal
@@ -123,6 +124,7 @@ class SessionRunner:
         self._ids, self._unix_ms = ids, unix_ms
         self._sessions: dict[ParticipantSid, tuple[Session, Joined]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reviving: set[ParticipantSid] = set()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -146,9 +148,12 @@ class SessionRunner:
         else:
             await self._join(hello, channel)
 
-    async def _join(self, hello: ClientHello, channel: SignalChannel) -> None:
+    def _session(self, hello: ClientHello) -> Session:
         servers = no_ice_servers if self._turn is None else partial(self._turn.for_client, hello.region)
-        session = Session(hello.room, hello.identity, self._ids, self._unix_ms, servers)
+        return Session(hello.room, hello.identity, self._ids, self._unix_ms, servers)
+
+    async def _join(self, hello: ClientHello, channel: SignalChannel) -> None:
+        session = self._session(hello)
         try:
             room, joined = await self._directory.join(hello.room, join_request(hello), session)
         except (JoinRefusal, TimeoutError) as error:
@@ -163,10 +168,7 @@ class SessionRunner:
         except BaseException:  # its task, which would take it off the roster, does not run yet
             room.leave(joined.sid, models.DisconnectReason.JOIN_FAILURE)
             raise
-        self._sessions[joined.sid] = (session, joined)
-        task = asyncio.create_task(session.run(), name=f"session {joined.sid}")
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._on_over(joined.sid, done))
+        self._keep(session, joined)
         await session.serve(channel)
 
     def _on_over(self, sid: ParticipantSid, task: asyncio.Task[None]) -> None:
@@ -185,6 +187,8 @@ class SessionRunner:
         last_sequence: int | None = None
         if entry is not None and room is not None and entry[0].belongs_to(hello.room, hello.identity):
             last_sequence = await room.resume(entry[1].sid)
+        if entry is None and room is not None and await self._revive(room, hello, channel):
+            return
         if entry is None or last_sequence is None:
             log.info("resume.unknown", room=hello.room, participant=hello.reconnect_sid)
             farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
@@ -195,6 +199,38 @@ class SessionRunner:
         log.info("resume.taken", room=hello.room, participant=hello.reconnect_sid)
         await session.resume(channel, joined, last_sequence)
         await session.serve(channel)
+
+    async def _revive(self, room: RoomActor, hello: ClientHello, channel: SignalChannel) -> bool:
+        """Resume a participant of a room that was taken over. False: it is not one, or it cannot be."""
+        left = room.state.participants.get(hello.reconnect_sid) if hello.reconnect_sid else None
+        if left is not None and left.sid in self._reviving:
+            return False  # the client has two connections: the one that came first goes on
+        facts = self._directory.pool.facts(left.node_id) if left is not None else None
+        if left is None or facts is None or left.identity != hello.identity:
+            return False
+        last_sequence = await room.resume(left.sid)
+        if last_sequence is None:
+            return False
+        session = self._session(hello)
+        joined = Joined(left.sid, facts, rtc.JoinResponse())
+        self._reviving.add(left.sid)
+        try:
+            revived = await session.revive(room, left, joined, channel, last_sequence)
+        finally:
+            self._reviving.discard(left.sid)
+        if not revived:
+            room.detach(left.sid)
+            return False
+        log.info("resume.revived", room=hello.room, participant=left.sid)
+        self._keep(session, joined)
+        await session.serve(channel)
+        return True
+
+    def _keep(self, session: Session, joined: Joined) -> None:
+        self._sessions[joined.sid] = (session, joined)
+        task = asyncio.create_task(session.run(), name=f"session {joined.sid}")
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._on_over(joined.sid, done))
 
     async def aclose(self, deadline_s: float) -> None:
         """Wait for the farewells of ended rooms, then end what is left."""

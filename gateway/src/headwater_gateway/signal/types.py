@@ -224,8 +224,14 @@ class RoomPlane(RoomPolicy, Protocol):
     def regions(self) -> Mapping[RegionName, Coordinates | None]:
         """Regions that clusters offer now; empty before the first cluster was seen."""
 
-    def owner(self, room: RoomId) -> GatewayPeer | None:
-        """The gateway that owns the room; None: this one."""
+    async def owner(self, room: RoomId, *, hops: int, resumes: bool) -> GatewayPeer | None:
+        """The gateway that owns the room; None: this one. JoinRefused: it cannot be reached.
+
+        `hops`: gateways that have passed the client on so far. `resumes`: it says that the room exists.
+        """
+
+    def unreachable(self, gateway: GatewayId) -> None:
+        """That gateway did not answer just now."""
 
     @property
     def passwords(self) -> Passwords:

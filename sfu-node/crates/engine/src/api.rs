@@ -205,7 +205,7 @@ pub enum Command {
 pub struct Apply {
     /// The room.
     pub room_id: Id,
-    /// Refused when lower than one already seen.
+    /// Refused when lower than one already seen, or the same of a controller with a greater id.
     pub epoch: u64,
     /// Who gets the room's events.
     pub controller_id: Id,
@@ -215,7 +215,8 @@ pub struct Apply {
     pub commands: Vec<Command>,
 }
 
-/// The request's epoch is older than one that the node has seen.
+/// The request's epoch is older than one that the node has seen. Of two controllers with one epoch, the one with the
+/// greater id has it: each node comes to the same verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StaleEpoch {
     /// The newest epoch seen for this room.
@@ -289,12 +290,28 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+/// What a successor of a room's controller needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct RoomHeld {
+    pub room_id: Id,
+    pub epoch: u64,
+    pub controller_id: Id,
+    /// 0: there is none.
+    pub snapshot_version: u64,
+    /// Empty unless asked for.
+    pub snapshot: Vec<u8>,
+    pub lease_left: Duration,
+}
+
 /// One room in a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct RoomReport {
     pub room_id: Id,
     pub epoch: u64,
+    pub controller_id: Id,
+    pub snapshot_version: u64,
     pub participants: u32,
     pub published_tracks: u32,
 }

@@ -43,14 +43,14 @@ pub struct Config {
 
 /// The media engine of one node: packets, commands and the time in; packets, events and the next deadline out.
 pub struct Engine {
-    shared: Shared,
-    rooms: Arena<Room>,
-    room_ids: HashMap<Id, Key>,
+    pub(crate) shared: Shared,
+    pub(crate) rooms: Arena<Room>,
+    pub(crate) room_ids: HashMap<Id, Key>,
     routes: Routes,
     timers: Timers,
     buffer: Vec<u8>,
     block: Vec<u8>,
-    epochs: HashMap<Id, u64>,
+    epochs: HashMap<Id, (u64, Id)>,
     epoch_order: VecDeque<Id>,
     transports: usize,
     transports_created: u64,
@@ -161,7 +161,7 @@ impl Engine {
     fn forget(&mut self, key: Key) {
         let Some(room) = self.rooms.remove(key) else { return };
         self.room_ids.remove(&room.id);
-        if self.epochs.insert(room.id.clone(), room.epoch).is_none() {
+        if self.epochs.insert(room.id.clone(), (room.epoch, room.controller)).is_none() {
             self.epoch_order.push_back(room.id);
         }
         while self.epoch_order.len() > MAX_EPOCHS {
@@ -185,11 +185,10 @@ impl Engine {
         let existing = self.room_ids.get(&request.room_id).copied();
         let current = existing
             .and_then(|k| self.rooms.get(k))
-            .map(|r| r.epoch)
-            .or_else(|| self.epochs.get(&request.room_id).copied())
-            .unwrap_or(0);
-        if request.epoch < current {
-            return Err(StaleEpoch { current });
+            .map(|r| (r.epoch, &r.controller))
+            .or_else(|| self.epochs.get(&request.room_id).map(|(epoch, controller)| (*epoch, controller)));
+        if let Some(current) = current.filter(|c| (request.epoch, &request.controller_id) < *c) {
+            return Err(StaleEpoch { current: current.0 });
         }
         if existing.is_none() && self.rooms.len() >= MAX_ROOMS {
             return Ok(request.commands.iter().map(|_| Err(format!("node has {MAX_ROOMS} rooms"))).collect());
@@ -203,10 +202,15 @@ impl Engine {
         let count = request.commands.len();
         let results = self.in_room(now, key, out, |room, cx| {
             room.epoch = request.epoch;
+            let adopted = existing.is_some() && room.controller != request.controller_id;
             room.controller = request.controller_id;
             let lease = u64::try_from(request.lease.as_micros()).unwrap_or(u64::MAX);
             room.lease_due_us = now.us.saturating_add(lease);
-            room.apply(cx, request.commands)
+            let results = room.apply(cx, request.commands);
+            if adopted && !room.closed {
+                room.emit_state(cx); // its new controller knows only what a snapshot told it
+            }
+            results
         });
         Ok(results.unwrap_or_else(|| vec![Err("internal error: room closed".into()); count]))
     }
@@ -332,6 +336,8 @@ impl Engine {
             report.rooms.push(RoomReport {
                 room_id: room.id.clone(),
                 epoch: room.epoch,
+                controller_id: room.controller.clone(),
+                snapshot_version: room.snapshot.as_ref().map_or(0, |s| s.0),
                 participants: participants.len() as u32,
                 published_tracks: room.tracks.iter().filter(|(_, t)| local(&t.source)).count() as u32,
             });

@@ -9,6 +9,7 @@ mod clock;
 mod context;
 mod datachannel;
 mod engine;
+mod held;
 mod ice;
 mod links;
 mod outbox;

@@ -13,7 +13,7 @@ pub use worker::{ApplyResult, Snapshot};
 
 use headwater_engine::{
     Config,
-    api::{Apply, Event},
+    api::{Apply, Event, Id, RoomHeld},
 };
 use std::{
     net::SocketAddr,
@@ -192,6 +192,14 @@ impl Handle {
     /// When the engine is closed.
     pub fn resync(&self, controller_id: &str) -> Result<(), Error> {
         self.request(Request::Resync(controller_id.to_owned()))
+    }
+
+    /// What is held of these rooms, or of all if none is named.
+    ///
+    /// # Errors
+    /// When the engine is closed or does not answer.
+    pub fn rooms(&self, ids: Vec<Id>, with_blobs: bool) -> Result<Vec<RoomHeld>, Error> {
+        self.ask(ANSWER, |reply| Request::Rooms(ids, with_blobs, reply))
     }
 
     /// Figures now.

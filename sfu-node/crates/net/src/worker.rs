@@ -8,7 +8,7 @@ use crate::{
 };
 use headwater_engine::{
     Config, Engine, Outbox, Path,
-    api::{Apply, Report, StaleEpoch},
+    api::{Apply, Id, Report, RoomHeld, StaleEpoch},
 };
 use std::{
     net::UdpSocket,
@@ -43,6 +43,8 @@ pub enum Request {
     Apply(Box<Apply>, SyncSender<ApplyResult>),
     /// States of a controller's rooms.
     Resync(String),
+    /// What is held of these rooms (none named: all), with the snapshots if true.
+    Rooms(Vec<Id>, bool, SyncSender<Vec<RoomHeld>>),
     /// Figures.
     Report(SyncSender<Snapshot>),
     /// Cordon.
@@ -193,6 +195,9 @@ impl Worker {
                 reply.send(self.engine.apply(now, *apply, &mut self.out)).ok();
             }
             Request::Resync(controller) => self.engine.resync(now, &controller, &mut self.out),
+            Request::Rooms(ids, with_blobs, reply) => {
+                reply.send(self.engine.rooms_held(now, &ids, with_blobs)).ok();
+            }
             Request::Report(reply) => {
                 reply.send(self.snapshot(now)).ok();
             }

@@ -3,7 +3,7 @@
 use crate::proto;
 use headwater_engine::api::{
     Apply, Codec, CodecMap, Command, CreateTransport, DataChannel, Event, EventKind, Extension, ExtensionMap,
-    Kind, Layer, OpenRelay, ReceiveSection, SendSection, TransportState,
+    Kind, Layer, OpenRelay, ReceiveSection, RoomHeld, SendSection, TransportState,
 };
 use std::time::Duration;
 
@@ -27,6 +27,18 @@ pub fn apply(request: proto::ApplyRequest) -> Result<Apply, String> {
         lease,
         commands: request.commands.into_iter().map(command).collect(),
     })
+}
+
+/// One room of a RoomsResponse.
+pub fn room_held(held: RoomHeld) -> proto::RoomHeld {
+    proto::RoomHeld {
+        room_id: held.room_id.to_string(),
+        epoch: held.epoch,
+        controller_id: held.controller_id.to_string(),
+        snapshot_version: held.snapshot_version,
+        snapshot: held.snapshot,
+        lease_left_ms: u32::try_from(held.lease_left.as_millis()).unwrap_or(u32::MAX),
+    }
 }
 
 fn command(command: proto::Command) -> Command {

@@ -108,6 +108,16 @@ impl Engine {
         Ok(PyBytes::new(py, &response.encode_to_vec()))
     }
 
+    fn rooms<'py>(&self, py: Python<'py>, request: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let request = proto::RoomsRequest::decode(request)
+            .map_err(|e| PyValueError::new_err(format!("request: not a RoomsRequest: {e}")))?;
+        let ids = request.room_ids.into_iter().map(Into::into).collect();
+        let handle = &self.handle;
+        let held = py.detach(move || handle.rooms(ids, request.with_blobs)).map_err(to_py)?;
+        let response = proto::RoomsResponse { rooms: held.into_iter().map(convert::room_held).collect() };
+        Ok(PyBytes::new(py, &response.encode_to_vec()))
+    }
+
     fn fileno(&self) -> i32 {
         self.handle.event_fd()
     }

@@ -45,6 +45,8 @@ impl Rater {
         let rooms = r.rooms.iter().map(|room| proto::RoomReport {
             room_id: room.room_id.to_string(),
             epoch: room.epoch,
+            controller_id: room.controller_id.to_string(),
+            snapshot_version: room.snapshot_version,
             participants: room.participants,
             published_tracks: room.published_tracks,
         });

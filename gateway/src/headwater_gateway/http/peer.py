@@ -1,0 +1,48 @@
+"""GET /peer: beats for another gateway, as long as this one's loop turns."""
+
+import asyncio
+import hmac
+
+from aiohttp import WSMsgType, web
+
+from headwater_gateway.directory.liveness import BEAT_S
+from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, voucher
+
+_PURPOSE = "peer"
+_CLOSE_SECONDS = 0.2
+
+
+def peer_headers(secret: str, gateway: str) -> dict[str, str]:
+    """What a gateway shows to be let in."""
+    return {HEADER_CLIENT: gateway, HEADER_VOUCHER: voucher(secret, gateway, _PURPOSE)}
+
+
+class PeerDoor:
+    """The handler. Only gateways, which share the nodes' secret, are let in."""
+
+    def __init__(self, secret: str, gateway: str) -> None:
+        self._secret, self._gateway = secret, gateway
+
+    async def beats(self, request: web.Request) -> web.StreamResponse:
+        """A text frame with this gateway's name, each BEAT_S seconds."""
+        expected = voucher(self._secret, request.headers.get(HEADER_CLIENT, ""), _PURPOSE)
+        if not hmac.compare_digest(expected.encode(), request.headers.get(HEADER_VOUCHER, "").encode()):
+            return web.Response(status=404, text="no such page")
+        socket = web.WebSocketResponse(timeout=_CLOSE_SECONDS, max_msg_size=4096)
+        if not socket.can_prepare(request).ok:
+            return web.Response(status=426, text="connect here with a WebSocket")
+        await socket.prepare(request)
+        try:
+            while not socket.closed:
+                await socket.send_str(self._gateway)
+                try:
+                    async with asyncio.timeout(BEAT_S):
+                        if (await socket.receive()).type is not WSMsgType.TEXT:
+                            break
+                except TimeoutError:
+                    continue
+        except ConnectionError:
+            pass
+        finally:
+            await socket.close()
+        return socket

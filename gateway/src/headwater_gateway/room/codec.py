@@ -1,0 +1,203 @@
+"""Dataclasses as plain JSON values and back, by their type annotations. Pure.
+
+What equals its field's default is left out; unknown fields are ignored and missing ones take their default,
+so that gateways of neighbouring versions read each other. Floats called `…_at` or `…since` are monotonic
+seconds, which mean nothing in another process: they travel as ages. Protobuf messages travel as their bytes.
+"""
+
+import base64
+import collections.abc
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.message import DecodeError, Message
+
+# In a field's metadata: it is rebuilt, or of no use to a successor.
+TRANSIENT: Final[Mapping[str, bool]] = types.MappingProxyType({"transient": True})
+
+_SCALARS: Final = (str, int, float, bool)
+_AGES: Final = ("_at", "_since")
+_MAPPINGS: Final = (dict, collections.abc.Mapping)
+_SEQUENCES: Final = (list, tuple, frozenset, set)
+
+
+class CodecError(ValueError):
+    """A value that does not have the shape of its type; the text names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How values of one type travel. Both take the monotonic time as their second argument."""
+
+    pack: Callable[[Any, float], Any]
+    unpack: Callable[[Any, float], Any]
+
+
+def pack(value: Any, now: float) -> dict[str, Any]:
+    """A dataclass as a JSON object. TypeError: a field's type is not known here."""
+    kind: Any = type(value)
+    packed: dict[str, Any] = shape_of(kind).pack(value, now)
+    return packed
+
+
+def unpack(kind: type[Any], packed: Any, now: float, **given: Any) -> Any:
+    """The dataclass again; `given` are fields that did not travel. CodecError."""
+    try:
+        return _unpack_object(kind, packed, now, given)
+    except CodecError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, DecodeError) as error:
+        raise CodecError(f"not a {kind.__name__}: {error}") from error
+
+
+@functools.cache
+def shape_of(hint: Any) -> Shape:
+    """The shape of a type annotation. TypeError: not one that this module knows."""
+    while isinstance(hint, typing.NewType):
+        hint = hint.__supertype__
+    if isinstance(hint, EnumTypeWrapper):
+        return Shape(_same, lambda v, _: int(v))
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return _shape_of_class(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union) and len(args) == 2 and types.NoneType in args:
+        return _optional(shape_of(next(a for a in args if a is not types.NoneType)))
+    if origin in _MAPPINGS:
+        return _mapping(args[0], args[1])
+    if origin in _SEQUENCES:
+        return _sequence(origin, args)
+    raise TypeError(f"values of {hint!r} cannot travel: mark the field as TRANSIENT")
+
+
+def _same(value: Any, _: float) -> Any:
+    return value
+
+
+def _shape_of_class(kind: type[Any]) -> Shape:
+    if dataclasses.is_dataclass(kind):
+        return Shape(
+            lambda v, now: _pack_object(kind, v, now), lambda v, now: _unpack_object(kind, v, now, {})
+        )
+    if issubclass(kind, Message):
+        return Shape(
+            lambda v, _: base64.b64encode(v.SerializeToString(deterministic=True)).decode(),
+            lambda v, _: kind.FromString(base64.b64decode(v)),
+        )
+    if issubclass(kind, bytes):
+        return Shape(lambda v, _: base64.b64encode(v).decode(), lambda v, _: base64.b64decode(v))
+    if kind is float:
+        return Shape(_same, lambda v, _: float(v))
+    if issubclass(kind, _SCALARS):  # enums of text or numbers among them
+        base = next(s for s in (bool, str, int) if issubclass(kind, s))
+        return Shape(lambda v, _: base(v), lambda v, _: kind(_checked(v, base)))
+    raise TypeError(f"values of {kind!r} cannot travel: mark the field as TRANSIENT")
+
+
+def _checked(value: Any, kind: type[Any]) -> Any:
+    if not isinstance(value, kind):
+        raise CodecError(f"{value!r:.40} is not a {kind.__name__}")
+    return value
+
+
+def _optional(inner: Shape) -> Shape:
+    return Shape(
+        lambda v, now: None if v is None else inner.pack(v, now),
+        lambda v, now: None if v is None else inner.unpack(v, now),
+    )
+
+
+def _mapping(key_hint: Any, value_hint: Any) -> Shape:
+    key, value = shape_of(key_hint), shape_of(value_hint)
+    bare = key_hint
+    while isinstance(bare, typing.NewType):
+        bare = bare.__supertype__
+    if isinstance(bare, type) and issubclass(bare, str):
+        return Shape(
+            lambda v, now: {str(k): value.pack(x, now) for k, x in v.items()},
+            lambda v, now: {key.unpack(k, now): value.unpack(x, now) for k, x in v.items()},
+        )
+    return Shape(
+        lambda v, now: [[key.pack(k, now), value.pack(x, now)] for k, x in v.items()],
+        lambda v, now: {key.unpack(k, now): value.unpack(x, now) for k, x in v},
+    )
+
+
+def _sequence(origin: Any, args: tuple[Any, ...]) -> Shape:
+    if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
+        parts = [shape_of(a) for a in args]
+        return Shape(
+            lambda v, now: [p.pack(x, now) for p, x in zip(parts, v, strict=True)],
+            lambda v, now: tuple(p.unpack(x, now) for p, x in zip(parts, v, strict=True)),
+        )
+    inner = shape_of(args[0])
+    unordered = origin in (set, frozenset)
+
+    def pack_all(value: Any, now: float) -> list[Any]:
+        packed = [inner.pack(x, now) for x in value]
+        return sorted(packed, key=repr) if unordered else packed
+
+    return Shape(pack_all, lambda v, now: origin(inner.unpack(x, now) for x in _checked(v, list)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    shape: Shape
+    is_age: bool
+    is_optional: bool
+    default: Any  # MISSING: the field always travels
+    factory: Any
+
+
+@functools.cache
+def _fields(kind: Any) -> tuple[_Field, ...]:
+    hints = typing.get_type_hints(kind)
+    found = []
+    for field in dataclasses.fields(kind):
+        if field.metadata.get("transient") or not field.init:
+            continue
+        hint = hints[field.name]
+        is_age = (field.name == "since" or field.name.endswith(_AGES)) and hint in (float, float | None)
+        found.append(
+            _Field(
+                field.name, shape_of(hint), is_age, hint is not float, field.default, field.default_factory
+            )
+        )
+    return tuple(found)
+
+
+def _pack_object(kind: Any, value: Any, now: float) -> dict[str, Any]:
+    packed: dict[str, Any] = {}
+    for field in _fields(kind):
+        current = getattr(value, field.name)
+        if field.default is not dataclasses.MISSING and current == field.default:
+            continue
+        if field.factory is not dataclasses.MISSING and current == field.factory():
+            continue
+        if field.is_age and current is not None:
+            packed[field.name] = round(now - current, 3)
+        else:
+            packed[field.name] = field.shape.pack(current, now)
+    return packed
+
+
+def _unpack_object(kind: Any, packed: Any, now: float, given: Mapping[str, Any]) -> Any:
+    _checked(packed, dict)
+    values = dict(given)
+    for field in _fields(kind):
+        if field.name in given or field.name not in packed:
+            continue
+        try:
+            if field.is_age and packed[field.name] is not None:
+                values[field.name] = now - float(packed[field.name])
+            else:
+                values[field.name] = field.shape.unpack(packed[field.name], now)
+        except (TypeError, ValueError, AttributeError, DecodeError) as error:
+            raise CodecError(f"{kind.__name__}.{field.name}: {error}") from error
+    return kind(**values)

@@ -1,0 +1,151 @@
+"""Rooms change gateways: taking over those whose gateway is gone, giving up those that another one has."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, Protocol
+
+import structlog
+from headwater_api.ids import NodeId, RoomId
+from headwater_api.nodev1 import node_pb2
+from headwater_api.reasons import Reason
+
+from headwater_gateway.room import takeover
+from headwater_gateway.room.actor import RoomActor
+from headwater_gateway.room.directory import RoomDirectory
+from headwater_gateway.room.keeper import SnapshotKeeper
+from headwater_gateway.room.model import IdSource
+
+log = structlog.get_logger(__name__)
+
+ASK_S: Final = 0.6
+ASK_AGAIN_S: Final = 1.2
+
+
+class Archive(Protocol):
+    """A place beside the nodes where snapshots are kept and claims are made."""
+
+    async def read(self, room_id: RoomId) -> tuple[int, list[bytes]]:
+        """The highest epoch claimed there, and snapshots. (0, []) when it is away."""
+
+    async def claim(self, room_id: RoomId, epoch: int) -> None:
+        """Note that this gateway has the room under that epoch. Nothing happens when it is away."""
+
+
+class Succession:
+    """Takes rooms over, one at a time each: whoever asks meanwhile waits for the same result."""
+
+    def __init__(
+        self, directory: RoomDirectory, ids: IdSource, clock: Callable[[], float], archive: Archive
+    ) -> None:
+        self._directory, self._ids, self._clock, self._archive = directory, ids, clock, archive
+        self._running: dict[RoomId, asyncio.Task[RoomActor | None]] = {}
+        self._healing: set[asyncio.Task[None]] = set()
+        self.taken_total = 0
+
+    async def take_over(self, room_id: RoomId) -> RoomActor | None:
+        """The room with all that is left of it, owned by this gateway. None: nothing is left.
+
+        The claim is over all that nodes and the archive have seen, so that whoever had the room is refused.
+        """
+        task = self._running.get(room_id)
+        if task is None:
+            task = asyncio.create_task(self._take_over(room_id), name=f"take over {room_id}")
+            self._running[room_id] = task
+            task.add_done_callback(lambda _: self._running.pop(room_id, None))
+        return await asyncio.shield(task)
+
+    async def _take_over(self, room_id: RoomId) -> RoomActor | None:
+        directory, pool = self._directory, self._directory.pool
+        started = self._clock()
+        nodes = frozenset(view.node_id for view in pool.views())
+        (epoch, blobs), held = await asyncio.gather(self._archive.read(room_id), self._ask(room_id, nodes))
+        found = takeover.read_inheritance((row for row in held.values() if row is not None), blobs)
+        known = directory.room(room_id)
+        if known is not None and not known.state.ended:
+            return known
+        if not found.epoch and not epoch:
+            return None
+        now = self._clock()
+        state = takeover.rebuild(found, room_id, self._ids, now)
+        if state is None:
+            log.warning("room.lost", room=room_id, reason=Reason.STALE_EPOCH, why="no snapshot is left")
+            return None
+        claim = directory.claim(room_id, max(found.epoch, epoch) + 1)
+        # A node that did not answer in time may have the room: it is taken to have it until it says no.
+        used = {participant.node_id for participant in state.participants.values()}
+        holders = frozenset(n for n in nodes if (held[n] is not None if n in held else n in used))
+        alive = {n: facts for n in nodes if (facts := pool.facts(n)) is not None}
+        meeting = directory.meeting(room_id)
+        config = replace(meeting, metadata=state.config.metadata) if meeting is not None else None
+        takeover.adopt(state, alive, holders, config, now)
+        keeper = SnapshotKeeper(claim, found.version, found.seen)
+        keeper.due = now
+        actor = directory.install(state, keeper)
+        self.taken_total += 1
+        log.warning(
+            "room.taken_over",
+            room=room_id,
+            epoch=claim.epoch,
+            participants=len(state.participants),
+            nodes=sorted(state.nodes),
+            snapshots=[f"{s.claim.gateway}/{s.version}" for s in found.snapshots],
+            seconds=round(self._clock() - started, 3),
+        )
+        await self._archive.claim(room_id, claim.epoch)
+        return actor
+
+    def heal_soon(self, actor: RoomActor, strangers: frozenset[NodeId]) -> None:
+        """`heal`, in a task of its own."""
+        task = asyncio.create_task(self.heal(actor, strangers), name=f"heal {actor.state.room_id}")
+        self._healing.add(task)
+        task.add_done_callback(self._on_healed)
+
+    def _on_healed(self, task: asyncio.Task[None]) -> None:
+        self._healing.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("room.heal_failed", exc_info=task.exception())
+
+    async def heal(self, actor: RoomActor, strangers: frozenset[NodeId]) -> None:
+        """Nodes obey an older claim on a room that lives here: take them in, with what their owner knew."""
+        room_id, pool = actor.state.room_id, self._directory.pool
+        held = await pool.rooms_held(room_id, strangers, ASK_S)
+        rows = [
+            row
+            for row in held.values()
+            if row is not None and row.controller_id != self._directory.controller_id
+        ]
+        if not rows or actor.state.ended:
+            return
+        found = takeover.read_inheritance(rows)
+        alive = {n: facts for n in held if (facts := pool.facts(n)) is not None}
+        log.warning(
+            "room.healed",
+            room=room_id,
+            nodes=sorted(held),
+            owners=sorted({row.controller_id for row in rows}),
+            snapshots=len(found.snapshots),
+        )
+        keeper = actor.keeper
+        keeper.version = max(keeper.version, found.version)
+        for key, version in found.seen.items():
+            keeper.seen[key] = max(version, keeper.seen.get(key, -1))
+        other = takeover.rebuild(found, room_id, self._ids, self._clock())
+        actor.inform(lambda state, now: takeover.merge_in(state, other, alive, now))
+        keeper.due = self._clock()
+
+    async def _ask(self, room_id: RoomId, nodes: frozenset[NodeId]) -> dict[NodeId, node_pb2.RoomHeld | None]:
+        """All nodes, once more those that did not answer: one that is slow may hold what nobody else does."""
+        pool = self._directory.pool
+        held = await pool.rooms_held(room_id, nodes, ASK_S)
+        late = nodes - held.keys() & pool.room_reports(room_id).keys()
+        if late:
+            held |= await pool.rooms_held(room_id, late, ASK_AGAIN_S)
+        return held
+
+    async def aclose(self) -> None:
+        """End what runs."""
+        tasks = [*self._running.values(), *self._healing]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,278 @@
+"""A room goes on when its gateway is gone: two gateways without HTTP over the same fake nodes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import pytest
+from headwater_api.ids import GatewayId, NodeId, ParticipantIdentity, RegionName, RoomId
+from headwater_api.nodev1 import node_pb2
+from headwater_gateway.directory.archive import NoArchive
+from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.room import moderation
+from headwater_gateway.room.actor import RoomActor
+from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
+from headwater_gateway.room.ids import SystemIds
+from headwater_gateway.room.ports import JoinRefusal
+from headwater_gateway.room.succession import Succession
+from headwater_gateway.signal.session_runner import SessionRunner, join_request
+from headwater_gateway.signal.types import CLOSE_GOING_AWAY
+from livekit.protocol import rtc
+from support.deadline import until
+from support.fake_channel import FakeClient, hello
+from support.fake_node import FakeNode, serving
+
+ROOM = RoomId("demo")
+
+
+@dataclass
+class Gateway:
+    """One gateway without its HTTP edge."""
+
+    name: str
+    directory: RoomDirectory
+    succession: Succession
+    runner: SessionRunner
+    clients: list[FakeClient] = field(default_factory=list)
+
+    def connect(self, identity: str, region: str = "", resume: str = "") -> FakeClient:
+        client = FakeClient()
+        more = {"reconnect": True, "reconnect_sid": resume} if resume else {}
+        client.task = asyncio.create_task(self.runner(hello(identity, region=region, **more), client))
+        self.clients.append(client)
+        return client
+
+    async def join(self, identity: str, region: str = "") -> FakeClient:
+        client = self.connect(identity, region)
+        await client.wait("join")
+        return client
+
+    def room(self) -> RoomActor:
+        room = self.directory.room(ROOM)
+        assert room is not None
+        return room
+
+
+@dataclass
+class World:
+    nodes: dict[str, FakeNode]
+    gateways: list[Gateway]
+
+    def commands(self, node: str, kind: str, controller: str = "") -> list[object]:
+        return [
+            getattr(command, kind)
+            for request in self.nodes[node].applied
+            for command in request.commands
+            if command.WhichOneof("command") == kind and controller in ("", request.controller_id)
+        ]
+
+    async def kept(self) -> int:
+        """The room's newest version, once both nodes have it."""
+        room = self.gateways[0].room()
+        await until(lambda: room.keeper.due is None, 5, "no snapshot is due", 0.01)
+        version = room.keeper.version
+        held = [node.held[ROOM] for node in self.nodes.values() if ROOM in node.held]
+        await until(lambda: all(h.snapshot_version >= version for h in held), 3, "nodes have it", 0.01)
+        return version
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        nodes: dict[str, FakeNode] = {}
+        for number, (name, region) in enumerate((("eu-1", "eu"), ("us-1", "us"))):
+            nodes[name] = FakeNode(name, region, media_address=f"127.0.0.1:{7000 + number}", interval_s=0.05)
+            await stack.enter_async_context(serving(nodes[name]))
+        made = World(nodes, [])
+        for name in ("gw-a", "gw-b"):
+            ids = SystemIds()
+            directory = RoomDirectory(GatewayId(name), "token", DirectoryOptions(), ids=ids)
+            succession = Succession(directory, ids, time.monotonic, NoArchive())
+            runner = SessionRunner(directory, ids, lambda: 1)
+            made.gateways.append(Gateway(name, directory, succession, runner))
+            for node in nodes.values():
+                directory.pool.pod_seen(NodePod(NodeId(node.node_id), RegionName(node.region), node.address))
+        for gateway in made.gateways:
+            await until(lambda g=gateway: len(g.directory.pool.reports()) == 2, 5, "nodes are up", 0.01)  # type: ignore[misc]
+        try:
+            yield made
+        finally:
+            for gateway in made.gateways:
+                await gateway.succession.aclose()
+                await gateway.directory.aclose(1.0)
+                await gateway.runner.aclose(1.0)
+                for client in gateway.clients:
+                    await client.close()
+                tasks = [c.task for c in gateway.clients if c.task]
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def publish(client: FakeClient, kind: str, cid: str) -> str:
+    client.add_track(kind, cid)
+    client.offer((kind, cid))
+    await client.wait("answer")
+    return str((await client.wait("track_published")).track.sid)
+
+
+def sync_state(client: FakeClient) -> rtc.SyncState:
+    offer = client.all("offer")[-1]
+    return rtc.SyncState(offer=rtc.SessionDescription(type="offer", sdp=offer.sdp))
+
+
+async def resume(gateway: Gateway, was: FakeClient, identity: str) -> FakeClient:
+    """As clients do: connect, hear `reconnect`, say what was agreed, answer the ICE restart."""
+    back = gateway.connect(identity, resume=was.sid)
+    await back.wait("reconnect")
+    back.say(sync_state=sync_state(was))
+    await back.wait("offer")
+    return back
+
+
+async def test_a_client_resumes_at_another_gateway_without_a_change_of_its_media(world: World) -> None:
+    first, second = world.gateways
+    ann, bob = await first.join("ann", "eu"), await first.join("bob", "us")
+    track = await publish(ann, "audio", "mic")
+    await bob.wait("offer", 2)
+    await until(lambda: any(c.sections for c in world.commands("us-1", "configure_send")), 3, "bob gets it")  # type: ignore[attr-defined]
+    before = world.commands("us-1", "configure_send")[-1]
+    created = [len(world.commands(node, "create_transport")) for node in world.nodes]
+    await world.kept()
+    room = await second.succession.take_over(ROOM)
+    assert room is not None and room.keeper.claim.epoch > first.room().keeper.claim.epoch
+    for node in world.nodes.values():
+        await until(lambda n=node: n.held[ROOM].controller_id == "gw-b", 3, "adopted", 0.01)  # type: ignore[misc]
+    # Who had it is refused, gives it up, and does not tell its clients to leave.
+    key_frame = node_pb2.Command(request_key_frame=node_pb2.RequestKeyFrame(track_id=track))
+    first.room().command(bob.sid, [key_frame])
+    await until(lambda: bob.closed, 3, "bob's old connection is closed")
+    assert bob.closed is not None and bob.closed[0] == CLOSE_GOING_AWAY and not bob.all("leave")
+    await until(lambda: first.directory.room(ROOM) is None, 3, "the first gateway has no such room")
+
+    back = await resume(second, bob, "bob")
+    await until(
+        lambda: any(c.sections for c in world.commands("us-1", "configure_send", "gw-b")), 3, "bob is served"
+    )  # type: ignore[attr-defined]
+    after = world.commands("us-1", "configure_send", "gw-b")[-1]
+    assert after == before, "the same m-line, SSRC and payload type: media goes on"
+    assert f"TR_{track[3:]}" in back.all("offer")[0].sdp
+    assert not back.all("leave") and not back.all("join")
+    restarts = world.commands("us-1", "restart_ice", "gw-b")
+    assert [r.transport_id for r in restarts] == [f"{bob.sid}/sub"]  # type: ignore[attr-defined]
+    await until(lambda: {"ann", "bob"} <= set(back.roster()), 3, "bob has the roster")
+    assert [len(world.commands(node, "create_transport")) for node in world.nodes] == created
+    for kind in ("close_transport", "close_room", "remove_remote_track", "close_relay", "open_relay"):
+        told = [c for node in world.nodes for c in world.commands(node, kind, "gw-b")]
+        assert told == [], f"{kind}: nothing had to change"
+
+
+async def test_what_was_published_after_the_last_snapshot_comes_back_with_its_client(world: World) -> None:
+    first, second = world.gateways
+    ann, bob = await first.join("ann", "eu"), await first.join("bob", "eu")
+    await world.kept()
+    world.nodes["eu-1"].held[ROOM].snapshot_version += 1_000_000  # no later snapshot is kept
+    track = await publish(ann, "audio", "mic")
+    room = await second.succession.take_over(ROOM)
+    assert room is not None and not room.state.tracks
+    back = second.connect("ann", resume=ann.sid)
+    await back.wait("reconnect")
+    published = ann.all("track_published")[0]
+    sync = sync_state(ann)
+    sync.publish_tracks.append(published)
+    back.say(sync_state=sync)
+    back.say(sync_state=sync)  # said twice, done once
+    await back.wait("offer")
+    back.offer(("audio", "mic"), ufrag="new1")
+    await back.wait("answer")
+    again = await resume(second, bob, "bob")
+    await until(lambda: [t.sid for t in again.roster()["ann"].tracks] == [track], 3, "bob sees the track")
+    thief = sync_state(bob)
+    thief.publish_tracks.append(published)
+    again.say(sync_state=thief)
+    await until(lambda: list(room.state.tracks) == [track], 3, "nobody publishes under another's id")
+    assert [t.publisher for t in room.state.tracks.values()] == [ann.sid]
+
+
+async def test_lock_and_ban_are_kept_before_they_are_acknowledged(world: World) -> None:
+    first, second = world.gateways
+    await first.join("ann", "eu")
+    await first.join("eve", "us")
+    await first.room().ask(lambda state, now: moderation.remove(state, "eve", now, ban=True))
+    # No wait here: the acknowledgement itself is the promise.
+    room = await second.succession.take_over(ROOM)
+    assert room is not None and ParticipantIdentity("eve") in room.state.access.banned
+    with pytest.raises(JoinRefusal):
+        second.directory.check(ROOM, join_request(hello("eve")))
+    second.directory.check(ROOM, join_request(hello("bob")))
+
+
+async def test_a_node_that_keeps_nothing_makes_the_command_fail(world: World) -> None:
+    first, _ = world.gateways
+    await first.join("ann", "eu")
+    await world.kept()
+
+    def refuse(request: node_pb2.ApplyRequest) -> node_pb2.ApplyResponse:
+        error = lambda c: "no" if c.HasField("put_snapshot") else ""  # noqa: E731
+        return node_pb2.ApplyResponse(
+            results=[node_pb2.CommandResult(error=error(c)) for c in request.commands]
+        )
+
+    world.nodes["eu-1"].respond = refuse
+    with pytest.raises(TimeoutError):
+        await first.room().ask(lambda state, now: moderation.remove(state, "eve", now, ban=True))
+
+
+async def test_many_clients_at_once_share_one_takeover(world: World) -> None:
+    first, second = world.gateways
+    people = [await first.join(f"p{n}", "eu") for n in range(5)]
+    await world.kept()
+    rooms = await asyncio.gather(*(second.succession.take_over(ROOM) for _ in range(20)))
+    assert len(set(map(id, rooms))) == 1 and second.succession.taken_total == 1
+    backs = await asyncio.gather(*(resume(second, p, f"p{n}") for n, p in enumerate(people)))
+    assert all(not b.all("leave") for b in backs)
+
+
+async def test_a_participant_whose_node_died_too_is_told_to_reconnect(world: World) -> None:
+    first, second = world.gateways
+    await first.join("ann", "eu")
+    bob = await first.join("bob", "us")
+    await world.kept()
+    world.nodes["us-1"].held.pop(ROOM)  # as after a restart of the node
+    room = await second.succession.take_over(ROOM)
+    assert room is not None
+    back = second.connect("bob", resume=bob.sid)
+    leave = await back.wait("leave")
+    assert leave.action == rtc.LeaveRequest.RECONNECT
+    again = await second.join("bob", "us")
+    await until(lambda: again.roster().keys() >= {"ann"}, 3, "bob is in the same room")
+    assert room.state.by_identity[ParticipantIdentity("bob")] == again.sid
+
+
+async def test_rows_of_a_room_taken_over_are_newer_than_what_clients_have(world: World) -> None:
+    first, second = world.gateways
+    ann, _ = await first.join("ann", "eu"), await first.join("bob", "us")
+    await world.kept()
+    await until(lambda: "bob" in ann.roster(), 3, "ann sees bob")
+    had = ann.roster()["bob"].version
+    await second.succession.take_over(ROOM)
+    back = await resume(second, ann, "ann")
+    await until(lambda: "bob" in back.roster(), 3, "the roster")
+    assert back.roster()["bob"].version > had
+
+
+async def test_nothing_left_is_no_room(world: World) -> None:
+    assert await world.gateways[1].succession.take_over(RoomId("never-was")) is None
+
+
+async def test_those_who_do_not_come_back_are_taken_off_in_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater_gateway.room.takeover.RETURN_S", -9.5)
+    first, second = world.gateways
+    await first.join("ann", "eu")
+    await world.kept()
+    room = await second.succession.take_over(ROOM)
+    assert room is not None
+    await until(lambda: not room.state.participants, 5, "the roster is empty")
+    await until(lambda: world.commands("eu-1", "close_transport", "gw-b"), 3, "its node is told")
