@@ -566,20 +566,27 @@ class DataChannel(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     ORDERED_FIELD_NUMBER: _builtins.int
     MAX_RETRANSMITS_FIELD_NUMBER: _builtins.int
+    ESTABLISHED_FIELD_NUMBER: _builtins.int
+    STREAM_ID_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     ordered: _builtins.bool
     max_retransmits: _builtins.int
     """-1: reliable; 0..: partial reliability by retransmissions (RFC 8832)"""
+    established: _builtins.bool
+    """The client has the channel since a node before this one, on this SCTP stream: no OPEN is sent for it."""
+    stream_id: _builtins.int
     def __init__(
         self,
         *,
         label: _builtins.str = ...,
         ordered: _builtins.bool = ...,
         max_retransmits: _builtins.int = ...,
+        established: _builtins.bool = ...,
+        stream_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "max_retransmits", b"max_retransmits", "ordered", b"ordered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["established", b"established", "label", b"label", "max_retransmits", b"max_retransmits", "ordered", b"ordered", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -625,6 +632,31 @@ class CreateTransport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateTransport: _TypeAlias = CreateTransport  # noqa: Y015
+
+@_typing.final
+class AdoptDataChannels(_message.Message):
+    """Channels that the client has open since a node before this one (DataChannel.established)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSPORT_ID_FIELD_NUMBER: _builtins.int
+    DATA_CHANNELS_FIELD_NUMBER: _builtins.int
+    transport_id: _builtins.str
+    @_builtins.property
+    def data_channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataChannel]: ...
+    def __init__(
+        self,
+        *,
+        transport_id: _builtins.str = ...,
+        data_channels: _abc.Iterable[Global___DataChannel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_channels", b"data_channels", "transport_id", b"transport_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptDataChannels: _TypeAlias = AdoptDataChannels  # noqa: Y015
 
 @_typing.final
 class SetRemote(_message.Message):
@@ -985,6 +1017,7 @@ class Command(_message.Message):
     REQUEST_KEY_FRAME_FIELD_NUMBER: _builtins.int
     CLOSE_ROOM_FIELD_NUMBER: _builtins.int
     PUT_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    ADOPT_DATA_CHANNELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def create_transport(self) -> Global___CreateTransport: ...
     @_builtins.property
@@ -1015,6 +1048,8 @@ class Command(_message.Message):
     def close_room(self) -> Global___CloseRoom: ...
     @_builtins.property
     def put_snapshot(self) -> Global___PutSnapshot: ...
+    @_builtins.property
+    def adopt_data_channels(self) -> Global___AdoptDataChannels: ...
     def __init__(
         self,
         *,
@@ -1033,12 +1068,13 @@ class Command(_message.Message):
         request_key_frame: Global___RequestKeyFrame | None = ...,
         close_room: Global___CloseRoom | None = ...,
         put_snapshot: Global___PutSnapshot | None = ...,
+        adopt_data_channels: Global___AdoptDataChannels | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_remote_track", b"add_remote_track", "close_relay", b"close_relay", "close_room", b"close_room", "close_transport", b"close_transport", "command", b"command", "configure_receive", b"configure_receive", "configure_send", b"configure_send", "create_transport", b"create_transport", "open_relay", b"open_relay", "put_snapshot", b"put_snapshot", "remove_remote_track", b"remove_remote_track", "request_key_frame", b"request_key_frame", "restart_ice", b"restart_ice", "send_data", b"send_data", "set_remote", b"set_remote", "update_subscription", b"update_subscription"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_remote_track", b"add_remote_track", "adopt_data_channels", b"adopt_data_channels", "close_relay", b"close_relay", "close_room", b"close_room", "close_transport", b"close_transport", "command", b"command", "configure_receive", b"configure_receive", "configure_send", b"configure_send", "create_transport", b"create_transport", "open_relay", b"open_relay", "put_snapshot", b"put_snapshot", "remove_remote_track", b"remove_remote_track", "request_key_frame", b"request_key_frame", "restart_ice", b"restart_ice", "send_data", b"send_data", "set_remote", b"set_remote", "update_subscription", b"update_subscription"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_remote_track", b"add_remote_track", "close_relay", b"close_relay", "close_room", b"close_room", "close_transport", b"close_transport", "command", b"command", "configure_receive", b"configure_receive", "configure_send", b"configure_send", "create_transport", b"create_transport", "open_relay", b"open_relay", "put_snapshot", b"put_snapshot", "remove_remote_track", b"remove_remote_track", "request_key_frame", b"request_key_frame", "restart_ice", b"restart_ice", "send_data", b"send_data", "set_remote", b"set_remote", "update_subscription", b"update_subscription"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_remote_track", b"add_remote_track", "adopt_data_channels", b"adopt_data_channels", "close_relay", b"close_relay", "close_room", b"close_room", "close_transport", b"close_transport", "command", b"command", "configure_receive", b"configure_receive", "configure_send", b"configure_send", "create_transport", b"create_transport", "open_relay", b"open_relay", "put_snapshot", b"put_snapshot", "remove_remote_track", b"remove_remote_track", "request_key_frame", b"request_key_frame", "restart_ice", b"restart_ice", "send_data", b"send_data", "set_remote", b"set_remote", "update_subscription", b"update_subscription"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["create_transport", "set_remote", "restart_ice", "close_transport", "configure_receive", "configure_send", "update_subscription", "send_data", "open_relay", "close_relay", "add_remote_track", "remove_remote_track", "request_key_frame", "close_room", "put_snapshot"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["create_transport", "set_remote", "restart_ice", "close_transport", "configure_receive", "configure_send", "update_subscription", "send_data", "open_relay", "close_relay", "add_remote_track", "remove_remote_track", "request_key_frame", "close_room", "put_snapshot", "adopt_data_channels"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 

@@ -479,8 +479,8 @@ class RoomActor:
         match effect:
             case effects.ChangeWanted(_, changed, dropped):
                 port.change_wanted(changed, dropped)
-            case effects.MoveSession(_, facts, why):
-                port.move(facts, why)
+            case effects.MoveSession(_, facts, why, was_connected):
+                port.move(facts, why, was_connected=was_connected)
             case effects.EndSession(sid, farewell, why):
                 del self._ports[sid]
                 port.end(farewell, why)

@@ -40,6 +40,7 @@ class MoveSession:
     sid: ParticipantSid
     facts: NodeFacts
     why: str
+    was_connected: bool  # it has received on the node before
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Final
 from headwater_api.ids import NodeId, ParticipantSid
 from headwater_api.nodev1 import node_pb2
 from headwater_api.wellknown import ATTRIBUTE_NODE, ATTRIBUTE_REGION
+from livekit.protocol import models
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room import tracks
@@ -40,13 +41,14 @@ def can_migrate(participant: Participant) -> bool:
 def start(room: RoomState, participant: Participant, facts: NodeFacts, why: str, now: float) -> None:
     """Begin: the node joins the room, the session prepares transports there and tells the client."""
     source = participant.node_id if participant.node_id in room.nodes else None
+    was_connected = participant.state == models.ParticipantInfo.ACTIVE
     participant.migration = Migration(source, now, why)
     participant.node_id, participant.region = facts.node_id, facts.region
     participant.attributes |= {ATTRIBUTE_NODE: facts.node_id, ATTRIBUTE_REGION: facts.region}
     room.nodes[facts.node_id] = facts
     room.moved += 1
     sync_cascade(room)
-    room.effects.append(MoveSession(participant.sid, facts, why))
+    room.effects.append(MoveSession(participant.sid, facts, why, was_connected))
     room.announce(participant, now)
 
 

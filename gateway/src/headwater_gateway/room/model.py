@@ -256,7 +256,7 @@ class Participant:
 
     @property
     def resumes(self) -> bool:
-        """Whether its client understands `leave{RESUME}` (signalling protocol 13 on)."""
+        """Whether its client resumes when its WebSocket ends: those from before protocol 13 may not."""
         return self.protocol >= RESUME_PROTOCOL
 
     @property

@@ -19,7 +19,12 @@ from headwater_gateway.room.tracks import codec_named
 from headwater_gateway.room.wire import PUBLISH_CODECS, leave
 from headwater_gateway.sdp import SdpError, StaleAnswer
 from headwater_gateway.signal.session_media import SessionMedia
-from headwater_gateway.signal.types import CLOSE_GOING_AWAY, CLOSE_NORMAL, SignalChannel
+from headwater_gateway.signal.types import (
+    CLOSE_GOING_AWAY,
+    CLOSE_NORMAL,
+    CLOSE_SERVICE_RESTART,
+    SignalChannel,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +35,6 @@ SERVER_VERSION: Final = "1.9.0"
 SERVER_PROTOCOL: Final = 15
 MAX_NOTICES: Final = 4096
 MAX_SDP_FAULTS: Final = 5
-MIGRATION: Final = models.DisconnectReason.MIGRATION
 SYNC_DEADLINE_S: Final = 3.0
 
 
@@ -58,6 +62,7 @@ class _Wanted:
 class _Move:
     facts: NodeFacts
     why: str
+    was_connected: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,8 @@ class Session:
     def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
         self._notify(_Wanted(changed, dropped))
 
-    def move(self, facts: NodeFacts, why: str) -> None:
-        self._notify(_Move(facts, why))
+    def move(self, facts: NodeFacts, why: str, *, was_connected: bool) -> None:
+        self._notify(_Move(facts, why, was_connected))
 
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
         self._notices.append(_End(leave, why))
@@ -171,7 +176,7 @@ class Session:
         assert self._room is not None and self._media is not None
         older, self._channel = self._channel, channel
         if older is not None:
-            self._retire(older)
+            self._retire(older, CLOSE_GOING_AWAY, "resumed elsewhere")
         response = rtc.ReconnectResponse(
             server_info=self._server_info(),
             last_message_seq=last_sequence,
@@ -223,9 +228,9 @@ class Session:
                 return request
         return None
 
-    def _retire(self, older: SignalChannel) -> None:
-        """Close the WebSocket before this one; its network may be gone, so nothing waits for it."""
-        task = asyncio.create_task(older.close(CLOSE_GOING_AWAY, "resumed elsewhere"), name="retire-channel")
+    def _retire(self, older: SignalChannel, code: int, reason: str) -> None:
+        """Close a WebSocket that was; its network may be gone, so nothing waits for it."""
+        task = asyncio.create_task(older.close(code, reason), name="retire-channel")
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
@@ -270,22 +275,28 @@ class Session:
                     await self._channel.send_encoded(encoded, message)
             case _Wanted():
                 await self._want(notice)
-            case _Move(facts, why):
-                await self._move(facts, why)
+            case _Move():
+                await self._move(notice)
             case _End(farewell, why):
                 await self._finish(farewell, why)
             case _Drop(why):
                 await self._finish(None, why, CLOSE_GOING_AWAY)
 
-    async def _move(self, facts: NodeFacts, why: str) -> None:
-        """New transports first; then a client that publishes is told to resume, since only its own offer can
-        restart that connection. One that only listens needs no more than our next offer."""
+    async def _move(self, notice: _Move) -> None:
+        """New transports first; then a client that publishes is made to resume, since only its own offer can
+        restart that connection. One that only listens needs no more than our next offer.
+
+        Its WebSocket is closed: after a `leave{RESUME}`, clients of the Rust engine take the end of their own
+        old stream for a second failure, and answer the next one with a full reconnect.
+        """
         assert self._media is not None and self._room is not None
-        self._log.info("session.moves", node=facts.node_id, source=self._facts.node_id, reason=why)
+        facts = notice.facts
+        self._log.info("session.moves", node=facts.node_id, source=self._facts.node_id, reason=notice.why)
         self._facts = facts
-        self._room.prepared(self.sid, self._media.move_to(facts))
+        self._room.prepared(self.sid, self._media.move_to(facts, has_channels=notice.was_connected))
         if self._media.has_uplink:
-            await self._send(rtc.SignalResponse(leave=leave(MIGRATION, rtc.LeaveRequest.RESUME)))
+            if self._channel is not None:
+                self._retire(self._channel, CLOSE_SERVICE_RESTART, "resume to go on at another node")
         else:
             await self._offer_if_due()
 
@@ -322,6 +333,9 @@ class Session:
             case "leave":
                 room.leave(self.sid, models.DisconnectReason.CLIENT_INITIATED)
                 self.end(None, "the client left")
+            case "sync_state":
+                room.command(self.sid, self._media.adopt_channels(request.sync_state))
+                room.request(self.sid, request)
             case "add_track":
                 self._media.prefer(request.add_track.cid, codec_named(request.add_track))
                 room.request(self.sid, request)

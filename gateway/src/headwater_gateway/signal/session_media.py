@@ -5,6 +5,7 @@ from typing import Final
 
 from headwater_api.ids import ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
+from livekit.protocol import rtc
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.model import (
@@ -26,11 +27,26 @@ from headwater_gateway.sdp.render import MAX_MESSAGE_SIZE
 
 UFRAG_BYTES: Final = 6
 PWD_BYTES: Final = 18
+LOSSY: Final = "_lossy"
 # RFC 8832: the node opens these on the subscriber transport once SCTP is up.
 DATA_CHANNELS: Final = (
     node_pb2.DataChannel(label="_reliable", ordered=True, max_retransmits=-1),
-    node_pb2.DataChannel(label="_lossy", ordered=False, max_retransmits=0),
+    node_pb2.DataChannel(label=LOSSY, ordered=False, max_retransmits=0),
 )
+# A DTLS server's streams are the odd ones, in the order of opening (RFC 8832 §6).
+OPEN_CHANNELS: Final = tuple(
+    node_pb2.DataChannel(
+        label=channel.label,
+        ordered=channel.ordered,
+        max_retransmits=channel.max_retransmits,
+        established=True,
+        stream_id=2 * place + 1,
+    )
+    for place, channel in enumerate(DATA_CHANNELS)
+)
+MAX_CHANNELS: Final = 16
+MAX_STREAM: Final = 65_534
+MAX_LABEL: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +79,7 @@ class SessionMedia:
         self._subscriber = SubscriberNegotiation()
         self._local = {t: self._credentials() for t in self._transports()}
         self._next_publisher: LocalTransport | None = None  # on the node that it moves to
+        self._has_moved = False
         self._is_downlink_new = False  # its credentials have not been offered yet
         self._remote: dict[str, tuple[str, str]] = {}
         self._preferred: dict[str, node_pb2.Codec.ValueType] = {}
@@ -130,13 +147,14 @@ class SessionMedia:
         """The client has negotiated its publisher connection."""
         return publisher_transport(self._sid) in self._remote
 
-    def move_to(self, facts: NodeFacts) -> tuple[node_pb2.Command, ...]:
+    def move_to(self, facts: NodeFacts, *, has_channels: bool) -> tuple[node_pb2.Command, ...]:
         """Both transports anew, on another node. The next ICE restart of each connection leads there.
 
+        `has_channels`: the data channels of the subscriber connection are open at the client.
         What is sent gets new SSRCs: the new node does not know where the old one's numbering stood.
         """
         publisher, subscriber = self._transports()
-        self._facts = facts
+        self._facts, self._has_moved = facts, True
         uplink, self._local[subscriber] = self._credentials(), self._credentials()
         self._is_downlink_new = True
         if self.has_uplink:
@@ -149,11 +167,34 @@ class SessionMedia:
         self._subscriber.restart()
         commands = [
             self._create(publisher, uplink, ()),
-            self._create(subscriber, self._local[subscriber], DATA_CHANNELS),
+            self._create(
+                subscriber, self._local[subscriber], OPEN_CHANNELS if has_channels else DATA_CHANNELS
+            ),
         ]
         if self._sending:
             commands.append(self._configure_send(self._renumbered()))
         return tuple(commands)
+
+    def adopt_channels(self, state: rtc.SyncState) -> tuple[node_pb2.Command, ...]:
+        """The channels that the client once opened to send on: a new node has not seen them opened."""
+        channels = [
+            node_pb2.DataChannel(
+                label=channel.label,
+                ordered=channel.label != LOSSY,
+                max_retransmits=0 if channel.label == LOSSY else -1,
+                established=True,
+                stream_id=channel.id,
+            )
+            for channel in state.data_channels[:MAX_CHANNELS]
+            if channel.target == rtc.SignalTarget.PUBLISHER
+            and channel.id <= MAX_STREAM
+            and len(channel.label) <= MAX_LABEL
+        ]
+        if not channels or not self._has_moved:
+            return ()
+        transport = publisher_transport(self._sid)
+        command = node_pb2.AdoptDataChannels(transport_id=transport, data_channels=channels)
+        return (node_pb2.Command(adopt_data_channels=command),)
 
     def _renumbered(self) -> list[node_pb2.SendSection]:
         """What was sent last, under the new SSRCs: the node asks for it before the client has answered."""

@@ -111,6 +111,8 @@ pub struct DataChannel {
     pub ordered: bool,
     /// `None`: reliable.
     pub max_retransmits: Option<u16>,
+    /// The peer has it since a node before this one, on this SCTP stream.
+    pub established: Option<u16>,
 }
 
 /// A new transport (one client peer connection).
@@ -146,6 +148,10 @@ pub enum Command {
     SetRemote {
         transport_id: Id,
         remote_fingerprint: String,
+    },
+    AdoptDataChannels {
+        transport_id: Id,
+        data_channels: Vec<DataChannel>,
     },
     RestartIce {
         transport_id: Id,

@@ -3,7 +3,7 @@
 //! Sans-IO: SCTP packets in and out, messages in and out. Everything a peer can make grow is bounded.
 
 use crate::api::DataChannel;
-use dcsctp::api::{DcSctpSocket, Message, Options, PpId, SendOptions, SocketEvent, SocketTime, StreamId};
+use dcsctp::api::{DcSctpSocket, Message, Options, PpId, SendOptions, SocketEvent, SocketState, SocketTime, StreamId};
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -108,6 +108,23 @@ impl DataChannels {
         for wanted in std::mem::take(&mut self.wanted) {
             self.open(&wanted);
         }
+        self.flush_pending();
+    }
+
+    /// Channels that the peer has open since a node before this one. Our INIT restarts its association
+    /// (RFC 9260 §5.2.2), under which it keeps them.
+    pub fn adopt(&mut self, channels: Vec<DataChannel>) {
+        let Some(socket) = &mut self.socket else {
+            self.wanted.extend(channels);
+            return;
+        };
+        if !channels.is_empty() && socket.state() == SocketState::Closed {
+            socket.connect();
+        }
+        for channel in channels {
+            self.open(&channel);
+        }
+        self.flush_pending();
     }
 
     /// An SCTP packet from the DTLS record layer.
@@ -174,6 +191,25 @@ impl DataChannels {
     }
 
     fn open(&mut self, wanted: &DataChannel) {
+        if self.channels.len() >= MAX_CHANNELS {
+            return;
+        }
+        if let Some(id) = wanted.established {
+            let channel = Channel {
+                label: wanted.label.as_str().into(),
+                unordered: !wanted.ordered,
+                max_retransmits: wanted.max_retransmits,
+                lifetime: None,
+                open: true,
+            };
+            self.by_label.insert(channel.label.clone(), id);
+            self.channels.insert(id, channel);
+            return;
+        }
+        // Streams of adopted channels are taken.
+        while self.channels.contains_key(&self.next_stream) {
+            self.next_stream += 2;
+        }
         let id = self.next_stream;
         self.next_stream += 2;
         let kind = match (wanted.ordered, wanted.max_retransmits) {

@@ -78,6 +78,13 @@ impl Room {
                 self.arm_transport(cx, key);
                 result
             }
+            Command::AdoptDataChannels { transport_id, data_channels } => {
+                let key = self.transport_key(&transport_id)?;
+                let transport = self.transports.get_mut(key).ok_or("no such transport")?;
+                transport.adopt_channels(cx, data_channels);
+                self.arm_transport(cx, key);
+                Ok(())
+            }
             Command::RestartIce { transport_id, local_ufrag, local_pwd } => {
                 self.restart_ice(cx, &transport_id, local_ufrag, &local_pwd)
             }

@@ -1,7 +1,7 @@
 //! One client peer connection: ICE-lite, DTLS, SRTP keys and SCTP. Media lives in `receive` and `send`.
 
 use crate::{
-    api::{CreateTransport, EventKind, Id, TransportState},
+    api::{CreateTransport, DataChannel, EventKind, Id, TransportState},
     clock::Now,
     context::Context,
     datachannel::{DataChannels, DataOutput},
@@ -146,6 +146,12 @@ impl Transport {
         }
         self.pump(cx);
         result
+    }
+
+    /// Channels that the client has open since a node before this one.
+    pub fn adopt_channels(&mut self, cx: &mut Context<'_>, channels: Vec<DataChannel>) {
+        self.data.adopt(channels);
+        self.pump(cx);
     }
 
     /// Timers of DTLS, SCTP and consent.

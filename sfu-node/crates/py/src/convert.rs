@@ -52,6 +52,9 @@ fn command(command: proto::Command) -> Command {
             transport_id: c.transport_id.into(),
             remote_fingerprint: c.remote_fingerprint,
         }),
+        C::AdoptDataChannels(c) => all(c.data_channels, "data_channels", data_channel).map(|data_channels| {
+            Command::AdoptDataChannels { transport_id: c.transport_id.into(), data_channels }
+        }),
         C::RestartIce(c) => Ok(Command::RestartIce {
             transport_id: c.transport_id.into(),
             local_ufrag: c.local_ufrag,
@@ -100,22 +103,29 @@ fn create_transport(c: proto::CreateTransport) -> Result<Command, String> {
     if c.transport_id.is_empty() {
         return Err("transport_id: empty".into());
     }
-    let channel = |d: proto::DataChannel| {
-        let max_retransmits = match d.max_retransmits {
-            n if n < 0 => None,
-            n => Some(u16::try_from(n).map_err(|_| format!("max_retransmits: {n} is above 65535"))?),
-        };
-        Ok(DataChannel { label: d.label, ordered: d.ordered, max_retransmits })
-    };
     Ok(Command::CreateTransport(CreateTransport {
         transport_id: c.transport_id.into(),
         participant_id: c.participant_id.into(),
         local_ufrag: c.local_ufrag,
         local_pwd: c.local_pwd,
         remote_fingerprint: c.remote_fingerprint,
-        data_channels: all(c.data_channels, "data_channels", channel)?,
+        data_channels: all(c.data_channels, "data_channels", data_channel)?,
         max_message_size: c.max_message_size,
     }))
+}
+
+fn data_channel(d: proto::DataChannel) -> Result<DataChannel, String> {
+    let max_retransmits = match d.max_retransmits {
+        n if n < 0 => None,
+        n => Some(u16::try_from(n).map_err(|_| format!("max_retransmits: {n} is above 65535"))?),
+    };
+    let stream = u16::try_from(d.stream_id).map_err(|_| format!("stream_id: {} is above 65535", d.stream_id))?;
+    Ok(DataChannel {
+        label: d.label,
+        ordered: d.ordered,
+        max_retransmits,
+        established: d.established.then_some(stream),
+    })
 }
 
 fn kind(value: i32) -> Result<Kind, String> {
