@@ -64,8 +64,9 @@ class ApiProxy:
         url = URL(f"{self.upstream}{request.rel_url.raw_path_qs}", encoded=True)
         async with self.session.request(request.method, url, data=body or None, headers=headers) as answer:
             if request.method in WRITES and not any(part in request.path for part in UNCOUNTED):
-                await answer.read()
+                carried_out = await answer.read()
                 self._count(f"{request.method} {request.path} {answer.status}", answer.status)
+                return web.Response(status=answer.status, body=carried_out, headers=_passed_on(answer))
             return await self._relay(request, answer)
 
     def _count(self, what: str, status: int) -> None:
@@ -76,10 +77,7 @@ class ApiProxy:
             self.kill()
 
     async def _relay(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status)
-        for name in ("Content-Type", "Retry-After"):
-            if name in answer.headers:
-                response.headers[name] = answer.headers[name]
+        response = web.StreamResponse(status=answer.status, headers=_passed_on(answer))
         await response.prepare(request)
         with suppress(ConnectionError, aiohttp.ClientError):
             async for chunk in answer.content.iter_any():
@@ -87,6 +85,11 @@ class ApiProxy:
                 await response.write(chunk)
             await response.write_eof()
         return response
+
+
+def _passed_on(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    names = ("Content-Type", "Retry-After")
+    return {name: answer.headers[name] for name in names if name in answer.headers}
 
 
 def _kind_of(path: str) -> str:

@@ -28,10 +28,12 @@ from headwater_operator.loop.intake import Intake
 from headwater_operator.loop.meetings import MeetingLoop
 from headwater_operator.loop.observe import Key, Observer
 from headwater_operator.loop.reconcile import Workers
+from headwater_operator.loop.scaler import Scaler
 from headwater_operator.loop.store import Store
 from headwater_operator.loop.turn import TurnLoop
 from headwater_operator.loop.wake import WakeQueue
 from headwater_operator.metrics import Metrics
+from headwater_operator.metrics_source.choose import MetricsSources
 from headwater_operator.nodes.inbox import Inbox
 from headwater_operator.nodes.turn import TurnClient
 from headwater_operator.nodes.watch import NodeStreams
@@ -166,7 +168,9 @@ class App:
         observer = Observer(client, inbox, defaults, now=utc_now, monotonic=monotonic)
         actor = Actor(client, streams, events, defaults=defaults, metrics=metrics)
         turn = self._turn_loop(client, turn_client := TurnClient(settings.node_token), events)
-        fleets, meetings = self._loops(client, intake, store, streams, events, observer, actor, turn)
+        sources = MetricsSources()
+        scaler = Scaler(sources, monotonic=monotonic)
+        fleets, meetings = self._loops(client, intake, store, streams, events, observer, actor, turn, scaler)
         fleet_workers = Workers("SFUCluster", fleet_queue, fleets.reconcile, rng=rng, metrics=metrics)
         meeting_workers = Workers("Meeting", meeting_queue, meetings.reconcile, rng=rng, metrics=metrics)
         parts = {
@@ -181,6 +185,7 @@ class App:
         finally:
             await streams.close()
             await turn_client.close()
+            await sources.close()
 
     def _turn_loop(self, client: KubeClient, nodes: TurnClient, events: EventRecorder) -> TurnLoop:
         settings = self._settings
@@ -200,12 +205,13 @@ class App:
         observer: Observer,
         actor: Actor,
         turn: TurnLoop,
+        scaler: Scaler,
     ) -> tuple[FleetLoop, MeetingLoop]:
         """The two loops over what they share."""
         settings, metrics, rng, monotonic = self._settings, self._metrics, self._rng, time.monotonic
         statuses = StatusWriter(client, monotonic=monotonic, metrics=metrics)
         fleets = FleetLoop(
-            observer=observer, actor=actor,
+            observer=observer, actor=actor, scaler=scaler,
             statuses=statuses, events=events, streams=streams, turn=turn, store=store, metrics=metrics,
             now=utc_now, monotonic=monotonic, rng=rng, on_change=intake.fleet_changed,
         )  # fmt: skip

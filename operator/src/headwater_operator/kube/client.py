@@ -149,7 +149,10 @@ class KubeClient:
                 f"{method} {path}: {_message_of(raw)}",
                 retry_after_s=_retry_after(response.headers.get("Retry-After")),
             )
-        answer: Object = json.loads(raw)
+        try:
+            answer: Object = json.loads(raw)
+        except ValueError as error:  # cut off, or from something that is not an API server
+            raise Unavailable(f"{method} {path}: the answer is not JSON: {raw[:100]!r}") from error
         return answer
 
 

@@ -51,6 +51,7 @@ class FleetLoop:
         statuses: StatusWriter,
         events: EventRecorder,
         streams: NodeStreams,
+        scaler: Scaler,
         turn: TurnLoop,
         store: Store,
         metrics: Metrics,
@@ -73,7 +74,7 @@ class FleetLoop:
         self._on_change = on_change
         self._written_at: dict[Key, float] = {}
         self._budget_at: dict[Key, float] = {}
-        self._scaler = Scaler(monotonic=monotonic)
+        self._scaler = scaler
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass; seconds until the next tick, None where the fleet is gone. Raises KubeError."""
@@ -85,7 +86,7 @@ class FleetLoop:
             return await self._report_invalid(key, world)
         await self._streams.sync(key, _targets(world))
         await self._keep_budget(key, world.cluster)
-        scale = self._scale(key, world)
+        scale = await self._scale(key, world)
         plan = plan_cluster(world, scale.desired, self._now(), self._rng)
         refused = await self._actor.act(world, plan.actions)
         refused += await self._turn.reconcile(world)
@@ -93,11 +94,11 @@ class FleetLoop:
         await self._report(key, world, plan, scale)
         return self._next_s(plan)
 
-    def _scale(self, key: Key, world: ClusterWorld) -> ScalePlan:
+    async def _scale(self, key: Key, world: ClusterWorld) -> ScalePlan:
         """The wanted sizes; what has changed is told at once, before it is acted on."""
         store = self._store
         meetings = [store.meetings[meeting] for meeting in store.meetings_of(key)]
-        scale, is_new = self._scaler.plan(key, world, meetings, self._now())
+        scale, is_new = await self._scaler.plan(key, world, meetings, self._now())
         if is_new:
             regarding = Regarding(SFUCLUSTERS, *key, world.cluster.metadata.uid)
             for change in scale.changes:

@@ -2,17 +2,17 @@
 
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from headwater_api.meeting import Meeting
 from headwater_planner.scale.plan import plan_scale
 from headwater_planner.scale.result import ScalePlan, ScaleState
-from headwater_planner.scale.signals import signals_of_reports
 from headwater_planner.world import ClusterWorld
 
 from headwater_operator.loop.observe import Key
+from headwater_operator.metrics_source.choose import MetricsSources
 
 SCALE_EVERY_S: Final = 5.0
 
@@ -27,11 +27,12 @@ class _Last:
 class Scaler:
     """State lives in memory: after a restart nothing is lowered for a stabilisation window."""
 
-    def __init__(self, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, sources: MetricsSources, *, monotonic: Callable[[], float]) -> None:
+        self._sources = sources
         self._monotonic = monotonic
         self._last: dict[Key, _Last] = {}
 
-    def plan(
+    async def plan(
         self, key: Key, world: ClusterWorld, meetings: Iterable[Meeting], now: datetime
     ) -> tuple[ScalePlan, bool]:
         """The fleet's sizes, and whether they have been decided anew: joins are counted between decisions,
@@ -42,7 +43,10 @@ class Scaler:
             return last.plan, False
         state = last.plan.state if last is not None else ScaleState()
         seed = zlib.crc32(world.cluster.metadata.uid.encode())
-        plan = plan_scale(world, signals_of_reports(world.loads), meetings, state, now, seed=seed)
+        signals, trouble = await self._sources.read(world, now)
+        plan = plan_scale(world, signals, meetings, state, now, seed=seed)
+        if trouble is not None:
+            plan = replace(plan, problems=(trouble, *plan.problems))
         self._last[key] = _Last(plan, generation, at)
         return plan, True
 
