@@ -181,15 +181,22 @@ def _place(
     shares: dict[str, float] = {}
     unplaced = 0.0
     for wanted, connections in sorted(one.connections.items()):
-        rest = connections
-        for region in (wanted, *(n for n in nearest_regions(spec, wanted) if n in one.permitted)):
-            taken = min(rest, room_left.get(region, 0.0))
-            if taken > 0:
-                room_left[region] -= taken
-                shares[region] = shares.get(region, 0.0) + taken
-                rest -= taken
+        rest = _take(room_left, shares, wanted, connections)
+        if rest > 0:
+            for region in nearest_regions(spec, wanted):
+                if region in one.permitted:
+                    rest = _take(room_left, shares, region, rest)
         unplaced += rest
     return shares, unplaced
+
+
+def _take(room_left: dict[str, float], shares: dict[str, float], region: str, wanted: float) -> float:
+    """Takes what the region has room for; returns the rest."""
+    taken = min(wanted, room_left.get(region, 0.0))
+    if taken > 0:
+        room_left[region] -= taken
+        shares[region] = shares.get(region, 0.0) + taken
+    return wanted - taken
 
 
 def _meeting_text(connections: float, first: _Announced, count: int) -> str:

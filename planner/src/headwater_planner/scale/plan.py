@@ -4,32 +4,25 @@ A raise needs one believable figure; a lowering needs every figure of its region
 once, load through stabilisation windows and policies.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
-from typing import Final
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from headwater_api.meeting import Meeting
-from headwater_api.sfucluster import RegionSpec, SFUClusterSpec
+from headwater_api.sfucluster import SFUClusterSpec
 
-from headwater_planner.heal import assess
-from headwater_planner.pods import sort_pods
 from headwater_planner.scale.explain import Story, explain
 from headwater_planner.scale.findings import active_finding, limited_finding
 from headwater_planner.scale.fixed import plan_fixed
 from headwater_planner.scale.floors import Floor, expected_of_meetings, schedule_floors
 from headwater_planner.scale.forecast import Forecast, forecast_region
 from headwater_planner.scale.history import History, record
-from headwater_planner.scale.need import RegionUsage, measure, needs_of
-from headwater_planner.scale.pace import Draft, first_memory, limit_total, next_memory, pace
+from headwater_planner.scale.observe import participants_of, settled_faults, view_regions
+from headwater_planner.scale.pace import Draft, limit_total, next_memory, pace
 from headwater_planner.scale.region import RegionView
 from headwater_planner.scale.result import RegionDecision, RegionMemory, ScalePlan, ScaleState
 from headwater_planner.scale.signals import NodeSignals, joins_since
 from headwater_planner.scale.wishes import Wishes, floors_of, wishes_of
 from headwater_planner.world import ClusterWorld
-
-# A node that has just become ready may not have been heard of yet: no reason to call metrics missing.
-REPORT_GRACE: Final = timedelta(seconds=10)
 
 
 def plan_scale(
@@ -55,13 +48,8 @@ def plan_scale(
     if spec.autoscaling.mode == "Fixed":
         return plan_fixed(world, state, now)
     joins, counters = joins_since(signals, state.counters)
-    expected = expected_of_meetings(spec, meetings, _present(world), now, seed)
-    views = {
-        region.name: _view(
-            world, region, state, signals=signals, joins=joins, expected=expected.missing, now=now
-        )
-        for region in spec.regions
-    }
+    expected = expected_of_meetings(spec, meetings, participants_of(world), now, seed)
+    views = view_regions(world, state, signals=signals, joins=joins, expected=expected.missing, now=now)
     loads = {name: view.load for name, view in views.items()}
     history = record(state.history, spec.autoscaling.forecast.season, loads, now)
     forecasts = _forecasts(spec, history, state, now)
@@ -83,7 +71,7 @@ def plan_scale(
     decisions, regions = _decide(
         spec, views, wishes, floors=floors, drafts=drafts, final=final, forecasts=forecasts, now=now
     )
-    faults = {name: _settled_faults(world, view.usage, now) for name, view in views.items()}
+    faults = {name: settled_faults(world, view.usage, now) for name, view in views.items()}
     return ScalePlan(
         desired=final,
         decisions=decisions,
@@ -92,22 +80,6 @@ def plan_scale(
         limited=limited_finding(spec, wishes, drafts, final),
         problems=(*problems, *expected.unplaced),
     )
-
-
-def _view(
-    world: ClusterWorld,
-    region: RegionSpec,
-    state: ScaleState,
-    *,
-    signals: Mapping[str, NodeSignals],
-    joins: Mapping[str, float],
-    expected: Mapping[str, float],
-    now: datetime,
-) -> RegionView:
-    memory = state.regions.get(region.name) or _first_memory(world, region.name, now)
-    usage = _usage(world, region.name, signals, joins, now)
-    needs = needs_of(world.cluster.spec, usage, expected.get(region.name, 0.0))
-    return RegionView(region, memory, usage, needs)
 
 
 def _decide(
@@ -157,62 +129,6 @@ def _decide(
             received=received,
         )
     return tuple(decisions), regions
-
-
-def _first_memory(world: ClusterWorld, name: str, now: datetime) -> RegionMemory:
-    """After a restart: the status tells what was wanted, the Pods tell what serves."""
-    written = next((r.desired for r in world.cluster.status.regions if r.name == name), 0)
-    pods = sort_pods(world, name, assess(world, now))
-    serving = sum(1 for pod in pods.alive if not _is_draining(world, pod.name))
-    return first_memory(written, serving, now)
-
-
-def _usage(
-    world: ClusterWorld,
-    name: str,
-    signals: Mapping[str, NodeSignals],
-    joins: Mapping[str, float],
-    now: datetime,
-) -> RegionUsage:
-    pods = sort_pods(world, name, assess(world, now))
-    heard = [pod.name for pod in pods.starting if world.load(pod) is not None]
-    up = [*(pod.name for pod in pods.ready), *heard]
-    leaving = [name for name in up if _is_draining(world, name)]
-    return measure(
-        world.cluster.spec,
-        signals,
-        joins,
-        in_service=[name for name in up if name not in leaving],
-        leaving=[*leaving, *(pod.name for pod in pods.terminating)],
-        lost=[pod.name for pod in pods.lost],
-    )
-
-
-def _is_draining(world: ClusterWorld, pod: str) -> bool:
-    load = world.loads.get(pod)
-    return load is not None and load.draining
-
-
-def _settled_faults(world: ClusterWorld, usage: RegionUsage, now: datetime) -> list[str]:
-    young = {pod.name for pod in world.pods if now - (pod.ready_changed_at or pod.created_at) < REPORT_GRACE}
-    return [fault for fault in usage.faults if fault.split(":")[0] not in young]
-
-
-def _present(world: ClusterWorld) -> Callable[[str, str], int]:
-    """Participants by room and region, counted when first asked for: most passes need none."""
-    counts: Counter[tuple[str, str]] = Counter()
-    counted = False
-
-    def present(room: str, region: str) -> int:
-        nonlocal counted
-        if not counted:
-            counted = True
-            for load in world.loads.values():
-                for entry in load.rooms:
-                    counts[entry.room, load.region] += entry.participants
-        return counts[room, region]
-
-    return present
 
 
 def _forecasts(
