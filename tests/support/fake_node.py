@@ -43,6 +43,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     held: dict[str, node_pb2.RoomHeld] = field(default_factory=dict)  # rooms commanded and not closed
     refused: int = 0
     opened: int = 0  # Watch streams so far
+    frozen: bool = False  # as by SIGSTOP: connections stay open, nothing is answered
     silent: bool = False  # streams stay open, nothing is sent: a node that hangs
     address: str = ""  # set while it serves
     report: node_pb2.NodeReport = field(default_factory=node_pb2.NodeReport)
@@ -151,7 +152,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
         try:
             response = self._report()
             while True:
-                if not self.silent:
+                if not self.silent and not self.frozen:
                     yield response
                 try:
                     async with asyncio.timeout(self.interval_s):
@@ -176,6 +177,8 @@ class FakeNode(node_pb2_grpc.NodeServicer):
         return response
 
     async def _check(self, context: Context) -> None:
+        while self.frozen:
+            await asyncio.sleep(0.01)
         given = dict(context.invocation_metadata() or ()).get("authorization", "")
         if self.with_token and given != f"Bearer {self.with_token}":
             self.refused += 1

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from headwater_api.ids import RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.signal.types import CLOSE_SERVICE_RESTART
 from livekit.protocol import models, rtc
@@ -172,3 +173,20 @@ async def test_when_the_new_node_dies_too_the_client_joins_anew(world: World) ->
     leave = await back.wait("leave")
     assert leave.action == RECONNECT, "half-way there: a new join is the sure way"
     await world.command(old, "close_transport", 2)
+
+
+async def test_a_node_that_thaws_is_told_that_the_room_went_on_without_it(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    frozen = ann.all("join")[0].participant.attributes["headwater.node"]
+    node = world.nodes[frozen]
+    node.frozen = True
+    await until(lambda: frozen not in world.directory.room(RoomId("demo")).state.nodes, 5, "given up")
+    assert world.commands(frozen, "close_room") == []
+    node.frozen = False
+    await world.command(frozen, "close_room")
+    new = "us-2" if frozen == "us-1" else "us-1"
+    connected(world, new, ann.sid, "sub")
+    event = node_pb2.TransportEvent(transport_id=f"{ann.sid}/sub", state=node_pb2.TRANSPORT_FAILED)
+    world.emit(frozen, node_pb2.Event(transport=event))
+    await until(lambda: ann.kinds().count("offer") >= 2, 3, "ann was offered her new node")
+    assert ann.all("leave") == []

@@ -11,7 +11,7 @@ from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.backoff import Backoff
 from headwater_gateway.nodes.commands import ATTEMPTS, MAX_PENDING, CommandQueue
-from headwater_gateway.nodes.facts import NodeFacts, NodePod, believes_silence, node_view
+from headwater_gateway.nodes.facts import NodeFacts, NodePod, node_view
 from headwater_gateway.nodes.pool import NodePool
 from support.deadline import until
 from support.fake_node import FakeNode, serving
@@ -120,22 +120,6 @@ async def test_promises_count_until_the_node_reports_them(setup: Setup) -> None:
         await until(setup.pool.views, 3, "up", 0.01)
         setup.pool.promise(NodeId("eu-1"))
         assert setup.pool.views()[0].connections == 2
-
-
-@pytest.mark.parametrize(
-    ("suspects", "known", "peer", "believed"),
-    [
-        (1, 2, False, True),
-        (2, 6, False, False),
-        (2, 10, False, True),
-        (3, 10, False, False),
-        (6, 6, True, True),
-    ],
-)
-def test_many_silent_nodes_are_not_believed_without_a_neighbour(
-    suspects: int, known: int, peer: bool, believed: bool
-) -> None:
-    assert believes_silence(suspects, known, peer_says_down=peer) is believed
 
 
 def test_promises_lapse() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import grpc
 import structlog
@@ -12,15 +12,21 @@ from headwater_api.nodev1 import node_pb2, node_pb2_grpc
 from headwater_planner.place import NodeView
 
 from headwater_gateway.backoff import Backoff
-from headwater_gateway.nodes.facts import NodeFacts, NodePod, Suspicion, node_view
+from headwater_gateway.nodes.facts import NodeFacts, NodePod, node_view
+from headwater_gateway.nodes.liveness import QUIET_S
 
 log = structlog.get_logger(__name__)
 
-# Reports come each second; two missed ones make a node suspect.
-SILENCE_S: Final = 2.2
-CONFIRM_S: Final = 0.8
 INFO_DEADLINE_S: Final = 0.5
-SUSPECT_RETRY_S: Final = 0.1
+PROBE_DEADLINE_S: Final = 0.2
+PROBE_PAUSE_S: Final = 0.05
+# A timer that fires so late tells of this process, not of the node.
+OWN_STALL_S: Final = 0.3
+
+WatchCall: TypeAlias = "grpc.aio.UnaryStreamCall[node_pb2.WatchRequest, node_pb2.WatchResponse]"
+
+# Whether a node is dead that has been silent for so many seconds, after so many failed probes.
+Judge = Callable[[float, int, bool], bool]
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -56,18 +62,18 @@ class NodeConnection:
         listener: NodeListener,
         clock: Callable[[], float],
         rng: random.Random,
-        believes_silence: Callable[[], bool],
+        judge: Judge,
     ) -> None:
         self.pod = pod
         self._controller_id = controller_id
         self._listener = listener
         self._clock = clock
-        self._believes_silence = believes_silence
+        self._judge = judge
         self._backoff = Backoff(rng)
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._channel = grpc.aio.insecure_channel(pod.address, options=CHANNEL_OPTIONS)
         self._stub = node_pb2_grpc.NodeStub(self._channel)
-        self._suspicion: Suspicion | None = None
+        self._probes_failed: int | None = None  # None: not under suspicion
         self._promises: list[float] = []
         self._heard_at = clock()
         self.facts: NodeFacts | None = None
@@ -82,7 +88,7 @@ class NodeConnection:
     @property
     def is_suspect(self) -> bool:
         """Up until now, and silent or broken since."""
-        return self.facts is not None and self._suspicion is not None
+        return self.facts is not None and self._probes_failed is not None
 
     def promise(self) -> None:
         """Count a participant that was placed here until the node reports it."""
@@ -90,12 +96,18 @@ class NodeConnection:
         self._promises = [at for at in self._promises if now - at <= 10.0]
         self._promises.append(now)
 
+    def heard(self) -> tuple[node_pb2.NodeReport, float] | None:
+        """Its last report and the report's age in seconds; None unless it speaks."""
+        if self.report is None or self._probes_failed is not None:
+            return None
+        return self.report, self._clock() - self._heard_at
+
     def view(self) -> NodeView | None:
         """The planner's view; None while the node is not up. A suspect node looks stale."""
         if self.facts is None:
             return None
         now = self._clock()
-        age = float("inf") if self._suspicion else now - self._heard_at
+        age = float("inf") if self.is_suspect else now - self._heard_at
         return node_view(self.facts, self.report, age, self._promises, now, cluster=self.pod.cluster)
 
     async def apply(self, request: node_pb2.ApplyRequest, deadline_s: float) -> node_pb2.ApplyResponse:
@@ -112,24 +124,23 @@ class NodeConnection:
             while True:
                 if await self._greet():
                     await self._follow()
-                    self._suspicion = Suspicion(self._clock(), CONFIRM_S)
+                    self._probes_failed = 0
                     continue
-                suspect = self._suspicion is not None
-                await asyncio.sleep(SUSPECT_RETRY_S if suspect else self._backoff.next())
+                await asyncio.sleep(PROBE_PAUSE_S if self.is_suspect else self._backoff.next())
         finally:
             await self._channel.close(None)
 
     async def _greet(self) -> bool:
         try:
-            info = await self._stub.Info(
-                node_pb2.InfoRequest(), timeout=INFO_DEADLINE_S, metadata=self._metadata
-            )
+            deadline = PROBE_DEADLINE_S if self.is_suspect else INFO_DEADLINE_S
+            info = await self._stub.Info(node_pb2.InfoRequest(), timeout=deadline, metadata=self._metadata)
             facts = NodeFacts.of(info)
         except grpc.aio.AioRpcError as error:
-            refused = _is_refusal(error)
-            dead = self._suspicion is not None and self._suspicion.is_dead(self._clock(), refused=refused)
-            if dead and (refused or self._believes_silence()):
-                self.lose(f"{error.code().name}: {error.details()}")
+            if self._probes_failed is not None:
+                self._probes_failed += 1
+                silent_s = self._clock() - self._heard_at
+                if self._judge(silent_s, self._probes_failed, _is_refusal(error)):
+                    self.lose(f"silent for {silent_s:.1f} s, {error.code().name}: {error.details()}")
             return False
         except ValueError as error:
             self._log.warning("node.unusable", reason=str(error))
@@ -141,7 +152,7 @@ class NodeConnection:
         known = self.facts
         if known is not None and known.incarnation != facts.incarnation:
             self.lose("it was started anew")
-        self._suspicion = None
+        self._probes_failed = None
         self._backoff.reset()
         self._heard_at = self._clock()
         if self.facts is None:
@@ -153,7 +164,7 @@ class NodeConnection:
         """Declare the node gone. Nothing happens if it was not up."""
         if self.facts is None:
             return
-        self.facts, self.report, self._suspicion, self._promises = None, None, None, []
+        self.facts, self.report, self._probes_failed, self._promises = None, None, None, []
         self.rooms = {}
         self._log.warning("node.lost", reason=why)
         self._listener.on_node_lost(self.pod.node_id, why)
@@ -165,17 +176,32 @@ class NodeConnection:
         )
         try:
             while True:
-                async with asyncio.timeout(SILENCE_S):
-                    response = await call.read()
+                response = await self._read(call)
                 if not isinstance(response, node_pb2.WatchResponse):
                     return  # end of stream
                 self._take(response)
         except TimeoutError:
-            self._log.info("node.silent", seconds=SILENCE_S)
+            self._log.info("node.silent", seconds=round(self._clock() - self._heard_at, 2))
         except grpc.aio.AioRpcError as error:
             self._log.info("node.stream_broken", code=error.code().name)
         finally:
             call.cancel()
+
+    async def _read(
+        self, call: "grpc.aio.UnaryStreamCall[node_pb2.WatchRequest, node_pb2.WatchResponse]"
+    ) -> object:
+        """The next response. TimeoutError: none came in time, and this process's own loop was in time."""
+        read = asyncio.ensure_future(call.read())
+        try:
+            while True:
+                started = self._clock()
+                done, _ = await asyncio.wait({read}, timeout=QUIET_S)
+                if done:
+                    return read.result()
+                if self._clock() - started < QUIET_S + OWN_STALL_S:
+                    raise TimeoutError
+        finally:
+            read.cancel()
 
     def _take(self, response: node_pb2.WatchResponse) -> None:
         if response.HasField("report"):

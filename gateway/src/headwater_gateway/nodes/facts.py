@@ -76,24 +76,3 @@ def node_view(
         move_rate=report.drain.move_rate if report is not None else 0.0,
         move_by_ms=report.drain.deadline_ms if report is not None else 0,
     )
-
-
-def believes_silence(suspects: int, known: int, *, peer_says_down: bool) -> bool:
-    """Whether a node that only fell silent is taken for dead.
-
-    Many falling silent at once look like a fault of the observer's own network: then nobody is moved until a
-    neighbour has lost its link to the node too.
-    """
-    return peer_says_down or suspects <= max(1, known // 5)
-
-
-@dataclass(slots=True)
-class Suspicion:
-    """How sure the gateway is that a node, up until now, is gone."""
-
-    since: float  # monotonic seconds
-    confirm_s: float  # soft evidence must last that long
-
-    def is_dead(self, now: float, *, refused: bool) -> bool:
-        """A refused connection is proof (the process is gone); time-outs must last."""
-        return refused or now - self.since >= self.confirm_s

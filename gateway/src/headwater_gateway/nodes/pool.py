@@ -14,7 +14,8 @@ from headwater_planner.place import NodeView
 
 from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.connection import NodeConnection, NodeListener
-from headwater_gateway.nodes.facts import NodeFacts, NodePod, believes_silence
+from headwater_gateway.nodes.facts import NodeFacts, NodePod
+from headwater_gateway.nodes.liveness import Evidence, is_dead, neighbours
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ class NodePool:
             listener=self._listener,
             clock=self._clock,
             rng=self._rng,
-            believes_silence=lambda: self._believes_silence(pod.node_id),
+            judge=lambda silent_s, probes, refused: self._is_dead(pod.node_id, silent_s, probes, refused),
         )
         self._nodes[pod.node_id] = connection
         self._runs[pod.node_id] = asyncio.create_task(
@@ -152,12 +153,21 @@ class NodePool:
         self._keep(task)
         return queue
 
-    def _believes_silence(self, node_id: NodeId) -> bool:
+    def _is_dead(self, node_id: NodeId, silent_s: float, probes_failed: int, refused: bool) -> bool:
         up = [c for c in self._nodes.values() if c.is_up]
-        suspects = sum(1 for c in up if c.is_suspect)
-        links = (link for c in up if c.report and not c.is_suspect for link in c.report.links)
-        peer_says_down = any(link.peer_node_id == node_id and not link.up for link in links)
-        return believes_silence(suspects, len(up), peer_says_down=peer_says_down)
+        reports = [heard for c in up if (heard := c.heard()) is not None]
+        heard_by, missed_by = neighbours(node_id, silent_s, reports)
+        return is_dead(
+            Evidence(
+                silent_s,
+                probes_failed,
+                refused,
+                heard_by,
+                missed_by,
+                suspects=sum(1 for c in up if c.is_suspect),
+                known=len(up),
+            )
+        )
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._queues.add(task)

@@ -179,6 +179,11 @@ class RoomActor:
         """A node has died: its participants are sent to rejoin."""
         self._post(None, lambda now: self._on_lost(node_id, why, now))
 
+    def node_back(self, node_id: NodeId) -> None:
+        """A node is up, perhaps one that the room has given up: what that still holds of the room ends."""
+        if self._mover.is_lost(node_id):
+            self._post(None, lambda _: self._fence(node_id))
+
     def end(self, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:
         """Close the room. `comes_back`: its clients are asked to join again, at another gateway."""
         self._post(None, lambda _: roster.end(self._state, reason, why, comes_back=comes_back))
@@ -426,6 +431,14 @@ class RoomActor:
 
     def _on_lost(self, node_id: NodeId, why: str, now: float) -> None:
         self._mover.lose_node(node_id, why, now)
+
+    def _fence(self, node_id: NodeId) -> None:
+        self._mover.found(node_id)
+        queue = self._queue(node_id) if node_id not in self._state.nodes else None
+        if queue is not None:
+            self._log.info("room.node_fenced", node=node_id)
+            queue.send([node_pb2.Command(close_room=node_pb2.CloseRoom())])
+            self._release(node_id, dead=False)
 
     def _on_superseded(self, why: str) -> None:
         """A node serves a later room of that name: the clients are to find the gateway that has it."""

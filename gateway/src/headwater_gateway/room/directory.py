@@ -257,7 +257,9 @@ class RoomDirectory:
     # -- nodes (NodeListener) --------------------------------------------------------------------
 
     def on_node_up(self, facts: NodeFacts) -> None:
-        """Nothing to do: the next join may use it."""
+        """A node that was taken for dead may be back, with rooms that have gone on without it."""
+        for actor in self._rooms.values():
+            actor.node_back(facts.node_id)
 
     def on_node_lost(self, node_id: NodeId, why: str) -> None:
         for actor in self._rooms.values():

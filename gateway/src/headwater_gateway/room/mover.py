@@ -29,6 +29,7 @@ class Mover:
         self.failed = FailedNodes()
         self._rng = random.Random(state.ids.number())
         self._look_at = 0.0
+        self._lost: set[NodeId] = set()  # taken for dead while they had participants of the room
         self._log = log.bind(room=state.room_id)
 
     def run_due(self, now: float) -> None:
@@ -44,9 +45,18 @@ class Mover:
         done = drains.empty_nodes(state, unfit, lambda p: self._choose(view, p, avoid, now), now, self._rng)
         self._report(done, avoid)
 
+    def is_lost(self, node_id: NodeId) -> bool:
+        """Whether the room has given the node up and not told it so."""
+        return node_id in self._lost
+
+    def found(self, node_id: NodeId) -> None:
+        """The node knows."""
+        self._lost.discard(node_id)
+
     def lose_node(self, node_id: NodeId, why: str, now: float) -> None:
         """A node has died: its participants are led to others at once."""
         self.failed.note(node_id, now)
+        self._lost.add(node_id)
         view = self._view()
         drained = frozenset(n.node_id for n in view.nodes if n.draining)
 
