@@ -16,9 +16,10 @@ from headwater_api.units import format_time
 from headwater_api.wellknown import LABEL_REGION, PORT_NODE_GRPC
 from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import KubeError
-from headwater_operator.kube.resources import PODS
+from headwater_operator.kube.resources import PODS, Resource
 from support.fake_node import FakeNode, serving
 
+BINDINGS = Resource("", "v1", "bindings", "Binding")
 _addresses = itertools.count()
 
 
@@ -36,16 +37,22 @@ class FakeKubelet:
     namespace: str
     token: str = ""
     hold: bool = False
+    interval_s: float = 0.2  # between a node's reports
+    pause_s: float = 0.05  # between two looks at the Pods
+    machine: str = ""  # the Kubernetes node that Pods are bound to from now on; empty: to none
+    ends_at_start: bool = False  # processes end with exit code 1 as soon as they are started
+    ended: list[str] = field(default_factory=list)
     nodes: dict[str, FakeNode] = field(default_factory=dict)
     _stacks: dict[str, AsyncExitStack] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)
+    _bound: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             with contextlib.suppress(KubeError):
                 await self._round()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(self.pause_s)
 
     async def pods(self) -> list[dict[str, Any]]:
         """The namespace's Pods."""
@@ -77,12 +84,21 @@ class FakeKubelet:
             await self._stop(gone)
         for pod in pods:
             name = pod["metadata"]["name"]
-            if not self.hold and name not in self._done:
+            if pod["metadata"].get("deletionTimestamp") and name in self._bound:
+                await self._stop(name)
+                await self.client.delete(PODS, self.namespace, name, uid=pod["metadata"]["uid"], grace_s=0)
+            elif not self.hold and name not in self._done:
                 self._done.add(name)
+                if self.machine:
+                    await self._bind(name)
+                if self.ends_at_start:
+                    self.ended.append(name)
+                    await self.kill(name, exit_code=1)
+                    continue
                 await self._start(name, pod["metadata"]["labels"].get(LABEL_REGION, ""))
 
     async def _start(self, name: str, region: str) -> None:
-        node = FakeNode(name, region, with_token=self.token)
+        node = FakeNode(name, region, with_token=self.token, interval_s=self.interval_s)
         stack = AsyncExitStack()
         ip = next_ip()
         await stack.enter_async_context(serving(node, ip, PORT_NODE_GRPC))
@@ -95,6 +111,13 @@ class FakeKubelet:
             "containerStatuses": [_container({"running": {"startedAt": _now()}}, ready=True)],
         }
         await self._write(name, status)
+
+    async def _bind(self, name: str) -> None:
+        """What the scheduler does. A bound Pod goes when its kubelet says that it is gone."""
+        target = {"apiVersion": "v1", "kind": "Node", "name": self.machine}
+        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+        await self.client.create(BINDINGS, self.namespace, body)
+        self._bound.add(name)
 
     async def _stop(self, name: str) -> None:
         self.nodes.pop(name, None)

@@ -30,10 +30,14 @@ class Restarting:
     _process: OperatorProcess | None = None
     _context: Any = None
 
-    async def start(self) -> None:
-        """Waits until it leads."""
+    async def start(self, wait: str = "lease acquired") -> None:
+        """Waits until it has logged `wait`."""
         self._context = operator_process(
-            self.kubeconfig, self.namespace, HEADWATER_NAMESPACES=self.namespace, HEADWATER_RESYNC="3"
+            self.kubeconfig,
+            self.namespace,
+            wait=wait,
+            HEADWATER_NAMESPACES=self.namespace,
+            HEADWATER_RESYNC="3",
         )
         self._process = await asyncio.to_thread(self._context.__enter__)
         self.starts += 1
@@ -57,13 +61,13 @@ class Restarting:
             process = self._process
             if process is not None and process.process.poll() is not None:
                 await self.stop()
-                await self.start()
+                await self.start(wait="standing by")
             await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
 async def restarting(api_server: ApiServer, namespace: str) -> AsyncIterator[Restarting]:
-    """An operator that leads, and that is started again when it is killed."""
+    """An operator that leads, and that is started again whenever it ends, as a kubelet would do."""
     async with api_proxy(api_server.kubeconfig) as proxy:
         with tempfile.TemporaryDirectory(prefix="hw-proxy-") as home:
             kubeconfig = write_kubeconfig(Path(home) / "kubeconfig", proxy.port)

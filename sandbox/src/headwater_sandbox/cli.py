@@ -3,6 +3,7 @@
 import typer
 
 from headwater_sandbox.commands import sandbox_app
+from headwater_sandbox.plugin import cli as plugin
 
 app = typer.Typer(
     name="headwater",
@@ -11,6 +12,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they would show secrets
 )
 app.add_typer(sandbox_app, name="sandbox")
+plugin.register(app)
 
 try:
     from headwater_sandbox.demo.cli import register

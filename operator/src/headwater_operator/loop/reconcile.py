@@ -20,6 +20,7 @@ from headwater_operator.nodes.watch import NodeUnreachable
 log = structlog.get_logger(__name__)
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 60.0
+AWAY_BACKOFF_S: Final = 10.0
 DEADLINE_S: Final = 60.0
 
 
@@ -90,7 +91,8 @@ class Workers(Generic[K]):
             outcome = "conflict" if isinstance(error, Conflict) else "failed"
             pause = self._backoff.next_s(key)
             if isinstance(error, Unavailable):
-                pause = max(pause, min(error.retry_after_s, MAX_BACKOFF_S))
+                # Nobody tells us when the API server is back: look often enough to be soon at work again.
+                pause = max(min(pause, AWAY_BACKOFF_S), min(error.retry_after_s, MAX_BACKOFF_S))
             log.warning(
                 "reconcile failed", kind=self._kind, key=str(key), error=str(error), pause_s=round(pause, 2)
             )

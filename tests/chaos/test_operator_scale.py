@@ -1,0 +1,119 @@
+"""10,000 Meetings and 240 nodes: what the operator costs, and how soon a change is carried out.
+
+`HEADWATER_CHAOS_MEETINGS` and `HEADWATER_CHAOS_NODES` set the size.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from headwater_operator.kube.client import KubeClient
+from headwater_operator.kube.resources import MEETINGS
+from support.deadline import until
+from support.fake_kubelet import FakeKubelet, fake_kubelet
+from support.kube import ApiServer
+from support.operator_fixtures import Fleet, client, fleet
+from support.operator_process import TOKEN, OperatorProcess, operator_process
+
+__all__ = ["client", "fleet"]
+COUNT = int(os.environ.get("HEADWATER_CHAOS_MEETINGS", "10000"))
+NODES = int(os.environ.get("HEADWATER_CHAOS_NODES", "240"))
+STEADY_S = float(os.environ.get("HEADWATER_CHAOS_STEADY", "60"))
+PROBES = 100
+RSS_LIMIT_MB, CPU_LIMIT_CORES, P99_LIMIT_S = 400, 0.3, 5.0
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture
+async def big_kubelet(client: KubeClient, namespace: str) -> AsyncIterator[FakeKubelet]:
+    async with fake_kubelet(client, namespace, token=TOKEN) as started:
+        started.interval_s, started.pause_s = 1.0, 1.0
+        yield started
+
+
+def cpu_s(operator: OperatorProcess) -> float:
+    """User and system time so far, seconds."""
+    fields = Path(f"/proc/{operator.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def rss_mb(operator: OperatorProcess) -> float:
+    pages = int(Path(f"/proc/{operator.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+async def declare_meetings(client: KubeClient, namespace: str, count: int) -> None:
+    limit = asyncio.Semaphore(16)
+
+    async def one(number: int) -> None:
+        body = {
+            "apiVersion": MEETINGS.api_version,
+            "kind": MEETINGS.kind,
+            "metadata": {"name": f"m-{number}", "namespace": namespace},
+            "spec": {"clusterRef": {"name": "demo"}},
+        }
+        async with limit:
+            await client.create(MEETINGS, namespace, body)
+
+    for start in range(0, count, 500):
+        await asyncio.gather(*(one(number) for number in range(start, min(count, start + 500))))
+
+
+async def test_a_large_cell(
+    api_server: ApiServer, namespace: str, client: KubeClient, big_kubelet: FakeKubelet, fleet: Fleet
+) -> None:
+    share = NODES // 3
+    with operator_process(
+        api_server.kubeconfig, namespace, HEADWATER_NAMESPACES=namespace, HEADWATER_LEASE_DURATION="15",
+        HEADWATER_RESYNC="30",
+    ) as operator:  # fmt: skip
+        await fleet.declare({region: (share, share) for region in ("eu", "us", "ap")})
+        began = time.monotonic()
+        await until(lambda: len(big_kubelet.nodes) == share * 3, 600, "all nodes are up", every_s=1)
+        print(f"{share * 3} nodes up after {time.monotonic() - began:.0f} s")
+        for number, node in enumerate(big_kubelet.nodes.values()):
+            node.set_rooms({f"m-{(number * 7 + i) % COUNT}": 5 for i in range(20)})
+        await declare_meetings(client, namespace, COUNT)
+        print(f"{COUNT} Meetings declared after {time.monotonic() - began:.0f} s")
+        probe = KubeProbe(client, namespace)
+        await until(probe.all_have_a_status, 1800, "every Meeting has a status", every_s=5)
+        print(f"all Meetings have a status after {time.monotonic() - began:.0f} s")
+        before, at = cpu_s(operator), time.monotonic()
+        await until(lambda: time.monotonic() - at >= STEADY_S, STEADY_S + 30, "a steady while", every_s=1)
+        cores = (cpu_s(operator) - before) / (time.monotonic() - at)
+        memory = rss_mb(operator)
+        delays = sorted([await probe.delay(number) for number in range(PROBES)])
+        p99 = delays[int(len(delays) * 0.99) - 1]
+        print(f"steady {cores:.2f} cores, RSS {memory:.0f} MB, change to status p50 {delays[len(delays) // 2]:.2f} s "
+              f"p99 {p99:.2f} s (N={PROBES})")  # fmt: skip
+        assert memory <= RSS_LIMIT_MB
+        assert cores <= CPU_LIMIT_CORES
+        assert p99 <= P99_LIMIT_S
+
+
+class KubeProbe:
+    """How long a change of a Meeting takes to show in its status."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self._client, self._namespace = client, namespace
+
+    async def all_have_a_status(self) -> bool:
+        found = await self._client.list(MEETINGS, self._namespace)
+        return len(found) == COUNT and all((m.get("status") or {}).get("conditions") for m in found)
+
+    async def delay(self, number: int) -> float:
+        name = f"m-{number * (COUNT // PROBES)}"
+        body = {"metadata": {"name": name}, "spec": {"clusterRef": {"name": "demo"}, "title": f"t{number}"}}
+        written = await self._client.apply(MEETINGS, self._namespace, name, body)
+        generation, at = written["metadata"]["generation"], time.monotonic()
+
+        async def seen() -> bool:
+            meeting = await self._client.get(MEETINGS, self._namespace, name)
+            return bool((meeting.get("status") or {}).get("observedGeneration") == generation)
+
+        await until(seen, 60, f"{name} is reconciled", every_s=0.02)
+        return time.monotonic() - at
