@@ -19,9 +19,7 @@ class Return:
     lists: int
 
 
-async def survive_absence(
-    away_s: float, operator: Restarting, kubelet: FakeKubelet, fleet: Fleet
-) -> Return:
+async def survive_absence(away_s: float, operator: Restarting, kubelet: FakeKubelet, fleet: Fleet) -> Return:
     """No byte passes for `away_s` seconds; the fleet's wish changes meanwhile. Asserts what must hold."""
     await fleet.declare({"eu": (2, 4)})
     await until(lambda: len(kubelet.nodes) == 2, 20, "two nodes are up")
