@@ -199,7 +199,7 @@ async def test_status_and_metrics_show_the_report(node: Node) -> None:
     assert int(status["rss_bytes"]) > 1_000_000
     code, text = await node.get("/metrics")
     assert code == 200
-    assert 'headwater_sfu_link_transmit_tracks{link="link-1",peer="peer",room="room-1"} 3.0' in text
+    assert 'headwater_sfu_link_transmit_tracks{peer="peer"} 3.0' in text
     assert 'headwater_sfu_drops_total{reason="unknown_ssrc"} 7.0' in text
 
 

@@ -118,16 +118,21 @@ async def verdict(request: Any) -> int:
     return -1
 
 
-async def probe_all(made: TurnProbe) -> dict[str, tuple[int, int]]:
-    """Each target over CreatePermission, Send, ChannelBind and channel data; the two answers' codes."""
+async def probe_all() -> dict[str, tuple[int, int]]:
+    """Each target over CreatePermission, Send, ChannelBind and channel data; the two answers' codes.
+
+    An allocation for each: coturn gives one up whose packet the kernel refuses.
+    """
     answers = {}
-    for number, target in enumerate(TARGETS):
-        peer, channel = (target, wk.PORT_MEDIA), 0x4000 + number
-        permitted = await verdict(made.permit(peer))
-        made.send(peer)
-        bound = await verdict(made.bind(channel, peer))
-        made.send_on(channel)
-        answers[target] = (permitted, bound)
+    for target in TARGETS:
+        async with probe() as made:
+            peer = (target, wk.PORT_MEDIA)
+            permitted = await verdict(made.permit(peer))
+            made.send(peer)
+            bound = await verdict(made.bind(0x4001, peer))
+            made.send_on(0x4001)
+            answers[target] = (permitted, bound)
+            await verdict(made.release())
     return answers
 
 
@@ -135,7 +140,7 @@ async def test_coturn_alone_refuses_every_peer_but_the_sfu_node(server: Server) 
     with server.coturn(render_config(server.options), [SFU]):
         await until(serves, 10, "coturn serves")
         async with probe() as made:
-            answers = await probe_all(made)
+            answers = await probe_all()
             accepted = {target: codes for target, codes in answers.items() if -1 in codes or 0 in codes}
             assert accepted == {}
             assert await verdict(made.connect((DATABASE, 5432))) > 0
@@ -186,7 +191,7 @@ async def test_the_filter_alone_stops_every_packet_to_others(server: Server) -> 
                 server.space.run(
                     "nft", "-f", "-", stdin=render_filter(server.options, [ip_address(SFU)], wk.PORT_MEDIA)
                 )
-                answers = await probe_all(made)
+                answers = await probe_all()
                 assert sum(-1 in codes for codes in answers.values()) > 10, "coturn itself is open here"
                 async with probe(protocol=6) as stream:
                     await verdict(stream.connect((DATABASE, 5432)))
@@ -200,6 +205,7 @@ async def test_the_filter_alone_stops_every_packet_to_others(server: Server) -> 
                 )
                 assert server.counted("watch", "strangers") == before
                 assert arrived == []
+            async with probe() as made:
                 await made.permit((SFU, wk.PORT_MEDIA))
                 made.send((SFU, wk.PORT_MEDIA))
                 await until(lambda: server.counted("watch", "media") > 0, 5, "the SFU node is reached")

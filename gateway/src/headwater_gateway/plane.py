@@ -22,11 +22,10 @@ from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.http.peer import peer_headers
 from headwater_gateway.kube.api import open_api
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets, secret_reader
-from headwater_gateway.metrics import Metrics
+from headwater_gateway.metrics import Metrics, PlaneCollector, RoomFigures
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.owners import Owners
 from headwater_gateway.passwords import Passwords, TooManyAttempts
-from headwater_gateway.plane_metrics import PlaneCollector
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.model import RoomConfig
@@ -166,6 +165,7 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     succession = Succession(directory, ids, time.monotonic, archive)
     owners = Owners(settings.gateway, fleet, peers, directory, succession, registrar=archive)
     metrics.registry.register(PlaneCollector(directory, turn))
+    directory.figures = RoomFigures(metrics, unix_ms)
     runner = SessionRunner(directory, ids, unix_ms, turn)
     static = parse_static_nodes(os.environ.get(ENV_STATIC_NODES, ""))
     plane = Plane(directory, runner, fleet, owners, static, passwords=passwords)

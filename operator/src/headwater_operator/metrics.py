@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from headwater_planner.scale.result import RegionDecision
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 NODE_STATES: Final = ("desired", "ready", "starting", "lost")
 TURN_STATES: Final = ("desired", "ready", "draining")
@@ -77,6 +78,67 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._add_scaling()
+        ProcessCollector(registry=self.registry)
+
+    def _add_scaling(self) -> None:
+        where = ["namespace", "cluster", "region"]
+        self.load_nodes = Gauge(
+            "headwater_scale_load_nodes",
+            "Nodes that load alone asks for, not rounded",
+            where,
+            registry=self.registry,
+        )
+        self.wanted_nodes = Gauge(
+            "headwater_scale_wanted_nodes",
+            "Nodes wanted before windows, policies and limits",
+            where,
+            registry=self.registry,
+        )
+        self.scale_reason = Gauge(
+            "headwater_scale_reason",
+            "1 for the reason of the region's number",
+            [*where, "reason"],
+            registry=self.registry,
+        )
+        self.scale_changes = Counter(
+            "headwater_scale_changes_total",
+            "Changes of a region's number",
+            [*where, "direction"],
+            registry=self.registry,
+        )
+        self.forecast_nodes = Gauge(
+            "headwater_scale_forecast_nodes",
+            "Nodes that the forecast asks for, the peak within its horizon",
+            where,
+            registry=self.registry,
+        )
+        self.forecast_error = Gauge(
+            "headwater_scale_forecast_error_nodes",
+            "Mean absolute error of the forecasts over the last season, in nodes",
+            where,
+            registry=self.registry,
+        )
+        self._reasons: dict[tuple[str, str, str], str] = {}
+
+    def set_scale(self, namespace: str, cluster: str, decision: RegionDecision, *, is_new: bool) -> None:
+        """Why a region has its number."""
+        where = (namespace, cluster, decision.region)
+        if decision.load_nodes is not None:
+            self.load_nodes.labels(*where).set(decision.load_nodes)
+        self.wanted_nodes.labels(*where).set(decision.wanted)
+        before, reason = self._reasons.get(where), decision.reason.value
+        if before not in (None, reason):
+            self.scale_reason.remove(*where, before)
+        self._reasons[where] = reason
+        self.scale_reason.labels(*where, reason).set(1)
+        if decision.forecast is not None and decision.forecast.nodes is not None:
+            self.forecast_nodes.labels(*where).set(decision.forecast.nodes)
+            self.forecast_error.labels(*where).set(decision.forecast.error)
+        if is_new and decision.changed:
+            direction = "up" if decision.to_nodes > decision.from_nodes else "down"
+            self.scale_changes.labels(*where, direction).inc()
+
     def set_region(
         self, namespace: str, cluster: str, region: str, nodes: dict[str, int], participants: int
     ) -> None:
@@ -96,6 +158,12 @@ class Metrics:
         for state in NODE_STATES:
             self.nodes.remove(namespace, cluster, region, state)
         self.participants.remove(namespace, cluster, region)
+        where = (namespace, cluster, region)
+        for gauge in (self.load_nodes, self.wanted_nodes, self.forecast_nodes, self.forecast_error):
+            with contextlib.suppress(KeyError):
+                gauge.remove(*where)
+        if (reason := self._reasons.pop(where, None)) is not None:
+            self.scale_reason.remove(*where, reason)
         for state in TURN_STATES:
             with contextlib.suppress(KeyError):  # a fleet without TURN nodes has none
                 self.turn_nodes.remove(namespace, cluster, region, state)

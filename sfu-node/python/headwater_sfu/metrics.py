@@ -3,7 +3,8 @@
 Imported on the first scrape only. Counters are the engine's cumulative figures, never reset here.
 """
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Callable, Iterable
 
 from headwater_api.nodev1 import node_pb2
 from prometheus_client import CollectorRegistry, generate_latest
@@ -26,14 +27,16 @@ _GAUGES = (
     ("queue_fill_percent", "Fullest of the node's bounded queues, 0 to 100", "buffer_percent"),
 )
 _QUANTILES = (("0.5", "forward_p50_us"), ("0.95", "forward_p95_us"), ("0.99", "forward_p99_us"))
-_LINK_GAUGES = (
-    ("link_up", "1 while the relay link passes packets", "up"),
-    ("link_transmit_megabits_per_second", "Sent over the link", "tx_mbps"),
-    ("link_receive_megabits_per_second", "Received over the link", "rx_mbps"),
-    ("link_rtt_milliseconds", "Round-trip time of the link", "rtt_ms"),
-    ("link_loss_ratio", "Packets lost on the link, 0 to 1", "loss"),
-    ("link_transmit_tracks", "Tracks now sent over the link", "tx_tracks"),
-    ("link_receive_tracks", "Tracks now received over the link", "rx_tracks"),
+TOP_ROOMS = 10
+ROOM_CHARS = 64
+_LINK_GAUGES: tuple[tuple[str, str, str, Callable[[Iterable[float]], float]], ...] = (
+    ("link_up", "Relay links that pass packets", "up", sum),
+    ("link_transmit_megabits_per_second", "Sent over the links", "tx_mbps", sum),
+    ("link_receive_megabits_per_second", "Received over the links", "rx_mbps", sum),
+    ("link_rtt_milliseconds", "Longest round-trip time of the links", "rtt_ms", max),
+    ("link_loss_ratio", "Highest loss of the links, 0 to 1", "loss", max),
+    ("link_transmit_tracks", "Tracks now sent over the links", "tx_tracks", sum),
+    ("link_receive_tracks", "Tracks now received over the links", "rx_tracks", sum),
 )
 
 
@@ -63,6 +66,7 @@ class ReportCollector(Collector):
         yield latency
         yield GaugeMetricFamily("headwater_sfu_rooms", "Rooms with state here", value=len(report.rooms))
         yield from self._links()
+        yield from self._largest_rooms()
         drops = CounterMetricFamily("headwater_sfu_drops", "Packets and datagrams dropped", labels=["reason"])
         for reason, count in sorted(report.drops.items()):
             drops.add_metric([reason], count)
@@ -78,13 +82,32 @@ class ReportCollector(Collector):
         )
 
     def _links(self) -> Iterable[Metric]:
-        for name, text, field in _LINK_GAUGES:
-            family = GaugeMetricFamily(f"headwater_sfu_{name}", text, labels=["link", "room", "peer"])
-            for link in self._report.links:
-                family.add_metric(
-                    [link.link_id, link.room_id, link.peer_node_id], float(getattr(link, field))
-                )
+        """By peer node, of which there are few; links and rooms there are many."""
+        peers: dict[str, list[node_pb2.LinkReport]] = {}
+        for link in self._report.links:
+            peers.setdefault(link.peer_node_id, []).append(link)
+        for name, text, field, combine in _LINK_GAUGES:
+            family = GaugeMetricFamily(f"headwater_sfu_{name}", text, labels=["peer"])
+            for peer, links in sorted(peers.items()):
+                family.add_metric([peer], float(combine(getattr(link, field) for link in links)))
             yield family
+
+    def _largest_rooms(self) -> Iterable[Metric]:
+        """The few largest rooms by name, to look into; the others are in the sums."""
+        largest = heapq.nlargest(TOP_ROOMS, self._report.rooms, key=lambda r: (r.participants, r.room_id))
+        participants = GaugeMetricFamily(
+            "headwater_sfu_top_room_participants", f"Participants of the {TOP_ROOMS} largest rooms here",
+            labels=["room"],
+        )  # fmt: skip
+        tracks = GaugeMetricFamily(
+            "headwater_sfu_top_room_tracks", f"Tracks published in the {TOP_ROOMS} largest rooms here",
+            labels=["room"],
+        )  # fmt: skip
+        for room in largest:
+            participants.add_metric([room.room_id[:ROOM_CHARS]], room.participants)
+            tracks.add_metric([room.room_id[:ROOM_CHARS]], room.published_tracks)
+        yield participants
+        yield tracks
 
 
 def render_metrics(report: node_pb2.NodeReport, watchers: int, lagged: int, loop_lag_s: float) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 from headwater_api.reasons import Reason
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from headwater_gateway.directory.peers import PATH
 from headwater_gateway.http.doorkeeper import note_response
@@ -48,9 +48,10 @@ def admin_app(metrics: Metrics, unready: Callable[[], str]) -> web.Application:
         why = unready()
         return web.Response(status=503 if why else 200, text=why or "ok")
 
-    async def exposition(_: web.Request) -> web.Response:
-        body = generate_latest(metrics.registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def exposition(request: web.Request) -> web.Response:
+        # OpenMetrics where it is asked for: with exemplars.
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
 
     app = web.Application()
     app.on_response_prepare.append(_on_admin_response)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName, RoomId
@@ -26,6 +26,7 @@ from headwater_gateway.room.keeper import SnapshotKeeper
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
 from headwater_gateway.room.policy import check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
+from headwater_gateway.room.quality import rate
 from headwater_gateway.room.relayed import restart_over
 from headwater_gateway.room.rules import check_rules
 from headwater_gateway.room.snapshot import Claim
@@ -71,6 +72,14 @@ class DirectoryOptions:
     on_room_gone: Callable[[RoomActor], None] = lambda _: None
 
 
+class Figures(Protocol):
+    """Counts for the metrics."""
+
+    def happened(self, event: str, row: models.Room, participant: models.ParticipantInfo | None) -> None: ...
+
+    def quality(self, event: node_pb2.QualityEvent, verdict: models.ConnectionQuality) -> None: ...
+
+
 class RoomDirectory:
     """Owner of every room actor. Also the listener of the node pool."""
 
@@ -94,6 +103,7 @@ class RoomDirectory:
         self._meetings: dict[RoomId, RoomConfig] = {}
         self._moved_before = 0
         self._on_happened: Listener = nobody_listens
+        self.figures: Figures | None = None
         self.pool = NodePool(token, controller_id, self, clock=clock)
 
     # -- joins -----------------------------------------------------------------------------------
@@ -131,6 +141,8 @@ class RoomDirectory:
         return self._open(room_id, is_asked_for=True)
 
     def _tell(self, row: models.Room, happened: Happened) -> None:
+        if self.figures is not None:
+            self.figures.happened(happened.event, row, happened.participant)
         self._on_happened(row, happened)
 
     def knock(self, room_id: RoomId, identity: ParticipantIdentity, name: str) -> None:
@@ -275,6 +287,10 @@ class RoomDirectory:
         actor = self._rooms.get(RoomId(event.room_id))
         if actor is not None:
             actor.node_event(node_id, event)
+        if self.figures is not None and event.HasField("quality"):
+            said = event.quality
+            verdict, _ = rate(said.uplink_loss, said.downlink_loss, said.rtt_ms)
+            self.figures.quality(said, verdict)
 
     # -- end -------------------------------------------------------------------------------------
 

@@ -99,6 +99,8 @@ class FleetLoop:
         store = self._store
         meetings = [store.meetings[meeting] for meeting in store.meetings_of(key)]
         scale, is_new = await self._scaler.plan(key, world, meetings, self._now())
+        for decision in scale.decisions:
+            self._metrics.set_scale(*key, decision, is_new=is_new)
         if is_new:
             regarding = Regarding(SFUCLUSTERS, *key, world.cluster.metadata.uid)
             for change in scale.changes:
