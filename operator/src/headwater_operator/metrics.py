@@ -2,13 +2,46 @@
 
 import contextlib
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
-from headwater_planner.scale.result import RegionDecision
+from headwater_api.reasons import Reason
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 NODE_STATES: Final = ("desired", "ready", "starting", "lost")
 TURN_STATES: Final = ("desired", "ready", "draining")
+
+
+class _Forecast(Protocol):
+    @property
+    def nodes(self) -> float | None: ...
+
+    @property
+    def error(self) -> float: ...
+
+
+class Decision(Protocol):
+    """A region's number and why, as the planner has it: this module stands below the planner's users."""
+
+    @property
+    def region(self) -> str: ...
+
+    @property
+    def from_nodes(self) -> int: ...
+
+    @property
+    def to_nodes(self) -> int: ...
+
+    @property
+    def wanted(self) -> int: ...
+
+    @property
+    def load_nodes(self) -> float | None: ...
+
+    @property
+    def reason(self) -> Reason: ...
+
+    @property
+    def forecast(self) -> _Forecast | None: ...
 
 
 class Metrics:
@@ -121,7 +154,7 @@ class Metrics:
         )
         self._reasons: dict[tuple[str, str, str], str] = {}
 
-    def set_scale(self, namespace: str, cluster: str, decision: RegionDecision, *, is_new: bool) -> None:
+    def set_scale(self, namespace: str, cluster: str, decision: Decision, *, is_new: bool) -> None:
         """Why a region has its number."""
         where = (namespace, cluster, decision.region)
         if decision.load_nodes is not None:
@@ -135,7 +168,7 @@ class Metrics:
         if decision.forecast is not None and decision.forecast.nodes is not None:
             self.forecast_nodes.labels(*where).set(decision.forecast.nodes)
             self.forecast_error.labels(*where).set(decision.forecast.error)
-        if is_new and decision.changed:
+        if is_new and decision.to_nodes != decision.from_nodes:
             direction = "up" if decision.to_nodes > decision.from_nodes else "down"
             self.scale_changes.labels(*where, direction).inc()
 
