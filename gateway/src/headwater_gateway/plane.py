@@ -12,12 +12,14 @@ from typing import Final
 
 import structlog
 from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName, RoomId
+from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.place import RegionView
 
 from headwater_gateway.directory.archive import NoArchive
 from headwater_gateway.directory.peers import Peers
+from headwater_gateway.directory.store import Kept, Store
 from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.http.peer import peer_headers
 from headwater_gateway.kube.api import open_api
@@ -26,8 +28,10 @@ from headwater_gateway.metrics import Metrics, PlaneCollector, RoomFigures
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.owners import Owners
 from headwater_gateway.passwords import Passwords, TooManyAttempts
+from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
+from headwater_gateway.room.keeper import SnapshotKeeper
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.room.succession import Succession
 from headwater_gateway.settings import Settings, SettingsError
@@ -161,7 +165,7 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     peers = Peers(lambda: peer_headers(settings.node_token, settings.gateway))
     fleet = Fleet(directory, defaults, secrets, turn=turn, links=peers)
     fleet_box.append(fleet)
-    archive = NoArchive()
+    archive = _open_archive(settings, options)
     succession = Succession(directory, ids, time.monotonic, archive)
     owners = Owners(settings.gateway, fleet, peers, directory, succession, registrar=archive)
     metrics.registry.register(PlaneCollector(directory, turn))
@@ -194,6 +198,24 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
             await succession.aclose()
             await plane.close(3.0)
             await peers.aclose()
+            await archive.aclose()
+
+
+def _open_archive(settings: Settings, options: DirectoryOptions) -> Store | NoArchive:
+    if not settings.redis_url:
+        return NoArchive()
+    store = Store(settings.redis_url, settings.redis_password, settings.gateway)
+
+    def on_snapshot(room_id: RoomId, keeper: SnapshotKeeper, put: node_pb2.PutSnapshot) -> None:
+        store.keep(room_id, Kept(keeper.claim.epoch, put.version, put.blob, keeper.stored))
+
+    def on_room_gone(actor: RoomActor) -> None:
+        epoch, handed_over = actor.keeper.claim.epoch, actor.is_handed_over
+        store.forget(actor.state.room_id, epoch, is_handed_over=handed_over)
+
+    options.on_snapshot, options.on_room_gone = on_snapshot, on_room_gone
+    store.start()
+    return store
 
 
 def _report(task: asyncio.Task[None]) -> None:

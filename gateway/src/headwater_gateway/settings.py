@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from headwater_api.ids import GatewayId, RegionName
@@ -21,6 +21,8 @@ from headwater_api.wellknown import (
 )
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+ENV_REDIS_URL: Final = "HEADWATER_REDIS_URL"
+ENV_REDIS_PASSWORD: Final = "HEADWATER_REDIS_PASSWORD"
 _PACKAGE_WEB = Path(__file__).resolve().parents[2] / "web"
 
 
@@ -54,6 +56,8 @@ class Settings:
     webhook_api_key: str
     log_level: str
     log_format: str
+    redis_url: str
+    redis_password: str
     shutdown_seconds: float
 
     def __repr__(self) -> str:
@@ -80,6 +84,9 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_WEB_DIR: directory of the demo page.
     HEADWATER_WEBHOOK_URLS: comma-separated URLs that are told what happens in rooms.
     HEADWATER_WEBHOOK_API_KEY: the API key that signs those requests. Required with URLs.
+    HEADWATER_REDIS_URL: redis://[user@]host:port[/db] or rediss:// of the directory that gateways share.
+    Optional: without it, or while it is away, hashing decides and nodes keep the snapshots. No password in it.
+    HEADWATER_REDIS_PASSWORD: its password, from a Secret.
     HEADWATER_SIGNAL_PORT, HEADWATER_ADMIN_PORT: default 7880, 9090.
     HEADWATER_SHUTDOWN_SECONDS: time to send sessions away on SIGTERM. Default 10.
     HEADWATER_LOG_LEVEL: debug, info, warning or error. Default info.
@@ -111,8 +118,21 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         web_dir=Path(read.text("HEADWATER_WEB_DIR") or _PACKAGE_WEB),
         log_level=read.choice("HEADWATER_LOG_LEVEL", ("info", "debug", "warning", "error")),
         log_format=read.choice("HEADWATER_LOG_FORMAT", ("json", "console")),
+        redis_url=_redis_url(read.text(ENV_REDIS_URL)),
+        redis_password=read.text(ENV_REDIS_PASSWORD),
         shutdown_seconds=read.integer("HEADWATER_SHUTDOWN_SECONDS", 10, 0, 3600),
     )
+
+
+def _redis_url(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("redis", "rediss") or not parts.hostname):
+        raise SettingsError(f"{ENV_REDIS_URL} must be redis://host:port or rediss://host:port")
+    if parts.password:
+        raise SettingsError(
+            f"{ENV_REDIS_URL} holds a password: put it into {ENV_REDIS_PASSWORD}, from a Secret"
+        )
+    return text
 
 
 def _region(text: str) -> RegionName | None:

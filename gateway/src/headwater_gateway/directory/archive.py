@@ -13,6 +13,9 @@ class NoArchive:
     async def claim(self, room_id: RoomId, epoch: int) -> None:
         """Nobody is told."""
 
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
     async def assign(self, room: RoomId, wanted: GatewayId) -> GatewayId:
         """As hashing says."""
         return wanted

@@ -1,0 +1,105 @@
+"""A real redis-server of the test's own, and the ways it can fail."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from support.cluster import free_port
+from support.deadline import until
+
+_PR_SET_PDEATHSIG = 1
+PASSWORD = "p" * 32
+
+
+@dataclass
+class RedisServer:
+    """One server without persistence: it comes back empty."""
+
+    folder: Path
+    port: int
+    process: asyncio.subprocess.Process | None = None
+    _stopped: bool = field(default=False, repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self, password: str = PASSWORD) -> Redis:
+        return Redis(port=self.port, password=password, socket_timeout=5)
+
+    async def start(self, password: str = PASSWORD) -> None:
+        """Start it, empty. The password goes through a file, not the arguments."""
+        program = shutil.which("redis-server")
+        assert program is not None, "redis-server is not installed: apt-get install redis-server"
+        config = self.folder / "redis.conf"
+        config.write_text(
+            f'bind 127.0.0.1\nport {self.port}\nrequirepass {password}\nsave ""\nappendonly no\n'
+            f"dir {self.folder}\nloglevel warning\n"
+        )
+        libc = ctypes.CDLL(None)
+        self.process = await asyncio.create_subprocess_exec(
+            program,
+            str(config),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+        )
+        await until(lambda: self._answers(password), 10, "redis-server answers")
+
+    async def _answers(self, password: str) -> bool:
+        client = self.client(password)
+        try:
+            return bool(await client.ping())  # type: ignore[misc]
+        except RedisError:
+            return False
+        finally:
+            await client.aclose()
+
+    async def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+        self.process = None
+
+    def freeze(self, frozen: bool = True) -> None:
+        """It takes connections and answers nothing, or goes on."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+        self._stopped = frozen
+
+    async def keys(self) -> list[bytes]:
+        client = self.client()
+        try:
+            return [bytes(key) for key in await client.keys("*")]
+        finally:
+            await client.aclose()
+
+    async def flush(self) -> None:
+        """FLUSHALL."""
+        client = self.client()
+        await client.flushall()
+        await client.aclose()
+
+
+@contextlib.asynccontextmanager
+async def redis_server(folder: Path) -> AsyncIterator[RedisServer]:
+    """Running for the block."""
+    folder.mkdir(exist_ok=True)
+    server = RedisServer(folder, free_port())
+    await server.start()
+    try:
+        yield server
+    finally:
+        if server.process is not None:
+            await server.kill()
