@@ -90,6 +90,7 @@ def test_crds_can_be_given_up() -> None:
         (MINIMAL | {"gatway": {}}, r"gatway.*not allowed"),
         (MINIMAL | {"gateway": {"replicas": 2}}, r"replicas.*not allowed"),
         (MINIMAL | {"logging": {"level": "loud"}}, r"logging.level"),
+        (MINIMAL | {"gateway": {"redis": {"url": "redis://:secret@r:6379"}}}, r"gateway.redis.url"),
     ],
 )
 def test_wrong_values_are_refused_by_name(values: Manifest, message: str) -> None:
@@ -150,6 +151,19 @@ def test_secrets_are_in_secrets_only() -> None:
             continue
         assert SECRET not in json.dumps(manifest), manifest["metadata"]["name"]
     assert not [m for m in render("headwater", EXISTING) if m["kind"] == "Secret"]
+
+
+def test_the_password_of_redis_comes_from_its_secret() -> None:
+    redis = {"url": "rediss://me@redis.example:6380/1", "existingSecret": "redis", "secretKey": "pass"}
+    deployment = find(
+        render("headwater", MINIMAL | {"gateway": {"redis": redis}}), "Deployment", "headwater-gateway"
+    )
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    env = {row["name"]: row for row in container["env"]}
+    assert env["HEADWATER_REDIS_URL"]["value"] == redis["url"]
+    assert env["HEADWATER_REDIS_PASSWORD"]["valueFrom"] == {"secretKeyRef": {"name": "redis", "key": "pass"}}
+    plain = find(render("headwater", MINIMAL), "Deployment", "headwater-gateway")
+    assert "REDIS" not in json.dumps(plain), "no Redis unless it is asked for"
 
 
 def test_the_names_of_another_release() -> None:

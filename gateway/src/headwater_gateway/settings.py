@@ -85,7 +85,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_WEBHOOK_URLS: comma-separated URLs that are told what happens in rooms.
     HEADWATER_WEBHOOK_API_KEY: the API key that signs those requests. Required with URLs.
     HEADWATER_REDIS_URL: redis://[user@]host:port[/db] or rediss:// of the directory that gateways share.
-    Optional: without it, or while it is away, hashing decides and nodes keep the snapshots. No password in it.
+    Without it, or while it is away, hashing decides and nodes keep the snapshots. No password in it.
     HEADWATER_REDIS_PASSWORD: its password, from a Secret.
     HEADWATER_SIGNAL_PORT, HEADWATER_ADMIN_PORT: default 7880, 9090.
     HEADWATER_SHUTDOWN_SECONDS: time to send sessions away on SIGTERM. Default 10.
