@@ -139,6 +139,15 @@ class TestEnd:
         (order,) = plan(a_world(a_cluster(TWO), [a_pod("a", ready=False), a_pod("b")], loads)).actions
         assert isinstance(order, UncordonNode) and order.reason is Reason.DRAIN_CANCELLED
 
+    def test_it_serves_on_and_its_idle_substitute_goes(self) -> None:
+        asked = a_load("a", participants=3, draining=True, drain_reason="its annotation asks for it")
+        loads = [asked, a_load("b", participants=1), a_load("c")]
+        world = a_world(a_cluster(TWO), [a_pod("a", ready=False), *pods("b", "c")], loads)
+        assert {(type(order), order.name) for order in orders(world)} == {(UncordonNode, "a")}, "ready first"
+        back = a_load("a", participants=3)
+        (drain,) = orders(a_world(a_cluster(TWO), pods("a", "b", "c"), [back, *loads[1:]]))
+        assert isinstance(drain, DrainNode) and drain.name == "c"
+
     def test_a_stopping_node_is_not_called_back(self) -> None:
         loads = [a_load("a", participants=1, draining=True, stopping=True), a_load("b"), a_load("c")]
         world = a_world(a_cluster(TWO), [a_pod("a", ready=False), *pods("b", "c")], loads)

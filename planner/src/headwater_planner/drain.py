@@ -13,7 +13,14 @@ from typing import Final
 from headwater_api.reasons import Reason
 
 from headwater_planner.heal import Evidence, Health, may_give_up
-from headwater_planner.pods import RegionPods, is_draining, never_served, victim_order
+from headwater_planner.pods import (
+    ASKED_TEXT,
+    CORDONED_TEXT,
+    RegionPods,
+    is_draining,
+    never_served,
+    victim_order,
+)
 from headwater_planner.supply import Action, DeleteNode, DrainNode, Held, UncordonNode
 from headwater_planner.world import ClusterWorld, KubeNodeView, PodView
 
@@ -77,10 +84,10 @@ def triggers(world: ClusterWorld, pods: Iterable[PodView]) -> list[Wish]:
             because = f"the machine {machine.name} is about to go ({machine.notice})"
             wishes.append(Wish(pod, Reason.TERMINATION_NOTICE, because, urgent=True))
         elif machine is not None and not machine.schedulable:
-            because = f"the Kubernetes node {machine.name} is cordoned"
+            because = CORDONED_TEXT.format(machine.name)
             wishes.append(Wish(pod, Reason.KUBERNETES_NODE_CORDONED, because))
         elif pod.drain_wanted:
-            wishes.append(Wish(pod, Reason.DRAIN_REQUESTED, "its annotation asks for it"))
+            wishes.append(Wish(pod, Reason.DRAIN_REQUESTED, ASKED_TEXT))
     return sorted(wishes, key=lambda wish: (not wish.urgent, wish.reason, victim_order(world, wish.pod)))
 
 
@@ -195,20 +202,26 @@ def _surplus(  # noqa: PLR0917
     first: frozenset[str],
 ) -> list[Wish]:
     """Which nodes go because there are too many; the ready ones never fall below `wanted`."""
-    surplus, spare_ready = len(staying) - wanted, len(ready) - wanted
+    # A cordoned node is not ready, but would be as soon as it is called back.
+    up = {pod.name for pod in staying if pod.ready or is_draining(world.fresh_load(pod))}
+    surplus, spare = len(staying) - wanted, len(up) - wanted
     victims: list[PodView] = []
     for pod in sorted(staying, key=lambda pod: victim_order(world, pod, first)):
         if len(victims) >= surplus:
             break
-        if pod.ready and spare_ready <= 0:
+        if pod.name in up and spare <= 0:
             continue
-        spare_ready -= pod.ready
+        spare -= pod.name in up
         victims.append(pod)
-    return [
-        Wish(pod, *why)
-        for pod in victims
-        if never_served(world, pod) or (world.fresh_load(pod) is not None and budget.take(pod.name))
-    ]
+    may_go = len(ready) - wanted
+    wishes = []
+    for pod in victims:
+        if pod.ready and may_go <= 0:
+            continue
+        if never_served(world, pod) or (world.fresh_load(pod) is not None and budget.take(pod.name)):
+            may_go -= pod.ready
+            wishes.append(Wish(pod, *why))
+    return wishes
 
 
 def _step(  # noqa: PLR0917

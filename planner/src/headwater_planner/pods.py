@@ -1,9 +1,14 @@
 """A region's Pods by what they are good for, and the order in which they are given up: pure."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from headwater_planner.heal import Health
 from headwater_planner.world import ClusterWorld, NodeLoad, Phase, PodView
+
+# Why people had a node drained, as it reports it back: once they take that back, it is like any other node.
+ASKED_TEXT: Final = "its annotation asks for it"
+CORDONED_TEXT: Final = "the Kubernetes node {} is cordoned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,13 @@ def is_draining(load: NodeLoad | None) -> bool:
 def victim_order(
     world: ClusterWorld, pod: PodView, first: frozenset[str] = frozenset()
 ) -> tuple[bool, bool, bool, bool, int, int, float, str]:
-    """Not started first, then already cordoned, then those in `first`, then the emptiest (unknown load
-    last), then the cheapest to move (rooms and links must be handed over), then the youngest."""
+    """Not started first, then those that leave already for the fleet's sake, then those in `first`, then the
+    emptiest (unknown load last), then the cheapest to move (rooms and links must be handed over), then the
+    youngest."""
     load = world.fresh_load(pod)
     return (
         not never_served(world, pod),
-        not is_draining(load),
+        not (is_draining(load) and not _was_asked_for(load)),
         pod.name not in first,
         load is None,
         load.participants if load else 0,
@@ -57,6 +63,10 @@ def victim_order(
         -pod.created_at.timestamp(),
         pod.name,
     )
+
+
+def _was_asked_for(load: NodeLoad | None) -> bool:
+    return load is not None and load.drain_reason.startswith((ASKED_TEXT, CORDONED_TEXT.split("{}")[0]))
 
 
 def _state(pod: PodView, health: Health) -> str:
