@@ -14,6 +14,7 @@ from headwater_gateway.directory.peers import Peers
 from headwater_gateway.fleet import Fleet
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets
 from headwater_gateway.kube.reflector import CallbackSink, Reflector
+from headwater_gateway.meetings import Meetings
 from headwater_gateway.passwords import Passwords
 from headwater_gateway.plane import parse_static_gateways, parse_static_nodes
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
@@ -203,7 +204,7 @@ async def test_the_fleet_knows_regions_and_room_owners() -> None:
     links = Peers(dict)
     turn = TurnServers("token", None, dict, lambda _: None, lambda _: None)
     secrets = MeetingSecrets(Passwords(), random.Random(1))
-    fleet = Fleet(directory, RoomConfig(), secrets, turn=turn, links=links)
+    fleet = Fleet(directory, RoomConfig(), secrets, turn=turn, links=links, meetings=Meetings())
     cluster = {
         "metadata": {"name": "demo"},
         "spec": {

@@ -13,6 +13,7 @@ from headwater_gateway.directory.peers import Peers
 from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.kube.api import open_api
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets
+from headwater_gateway.meetings import Meetings
 from headwater_gateway.passwords import Passwords
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.model import RoomConfig
@@ -44,7 +45,7 @@ async def scene(api_server: ApiServer, namespace: str) -> AsyncIterator[Scene]:
     links = Peers(dict)
     turn = TurnServers("token", None, dict, lambda _: None, lambda _: None)
     secrets = MeetingSecrets(Passwords(), random.Random(1))
-    fleet = Fleet(directory, RoomConfig(), secrets, turn=turn, links=links)
+    fleet = Fleet(directory, RoomConfig(), secrets, turn=turn, links=links, meetings=Meetings())
     api = await open_api({"KUBECONFIG": str(api_server.kubeconfig)})
     watches = Watches(api, namespace, fleet, random.Random(1))
     watches.start()

@@ -13,7 +13,9 @@ import jwt
 from headwater_api.ids import GatewayId, RegionName, RoomId
 from headwater_api.reasons import Reason
 from headwater_gateway.app import run
+from headwater_gateway.meetings import Meetings
 from headwater_gateway.metrics import Metrics
+from headwater_gateway.passwords import Passwords
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.settings import Settings, from_environment
 from headwater_gateway.signal.types import ClientHello, GatewayPeer, JoinRefused, SignalChannel
@@ -75,6 +77,8 @@ class FakePlane:
     not_ready: str = ""
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     closed: bool = False
+    passwords: Passwords = field(default_factory=Passwords)
+    meetings: Meetings = field(default_factory=Meetings)
     others: tuple[GatewayPeer, ...] = ()
     directory: RoomDirectory = field(
         default_factory=lambda: RoomDirectory(GatewayId("gateway"), NODE_TOKEN, DirectoryOptions())

@@ -1,8 +1,9 @@
 """Whole gateways in this process over fake nodes, and a client of their signalling without media."""
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any, Self
 import aiohttp
 import pytest
 from headwater_api import wellknown
-from headwater_api.ids import GatewayId, RoomId
+from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.app import run
 from headwater_gateway.directory.hashing import choose
+from headwater_gateway.meetings import WriteRefused
 from headwater_gateway.metrics import Metrics
+from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.passwords import HOST_KEY, PASSWORD
 from headwater_gateway.plane import Plane, open_plane
 from headwater_gateway.settings import Settings
 from livekit.protocol import models, rtc
@@ -33,6 +37,7 @@ class Gateways:
     urls: list[str] = field(default_factory=list)
     planes: list[Plane] = field(default_factory=list)
     nodes: list[FakeNode] = field(default_factory=list)
+    writer: "FakeWriter | None" = None
 
     def owner(self, room: str) -> int:
         """Which gateway keeps the room."""
@@ -76,9 +81,54 @@ async def running_gateways(
                 },
             )
             gateways.planes.append(await stack.enter_async_context(_gateway(settings)))
+        declare_fleet(gateways)
         for plane in gateways.planes:
             await until(lambda p=plane: len(p.directory.pool.views()) == 2, 10, "the nodes are known")  # type: ignore[misc]
         yield gateways
+
+
+class FakeWriter:
+    """A cluster that keeps Meetings: every gateway hears of what one of them creates or deletes."""
+
+    def __init__(self, gateways: Gateways) -> None:
+        self._gateways = gateways
+        self.bodies: dict[str, dict[str, Any]] = {}
+        self.refuse = 0  # the status of every answer, if set
+
+    async def create(self, meeting: Mapping[str, Any], secret: Mapping[str, str]) -> Mapping[str, Any]:
+        if self.refuse:
+            raise WriteRefused(self.refuse, "no")
+        body = json.loads(json.dumps(meeting))
+        name = body["metadata"]["name"]
+        body["metadata"] |= {"uid": f"u-{name}", "namespace": "default"}
+        self.bodies[name] = body
+        for plane in self._gateways.planes:
+            plane.fleet.meeting_seen(name, body)
+            for what, key in ((PASSWORD, "password"), (HOST_KEY, "host-key")):
+                if key in secret:
+                    plane.passwords.set(RoomId(name), what, secret[key])
+            plane.fleet.meeting_seen(name, body)
+        return body
+
+    async def delete(self, name: str) -> None:
+        if self.bodies.pop(name, None) is not None:
+            for plane in self._gateways.planes:
+                plane.fleet.meeting_gone(name)
+
+
+def declare_fleet(gateways: Gateways) -> None:
+    """One SFUCluster `demo`, and a place for Meetings."""
+    gateways.writer = FakeWriter(gateways)
+    cluster = {
+        "metadata": {"name": "demo"},
+        "spec": {"regions": [{"name": name, "minNodes": 1, "maxNodes": 2} for name in ("eu", "us")]},
+    }
+    for plane in gateways.planes:
+        plane.fleet.cluster_seen("demo", cluster)
+        plane.meetings.writer = gateways.writer
+        for node in gateways.nodes:
+            pod = NodePod(NodeId(node.node_id), RegionName(node.region), node.address, ClusterName("demo"))
+            plane.directory.pool.pod_seen(pod)
 
 
 @asynccontextmanager

@@ -52,7 +52,9 @@ async def run(
         state.plane = plane = await stack.enter_async_context(open_plane(settings, metrics))
         forwarder = Forwarder(settings.node_token, settings.max_frame_bytes, metrics)
         await stack.enter_async_context(forwarder)
-        gatekeeper = Gatekeeper(settings, TokenVerifier(keys), locator, plane, metrics)
+        gatekeeper = Gatekeeper(
+            settings, TokenVerifier(keys, settings.token_audience), locator, plane, metrics
+        )
         app = _public(settings, gatekeeper, plane, forwarder, metrics)
         add_routes = await stack.enter_async_context(open_api(settings, keys, gatekeeper, plane))
         add_routes(app)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,10 +112,15 @@ class TokenVerifier:
     """Checks tokens against a KeyStore."""
 
     keys: KeyStore
+    audience: str = ""  # that tokens must name; empty: they need not name any
 
-    def verify(self, token: str, now: float, monotonic: float) -> Claims:
-        """The token's claims. `now` in Unix seconds. JoinRefused 401: the token is bad."""
+    def verify(self, token: str, now: float, monotonic: float, *, also_for: str = "") -> Claims:
+        """The token's claims. `now` in Unix seconds. JoinRefused 401: the token is bad.
+
+        A token that names an audience must name ours, or `also_for`.
+        """
         payload = self._payload(token, monotonic)
+        link = _check_audience(payload.get("aud"), self.audience, also_for)
         expires = _instant(payload, "exp")
         if expires is None:
             raise _malformed("exp is missing: tokens must expire")
@@ -124,7 +129,7 @@ class TokenVerifier:
         not_before = _instant(payload, "nbf")
         if not_before is not None and now < not_before - LEEWAY_SECONDS:
             raise JoinRefused(401, Reason.TOKEN_NOT_YET_VALID, "the access token is not valid yet (nbf)")
-        return _claims(payload, int(expires))
+        return replace(_claims(payload, int(expires)), is_join_link=link)
 
     def renew(self, claims: Claims, now: float, monotonic: float) -> str | None:
         """The same token, good for ten more minutes, for clients that come back. None: its key is gone."""
@@ -157,6 +162,18 @@ class TokenVerifier:
             ) from None
         except (jwt.PyJWTError, ValueError):
             raise _malformed("it cannot be verified") from None
+
+
+def _check_audience(claim: Any, ours: str, also_for: str) -> bool:
+    """True: the token is for `also_for` only. JoinRefused 401: for others (RFC 7519 §4.1.3)."""
+    named = [claim] if isinstance(claim, str) else claim if isinstance(claim, list) else []
+    if claim is None and not ours:
+        return False
+    if ours and ours in named:
+        return False
+    if also_for and also_for in named:
+        return True
+    raise JoinRefused(401, Reason.TOKEN_AUDIENCE_WRONG, "the access token's aud is not this service")
 
 
 def _malformed(what: str) -> JoinRefused:

@@ -14,6 +14,7 @@ from headwater_gateway import fleet_views as views
 from headwater_gateway.directory.peers import Peers
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets
 from headwater_gateway.kube.reflector import CallbackSink, Object, Reflector
+from headwater_gateway.meetings import Meetings
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.signal.types import GatewayPeer
@@ -33,9 +34,13 @@ class Fleet:
         *,
         turn: TurnServers,
         links: Peers,
+        meetings: Meetings,
     ) -> None:
         self._directory, self._defaults, self._secrets = directory, defaults, secrets
         self._turn, self._links = turn, links
+        self._known = meetings
+        meetings.on_created = self.meeting_seen
+        meetings.clusters = lambda: tuple(sorted(self._clusters))
         self._meetings: dict[RoomId, RoomConfig] = {}
         secrets.on_changed = self._apply
         self._clusters: dict[ClusterName, views.ClusterView] = {}
@@ -107,6 +112,7 @@ class Fleet:
         self._turn.pod_gone(name)
 
     def meeting_seen(self, name: str, body: Object) -> None:
+        self._known.seen(name, body)
         config = views.meeting_config(body, self._defaults)
         if config is not None:
             self._meetings[RoomId(name)] = config
@@ -121,6 +127,7 @@ class Fleet:
             self._directory.meeting_seen(room, replace(config, password=fingerprint))
 
     def meeting_gone(self, name: str) -> None:
+        self._known.gone(name)
         self._meetings.pop(RoomId(name), None)
         self._secrets.want(RoomId(name), {})
         self._directory.meeting_gone(RoomId(name))

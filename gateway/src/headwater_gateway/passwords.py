@@ -49,7 +49,7 @@ class Passwords:
         self._right: OrderedDict[bytes, None] = OrderedDict()
         self._key = secrets.token_bytes(32)
         self._clock = clock
-        self._by_address = Rate(per_second=0.5, burst=10)
+        self._by_address = Rate(per_second=0.2, burst=10)
         self._by_room = Rate(per_second=20, burst=100)
 
     def set(self, room: RoomId, what: str, hashed: str) -> None:

@@ -24,6 +24,8 @@ from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.http.peer import peer_headers
 from headwater_gateway.kube.api import open_api
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets, secret_reader
+from headwater_gateway.kube.meetings_writer import KubernetesMeetings
+from headwater_gateway.meetings import Meetings
 from headwater_gateway.metrics import Metrics, PlaneCollector, RoomFigures
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.owners import Owners
@@ -86,9 +88,10 @@ class Plane:
         static: tuple[NodePod, ...],
         *,
         passwords: Passwords,
+        meetings: Meetings,
     ) -> None:
-        self.passwords = passwords
-        self.directory, self._runner, self._fleet, self._owners = directory, runner, fleet, owners
+        self.passwords, self.meetings = passwords, meetings
+        self.directory, self._runner, self.fleet, self._owners = directory, runner, fleet, owners
         self._static = static
         self.watches: Watches | None = None
         self._closed = False
@@ -111,7 +114,7 @@ class Plane:
         await self._runner(hello, channel)
 
     def regions(self) -> Mapping[RegionName, Coordinates | None]:
-        known = self._fleet.regions()
+        known = self.fleet.regions()
         return known or {node.region: None for node in self._static}
 
     async def owner(self, room: RoomId, *, hops: int, resumes: bool) -> GatewayPeer | None:
@@ -125,7 +128,7 @@ class Plane:
         return not self._closed and (self.watches is None or not self.watches.missing())
 
     def peers(self) -> tuple[GatewayPeer, ...]:
-        others = self._fleet.gateways.values()
+        others = self.fleet.gateways.values()
         return tuple(peer for peer in others if peer.gateway != self.directory.controller_id)
 
     def unready(self) -> str:
@@ -163,7 +166,8 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     secrets = MeetingSecrets(passwords, random.Random())
     turn = _turn_servers(settings, directory, fleet_box)
     peers = Peers(lambda: peer_headers(settings.node_token, settings.gateway))
-    fleet = Fleet(directory, defaults, secrets, turn=turn, links=peers)
+    meetings = Meetings()
+    fleet = Fleet(directory, defaults, secrets, turn=turn, links=peers, meetings=meetings)
     fleet_box.append(fleet)
     archive = _open_archive(settings, options)
     succession = Succession(directory, ids, time.monotonic, archive)
@@ -172,7 +176,7 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     directory.figures = RoomFigures(metrics, unix_ms)
     runner = SessionRunner(directory, ids, unix_ms, turn)
     static = parse_static_nodes(os.environ.get(ENV_STATIC_NODES, ""))
-    plane = Plane(directory, runner, fleet, owners, static, passwords=passwords)
+    plane = Plane(directory, runner, fleet, owners, static, passwords=passwords, meetings=meetings)
     for node in static:
         directory.pool.pod_seen(node)
     for peer in parse_static_gateways(os.environ.get(ENV_STATIC_GATEWAYS, "")):
@@ -181,6 +185,7 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     if not static:
         api = await open_api(os.environ)
         secrets.start(secret_reader(api, settings.namespace))
+        meetings.writer = KubernetesMeetings(api, settings.namespace)
         plane.watches = Watches(api, settings.namespace, fleet, random.Random())
         plane.watches.start()
     caretaker = asyncio.create_task(owners.run(plane.is_settled), name="caretaker")

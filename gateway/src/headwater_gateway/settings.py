@@ -52,6 +52,9 @@ class Settings:
     max_connections_per_address: int
     max_frame_bytes: int
     web_dir: Path
+    public_url: str
+    token_audience: str
+    chat_database: str
     webhook_urls: tuple[str, ...]
     webhook_api_key: str
     log_level: str
@@ -82,6 +85,9 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_MAX_CONNECTIONS_PER_ADDRESS: WebSockets of one client address, 0: no limit. Default 1000.
     HEADWATER_MAX_FRAME_BYTES: largest signalling frame. Default 524288.
     HEADWATER_WEB_DIR: directory of the demo page.
+    HEADWATER_PUBLIC_URL: where clients reach the gateways (https://…). Default: as the caller did.
+    HEADWATER_TOKEN_AUDIENCE: `aud` that access tokens must have. Default: none is asked for.
+    HEADWATER_CHAT_DATABASE: sqlite: (in memory), sqlite:/path or postgresql://… Default sqlite:.
     HEADWATER_WEBHOOK_URLS: comma-separated URLs that are told what happens in rooms.
     HEADWATER_WEBHOOK_API_KEY: the API key that signs those requests. Required with URLs.
     HEADWATER_REDIS_URL: redis://[user@]host:port[/db] or rediss:// of the directory that gateways share.
@@ -111,6 +117,9 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         proxy_protocol=read.flag("HEADWATER_PROXY_PROTOCOL", False),
         max_connections_per_address=read.integer("HEADWATER_MAX_CONNECTIONS_PER_ADDRESS", 1000, 0, 1_000_000),
         max_frame_bytes=read.integer("HEADWATER_MAX_FRAME_BYTES", 524_288, 65_536, 16_777_216),
+        public_url=_http(read.text("HEADWATER_PUBLIC_URL")),
+        token_audience=read.text("HEADWATER_TOKEN_AUDIENCE"),
+        chat_database=read.text("HEADWATER_CHAT_DATABASE", "sqlite:"),
         webhook_urls=(urls := read.urls("HEADWATER_WEBHOOK_URLS")),
         webhook_api_key=(read.required if urls else read.text)(
             "HEADWATER_WEBHOOK_API_KEY", "the API key that signs webhooks" if urls else ""
@@ -133,6 +142,12 @@ def _redis_url(text: str) -> str:
             f"{ENV_REDIS_URL} holds a password: put it into {ENV_REDIS_PASSWORD}, from a Secret"
         )
     return text
+
+
+def _http(url: str) -> str:
+    """wss:// and https:// are the same place."""
+    url = url.rstrip("/")
+    return "http" + url.removeprefix("ws") if url.startswith(("ws://", "wss://")) else url
 
 
 def _region(text: str) -> RegionName | None:

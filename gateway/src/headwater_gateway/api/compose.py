@@ -2,18 +2,27 @@
 
 import base64
 import hashlib
+import json
 import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Final
 
 import aiohttp
 import jwt
 from aiohttp import web
 
+from headwater_gateway.api.chat_api import ChatApi
+from headwater_gateway.api.chat_notes import ChatNotes
+from headwater_gateway.api.chat_store import open_store
 from headwater_gateway.api.context import ApiContext
+from headwater_gateway.api.controls_api import ControlsApi
+from headwater_gateway.api.meetings_api import MeetingsApi
+from headwater_gateway.api.openapi import describe
+from headwater_gateway.api.rest import Rest
 from headwater_gateway.api.room_service import SERVICE, RoomService
 from headwater_gateway.api.twirp import TwirpService
 from headwater_gateway.api.webhooks import Webhooks
@@ -41,16 +50,35 @@ async def open_api(
             random.Random(),
             lambda: f"EV_{uuid.uuid4().hex[:16]}",
         )
-        plane.directory.listen(hooks.put)
-        rooms = TwirpService(context, RoomService(context).methods())
+        store = await open_store(settings.chat_database)
+        chat = ChatApi(context, store)
+        notes = ChatNotes(chat.hear)
+        plane.directory.listen(hooks.put, notes.put)
+        endpoints = [
+            *MeetingsApi(context).endpoints(),
+            *ControlsApi(context).endpoints(),
+            *chat.endpoints(),
+        ]
 
         def add_routes(app: web.Application) -> None:
+            rooms = TwirpService(context, RoomService(context).methods())
             app.router.add_post(f"/twirp/{SERVICE}/{{method}}", rooms.handle)
+            rest = Rest(context)
+            for endpoint in endpoints:
+                rest.add(app, endpoint)
+            document = json.dumps(describe(endpoints, version("headwater-gateway")))
+
+            async def openapi(_: web.Request) -> web.Response:
+                return web.Response(text=document, content_type="application/json")
+
+            app.router.add_get("/v1/openapi.json", openapi)
 
         try:
             yield add_routes
         finally:
+            await notes.aclose()
             await hooks.aclose()
+            await store.aclose()
 
 
 def sign_webhook(keys: KeyStore, api_key: str, body: bytes, now: int) -> str | None:

@@ -13,7 +13,7 @@ from headwater_api.ids import RoomId
 from headwater_api.reasons import Reason
 
 from headwater_gateway.api.errors import ApiError
-from headwater_gateway.auth import KeyStore, TokenVerifier, bearer_token
+from headwater_gateway.auth import KeyStore, bearer_token
 from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, Gatekeeper, voucher
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import RoomDirectory
@@ -24,6 +24,7 @@ MAX_HOPS: Final = 2  # a call is passed on once
 FORWARD_S: Final = 70.0  # a PerformRpc may take a minute
 MAX_ANSWER: Final = 8 * 1024 * 1024
 MINTED_S: Final = 60
+JOIN_AUDIENCE: Final = "headwater.join"  # of a meeting's join link
 # Answers' headers that are passed on.
 _KEPT: Final = (
     "Content-Type",
@@ -65,10 +66,10 @@ class ApiContext:
     def directory(self) -> RoomDirectory:
         return self.plane.directory
 
-    def caller(self, request: web.Request) -> Caller:
-        """Who asks. JoinRefused 401: its token is missing or bad."""
+    def caller(self, request: web.Request, *, audience: str = "") -> Caller:
+        """Who asks. JoinRefused 401: its token is missing or bad. `audience`: tokens for it will do too."""
         token = bearer_token(request.headers.get("Authorization"), request.query.get("access_token"))
-        claims = TokenVerifier(self.keys).verify(token, time.time(), time.monotonic())
+        claims = self.gatekeeper.verifier.verify(token, time.time(), time.monotonic(), also_for=audience)
         address, vouched = self.gatekeeper.address_of(request, token)
         return Caller(claims, token, address, vouched)
 
@@ -89,7 +90,8 @@ class ApiContext:
         if secret is None:
             raise ApiError("unauthenticated", "the API key is gone", Reason.API_KEY_UNKNOWN)
         now = int(time.time())
-        payload = {"nbf": now, "exp": now + seconds, **claims, "iss": api_key}
+        audience = {"aud": self.settings.token_audience} if self.settings.token_audience else {}
+        payload = {**audience, "nbf": now, "exp": now + seconds, **claims, "iss": api_key}
         return jwt.encode(payload, secret, algorithm="HS256")
 
     async def forward(

@@ -61,7 +61,7 @@ class Gatekeeper:
         metrics: Metrics,
     ) -> None:
         self._settings = settings
-        self._verifier = verifier
+        self.verifier = verifier
         self._locator = locator
         self._plane = plane
         self._metrics = metrics
@@ -69,7 +69,7 @@ class Gatekeeper:
 
     def renewed_token(self, claims: Claims) -> str | None:
         """A fresh token for a client that is in. None: its API key is gone."""
-        return self._verifier.renew(claims, time.time(), time.monotonic())
+        return self.verifier.renew(claims, time.time(), time.monotonic())
 
     def unreachable(self, gateway: GatewayId) -> None:
         """A room's gateway did not answer."""
@@ -81,7 +81,7 @@ class Gatekeeper:
         if self.draining:
             raise JoinRefused(503, Reason.SERVER_SHUTDOWN, "this gateway is shutting down: connect again")
         token = bearer_token(request.headers.get("Authorization"), request.query.get("access_token"))
-        claims = self._verifier.verify(token, time.time(), started)
+        claims = self.verifier.verify(token, time.time(), started)
         query = parse_query(request.query)
         room = _room(claims, query)
         address, vouched = self.address_of(request, token)

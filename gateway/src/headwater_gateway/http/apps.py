@@ -15,6 +15,7 @@ from headwater_gateway.metrics import Metrics
 
 # Clients carry tokens and session descriptions in the query; aiohttp's own limit is 8190.
 MAX_LINE = 64 * 1024
+OPEN = ("/rtc", "/v1/", "/whip/", "/whep/")
 MAX_BODY = 256 * 1024
 
 
@@ -64,7 +65,7 @@ def admin_app(metrics: Metrics, unready: Callable[[], str]) -> web.Application:
 async def _on_response(request: web.Request, response: web.StreamResponse) -> None:
     """Tokens, not cookies, say who a client is: any page may ask."""
     note_response(request)
-    if request.path.startswith("/rtc"):
+    if request.path.startswith(OPEN):
         response.headers["Access-Control-Allow-Origin"] = "*"
 
 

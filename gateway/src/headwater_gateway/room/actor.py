@@ -52,7 +52,9 @@ class RoomActor:
         unix_ms: Callable[[], int],
         on_happened: Callable[[models.Room, effects.Happened], None],
         on_snapshot: OnSnapshot,
+        on_chat: Callable[[effects.ChatSaid], None],
     ) -> None:
+        self._on_chat = on_chat
         self._on_happened, self._on_snapshot = on_happened, on_snapshot
         self._state = state
         self._pool = pool
@@ -472,7 +474,7 @@ class RoomActor:
                     self._release(node_id, dead=dead)
                 case effects.RoomEnded(why):
                     self._log.info("room.ended", reason=why)
-                case effects.Happened() | effects.RpcAnswered():
+                case effects.Happened() | effects.RpcAnswered() | effects.ChatSaid():
                     self._tell_application(effect)
                 case effects.ToClients(sids, message):
                     self._tell_clients(sids, message)
@@ -501,9 +503,11 @@ class RoomActor:
                 del self._ports[sid]
                 port.drop(why)
 
-    def _tell_application(self, effect: effects.Happened | effects.RpcAnswered) -> None:
+    def _tell_application(self, effect: effects.ToApplication) -> None:
         if isinstance(effect, effects.RpcAnswered):
             self.calls.answer(effect.answer)
+        elif isinstance(effect, effects.ChatSaid):
+            self._on_chat(effect)
         else:
             self._on_happened(self._state.info(), effect)
 

@@ -7,17 +7,19 @@ from headwater_api.ids import NodeId, TransportId
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models
 
-from headwater_gateway.room.effects import RpcAnswered
+from headwater_gateway.room.effects import ChatSaid, RpcAnswered
 from headwater_gateway.room.model import Participant, subscriber_transport, transport_owner
 from headwater_gateway.room.state import RoomState
 
 LABELS: Final = ("_reliable", "_lossy")
 MAX_PACKET_BYTES: Final = 64_000
+MAX_KEPT_RECIPIENTS: Final = 50
+MAX_KEPT_CHARACTERS: Final = 4000
 # Whom clients answer when the API has called them. No token may bear it.
 SERVER_IDENTITY: Final = "headwater.server"
 
 
-def route_data(room: RoomState, event: node_pb2.DataEvent) -> str:
+def route_data(room: RoomState, event: node_pb2.DataEvent, now: float) -> str:
     """Forward one packet. Returns why it was dropped, or an empty string."""
     sender = room.participants.get(transport_owner(event.transport_id))
     if sender is None or sender.moving_at is not None:
@@ -30,6 +32,8 @@ def route_data(room: RoomState, event: node_pb2.DataEvent) -> str:
     except DecodeError:
         return "not a DataPacket"
     kind = packet.WhichOneof("value")
+    if not _is_in_time(room, sender, kind, now):
+        return "too many packets of one sender"
     if SERVER_IDENTITY in packet.destination_identities:
         _stamp(sender, packet, reliable=event.label == LABELS[0])
         if kind in ("rpc_ack", "rpc_response"):
@@ -38,7 +42,28 @@ def route_data(room: RoomState, event: node_pb2.DataEvent) -> str:
     targets = _targets(room, sender, packet)
     _stamp(sender, packet, reliable=event.label == LABELS[0])
     send_packet(room, targets, packet, event.label)
+    if kind == "chat_message":
+        room.effects.append(_said(sender, packet))
     return ""
+
+
+def _is_in_time(room: RoomState, sender: Participant, kind: str | None, now: float) -> bool:
+    if kind == "chat_message" and not room.chat_rate.take(sender.identity, now):
+        return False
+    return room.data_rate.take(sender.identity, now)
+
+
+def _said(sender: Participant, packet: models.DataPacket) -> ChatSaid:
+    said = packet.chat_message
+    return ChatSaid(
+        # Unique among all senders, whatever a client writes.
+        message_id=f"{sender.sid}/{said.id[:64]}",
+        sender=sender.identity,
+        recipients=tuple(packet.destination_identities[:MAX_KEPT_RECIPIENTS]),
+        kind="message",
+        message=said.message[:MAX_KEPT_CHARACTERS],
+        sent_ms=said.timestamp,
+    )
 
 
 def _refusal(sender: Participant, event: node_pb2.DataEvent) -> str:

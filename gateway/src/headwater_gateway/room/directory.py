@@ -20,7 +20,7 @@ from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import moderation
 from headwater_gateway.room.access import Access
 from headwater_gateway.room.actor import OnSnapshot, RoomActor
-from headwater_gateway.room.effects import Happened
+from headwater_gateway.room.effects import ChatSaid, Happened
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.keeper import SnapshotKeeper
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
@@ -50,6 +50,13 @@ def no_limits() -> Mapping[ClusterName, frozenset[RegionName]]:
 
 
 Listener = Callable[[models.Room, Happened], None]
+
+
+ChatListener = Callable[[RoomId, ChatSaid], None]
+
+
+def nobody_reads(_: RoomId, __: ChatSaid) -> None:
+    """No chat history."""
 
 
 def nobody_listens(_: models.Room, __: Happened) -> None:
@@ -104,6 +111,7 @@ class RoomDirectory:
         self._moved_before = 0
         self._on_happened: Listener = nobody_listens
         self.figures: Figures | None = None
+        self._on_chat: ChatListener = nobody_reads
         self.pool = NodePool(token, controller_id, self, clock=clock)
 
     # -- joins -----------------------------------------------------------------------------------
@@ -151,9 +159,9 @@ class RoomDirectory:
         with contextlib.suppress(JoinRefusal):
             self._open(room_id).inform(lambda state, _: moderation.knock(state, identity, name, unix_ms))
 
-    def listen(self, on_happened: Listener) -> None:
-        """Hear of what applications are told (webhooks), with the room's row. Must not block."""
-        self._on_happened = on_happened
+    def listen(self, on_happened: Listener, on_chat: ChatListener) -> None:
+        """Hear of what applications are told (webhooks), and of chat. Must not block."""
+        self._on_happened, self._on_chat = on_happened, on_chat
 
     def room(self, room_id: RoomId) -> RoomActor | None:
         return self._rooms.get(room_id)
@@ -224,6 +232,7 @@ class RoomDirectory:
             unix_ms=self._unix_ms,
             on_happened=self._tell,
             on_snapshot=self._options.on_snapshot,
+            on_chat=lambda said: self._on_chat(room_id, said),
         )
         self._rooms[room_id] = actor
         # An own context: the first participant's log fields are not the room's.

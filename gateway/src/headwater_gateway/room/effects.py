@@ -89,6 +89,19 @@ class RpcAnswered:
     answer: models.DataPacket
 
 
+@dataclass(frozen=True, slots=True)
+class ChatSaid:
+    """A chat message or a reaction. No recipients: everybody. `sent_ms`: Unix."""
+
+    message_id: str
+    sender: str
+    recipients: tuple[str, ...]
+    kind: str
+    message: str
+    sent_ms: int
+
+
 # For one participant's session.
 ToSession = ChangeWanted | MoveSession | EndSession | DropSession
-Effect = ToClients | ToNode | ToSession | ReleaseNode | RoomEnded | Happened | RpcAnswered
+ToApplication = Happened | RpcAnswered | ChatSaid
+Effect = ToClients | ToNode | ToSession | ReleaseNode | RoomEnded | ToApplication

@@ -23,7 +23,7 @@ def handle_event(room: RoomState, node_id: NodeId, event: node_pb2.Event, now: f
         case "audio_levels":
             _on_levels(room, node_id, event.audio_levels, now)
         case "data":
-            return route_data(room, event.data)
+            return route_data(room, event.data, now)
         case "quality":
             _on_quality(room, event.quality, now)
         case "subscription":

@@ -174,6 +174,33 @@ def set_permission(
     subscriptions.sync_subscriber(state, participant)
 
 
+def leave_room(state: RoomState, identity: str, now: float) -> None:
+    """A participant leaves by REST: its client is told to stop."""
+    participant = participant_of(state, identity)
+    reason = models.DisconnectReason.CLIENT_INITIATED
+    farewell = leave(reason, rtc.LeaveRequest.DISCONNECT)
+    state.effects.append(EndSession(participant.sid, farewell, "the participant left by the API"))
+    roster.remove(state, participant.sid, reason, now)
+
+
+def set_media(
+    state: RoomState, identity: str, wanted: Mapping[models.TrackSource, bool | None], now: float
+) -> Participant:
+    """Turn a participant's own sources on or off, as far as it has published them."""
+    participant = participant_of(state, identity)
+    for track in list(participant.tracks.values()):
+        on = wanted.get(track.info.source)
+        if on is None or on is not track.info.muted:
+            continue  # not asked for, or as asked already
+        if track.info.source == models.TrackSource.SCREEN_SHARE and not on:
+            tracks.unpublish(state, participant, track.sid, now)
+        elif on:
+            tracks.unsilence(state, participant, track, now)
+        else:
+            tracks.silence(state, participant, track, now)
+    return participant
+
+
 def set_role(state: RoomState, identity: str, role: Role, now: float) -> None:
     """Make somebody a co-host, or no more."""
     participant = participant_of(state, identity)

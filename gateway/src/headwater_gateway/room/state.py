@@ -8,6 +8,7 @@ from headwater_api.nodev1 import node_pb2
 from headwater_planner.place import Refusal
 from livekit.protocol import models, rtc
 
+from headwater_gateway.limits import Rate
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.access import Access
 from headwater_gateway.room.codec import TRANSIENT
@@ -41,6 +42,8 @@ class RoomState:
     updates: UpdateBatch = field(default_factory=UpdateBatch, metadata=TRANSIENT)
     speakers: SpeakerBoard = field(default_factory=SpeakerBoard, metadata=TRANSIENT)
     quality: QualityBoard = field(default_factory=QualityBoard, metadata=TRANSIENT)
+    chat_rate: Rate = field(default_factory=lambda: Rate(per_second=5, burst=20), metadata=TRANSIENT)
+    data_rate: Rate = field(default_factory=lambda: Rate(per_second=1000, burst=4000), metadata=TRANSIENT)
     access: Access = field(default_factory=Access)
     effects: list[Effect] = field(default_factory=list, metadata=TRANSIENT)
     moved: int = 0  # participants sent to another node so far

@@ -255,6 +255,14 @@ def mute(room: RoomState, participant: Participant, request: rtc.MuteTrackReques
         sync_tracks(room, [track.sid])
 
 
+def unsilence(room: RoomState, participant: Participant, track: PublishedTrack, now: float) -> None:
+    """Its owner turns it on again, from elsewhere than its client."""
+    track.info.muted = track.is_silenced = False
+    room.tell(participant.sid, rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid=track.sid, muted=False)))
+    room.announce(participant, now, at_once=True)
+    sync_tracks(room, [track.sid])
+
+
 def silence(room: RoomState, participant: Participant, track: PublishedTrack, now: float) -> None:
     """Mute somebody's track: its client is told; what it still sends goes nowhere until it unmutes."""
     track.info.muted = track.is_silenced = True

@@ -10,6 +10,7 @@ from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from livekit.protocol import models, rtc
 
+from headwater_gateway.meetings import Meetings
 from headwater_gateway.passwords import Passwords
 from headwater_gateway.room.directory import RoomDirectory
 
@@ -122,6 +123,7 @@ class Claims:
     issued_at: int = 0  # Unix seconds, by `iat` or `nbf`; 0: not said
     # Headwater's own claim, written by POST /v1/meetings/{id}/join.
     meeting: MeetingClaim = field(default_factory=MeetingClaim)
+    is_join_link: bool = False  # of a meeting's join link: good for asking to join, for nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,10 @@ class RoomPlane(RoomPolicy, Protocol):
     @property
     def passwords(self) -> Passwords:
         """Of the Meetings."""
+
+    @property
+    def meetings(self) -> Meetings:
+        """That this gateway knows."""
 
     def peers(self) -> tuple[GatewayPeer, ...]:
         """The other gateways that serve."""

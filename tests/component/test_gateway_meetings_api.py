@@ -1,0 +1,233 @@
+"""/v1/meetings over two gateways: what people do by REST, and what their clients see of it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from livekit.protocol import models, rtc
+from support.gateway_edge import token
+from support.gateways import Gateways, SignalClient, running_gateways
+
+BACKEND = {"sub": None, "video": {"roomCreate": True, "roomList": True}}
+
+
+@dataclass
+class Rest:
+    """A caller; `claims` make its token."""
+
+    url: str
+    http: aiohttp.ClientSession
+    claims: dict[str, Any] = field(default_factory=dict)
+    bearer: str = ""
+
+    async def __call__(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {self.bearer or token(**self.claims)}"}
+        async with self.http.request(method, self.url + path, json=body, headers=headers) as answer:
+            text = await answer.text()
+            is_json = answer.content_type == "application/json"
+            return answer.status, await answer.json() if is_json else text
+
+    def bearing(self, bearer: str) -> "Rest":
+        return Rest(self.url, self.http, bearer=bearer)
+
+
+@pytest.fixture
+async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateways]:
+    async with running_gateways(tmp_path, monkeypatch, 2) as gateways:
+        yield gateways
+
+
+@pytest.fixture
+async def backend(pair: Gateways) -> AsyncIterator[Rest]:
+    async with aiohttp.ClientSession() as http:
+        yield Rest(pair.urls[0], http, BACKEND)
+
+
+async def _create(backend: Rest, **more: Any) -> dict[str, Any]:
+    status, made = await backend("POST", "/v1/meetings", {"host_id": "ann", **more})
+    assert status == 201, made
+    return made  # type: ignore[no-any-return]
+
+
+async def _join(caller: Rest, meeting: dict[str, Any], user: str, **more: Any) -> tuple[int, Any]:
+    body = {"user_id": user, "password": meeting["password"], **more}
+    return await caller("POST", f"/v1/meetings/{meeting['meeting_id']}/join", body)
+
+
+def _client(joined: dict[str, Any]) -> SignalClient:
+    client = SignalClient(joined["signaling_server_url"].replace("ws", "http"), joined["participant_id"])
+    client.token = joined["token"]
+    return client
+
+
+async def test_a_meeting_is_created_found_joined_and_deleted(pair: Gateways, backend: Rest) -> None:
+    start = datetime.now(UTC) + timedelta(minutes=3)
+    made = await _create(
+        backend,
+        title="Stand-up, daily",
+        scheduled_time=start.isoformat(),
+        duration=30,
+        settings={"max_participants": 5, "regions": ["eu"]},
+    )
+    name = made["meeting_id"]
+    assert len(made["host_key"]) > 20 and len(made["password"]) == 10
+    assert pair.writer is not None
+    spec = pair.writer.bodies[name]["spec"]
+    assert spec["access"]["hosts"] == ["ann"] and spec["schedule"]["duration"] == "30m"
+    assert made["password"] not in str(spec) and made["host_key"] not in str(spec)
+
+    far = Rest(pair.urls[1], backend.http, BACKEND)
+    status, found = await far("GET", f"/v1/meetings/{name}")
+    assert (status, found["title"], found["duration"]) == (200, "Stand-up, daily", 30)
+    status, listed = await far("GET", "/v1/meetings?limit=10")
+    assert [m["meeting_id"] for m in listed["meetings"]] == [name]
+
+    status, joined = await _join(far, made, "ann")
+    assert (status, joined["role"]) == (200, "host"), joined
+    async with _client(joined) as ann:
+        assert ann.me.attributes["headwater.role"] == "host"
+        assert ann.me.attributes["headwater.region"] == "eu"
+        status, bob = await _join(backend, made, "bob")
+        assert (status, bob["role"]) == (200, "participant")
+        assert [p["participant_id"] for p in bob["meeting_state"]["participants"]] == ["ann"]
+        assert (await _join(backend, made, "bob", password="wrong"))[0] == 403
+
+        status, calendar = await far("GET", f"/v1/meetings/{name}/invite.ics")
+        assert status == 200
+        assert "SUMMARY:Stand-up\\, daily\r\n" in calendar and "BEGIN:VEVENT\r\n" in calendar
+
+        status, _ = await backend.bearing(joined["token"])("DELETE", f"/v1/meetings/{name}")
+        assert status == 200
+        assert (await ann.wait("leave")).reason == models.DisconnectReason.ROOM_DELETED
+    assert (await _join(backend, made, "bob"))[0] == 404
+    with pytest.raises(aiohttp.WSServerHandshakeError) as late:
+        async with _client(bob):
+            pass
+    assert late.value.status == 403, "its token is good for that Meeting only, not for a room of its name"
+
+
+async def test_who_may_not(pair: Gateways, backend: Rest) -> None:
+    stranger = Rest(pair.urls[0], backend.http, {"sub": "eve", "video": {"roomJoin": True}})
+    made = await _create(backend)
+    name = made["meeting_id"]
+    assert (await stranger("POST", "/v1/meetings", {"host_id": "eve"}))[0] == 403
+    assert (await stranger("GET", "/v1/meetings"))[0] == 403
+    for path in ("", "/participants", "/waiting", "/chat"):
+        assert (await stranger("GET", f"/v1/meetings/{name}{path}"))[0] == 403, path
+    assert (await _join(stranger, made, "ann"))[0] == 403, "somebody else's name"
+    status, mine = await _join(stranger, made, "eve")
+    assert (status, mine["role"]) == (200, "participant")
+    async with _client(mine):
+        caller = backend.bearing(mine["token"])
+        for method, path, body in (
+            ("PUT", "/lock", {"locked": True}),
+            ("POST", "/mute", {}),
+            ("POST", "/end", None),
+            ("DELETE", "", None),
+            ("PUT", "/participants/ann/role", {"role": "co-host"}),
+            ("POST", "/leave", {"participant_id": "ann"}),
+            ("POST", "/chat", {"sender_id": "ann", "message": "I am Ann"}),
+        ):
+            status, answer = await caller(method, f"/v1/meetings/{name}{path}", body)
+            assert status == 403, (method, path, answer)
+    async with backend.http.get(f"{pair.urls[0]}/v1/meetings/{name}") as answer:
+        assert answer.status == 401
+
+
+async def test_waiting_lock_and_removal_by_rest(pair: Gateways, backend: Rest) -> None:
+    made = await _create(backend, settings={"waiting_room": True})
+    name = f"/v1/meetings/{made['meeting_id']}"
+    _, host = await _join(backend, made, "ann")
+    caller = backend.bearing(host["token"])
+    async with _client(host):
+        status, waits = await _join(backend, made, "bob", name="Bob")
+        assert (status, set(waits)) == (202, {"status", "participant_id", "retry_after"})
+        status, listed = await caller("GET", name + "/waiting")
+        assert [(w["participant_id"], w["name"]) for w in listed["waiting"]] == [("bob", "Bob")]
+        assert (await caller("PUT", name + "/waiting/bob", {"admit": True}))[0] == 200
+        status, bob = await _join(backend, made, "bob")
+        assert status == 200
+        async with _client(bob) as there:
+            assert (await caller("PUT", name + "/lock", {"locked": True}))[0] == 200
+            assert (await _join(backend, made, "carl"))[0] == 423
+            assert (await caller("PUT", name + "/lock", {"locked": False}))[0] == 200
+            assert (await caller("DELETE", name + "/participants/bob?ban=1"))[0] == 200
+            await there.wait("leave")
+        assert (await _join(backend, made, "bob"))[0] == 403
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            async with _client(bob):
+                pass
+
+
+async def test_the_host_key_makes_a_host_and_the_link_a_guest(pair: Gateways, backend: Rest) -> None:
+    made = await _create(backend, settings={"join_before_host": False}, password="")
+    assert made["password"] == ""
+    link = backend.bearing(made["join_url"].partition("#join=")[2])
+    secret = "a-random-string-of-the-guest"
+    status, guest = await _join(link, made, secret, name="Gast")
+    assert (status, guest["status"]) == (202, "waiting"), "before the host"
+    status, boss = await _join(backend, made, "zoe", host_key=made["host_key"])
+    assert (status, boss["role"]) == (200, "host")
+    async with _client(boss):
+        status, guest = await _join(link, made, secret, name="Gast")
+        assert (status, guest["role"]) == (200, "guest")
+        assert secret not in guest["participant_id"]
+        async with _client(guest) as there:
+            assert there.me.name == "Gast"
+    assert (await _join(backend, made, "yan", host_key="guess"))[1]["role"] == "participant"
+    assert (await link("GET", f"/v1/meetings/{made['meeting_id']}"))[0] == 401, "good for joining only"
+    other = await _create(backend, password="")
+    assert (await _join(link, other, secret))[0] == 403
+
+
+async def test_media_state_and_chat(pair: Gateways, backend: Rest) -> None:
+    made = await _create(backend)
+    path = f"/v1/meetings/{made['meeting_id']}"
+    people = {who: (await _join(backend, made, who))[1] for who in ("ann", "bob", "carl")}
+    callers = {who: backend.bearing(joined["token"]) for who, joined in people.items()}
+    async with _client(people["ann"]) as ann, _client(people["bob"]) as bob, _client(people["carl"]):
+        await bob.publish("audio", "mic")
+        status, state = await callers["ann"]("GET", path + "/participants/bob/media")
+        assert (status, state["audio_enabled"], state["video_enabled"]) == (200, True, False)
+        off, on = {"audio_enabled": False}, {"audio_enabled": True}
+        assert (await callers["carl"]("PUT", path + "/participants/bob/media", off))[0] == 403
+        assert (await callers["ann"]("PUT", path + "/participants/bob/media", off))[0] == 200
+        assert (await bob.wait("mute")).muted
+        assert (await callers["ann"]("PUT", path + "/participants/bob/media", on))[0] == 403
+        status, state = await callers["bob"]("PUT", path + "/participants/bob/media", on)
+        assert (status, state["audio_enabled"]) == (200, True)
+        await ann.wait("update", match=lambda u: any(t.muted for p in u.participants for t in p.tracks))
+
+        chat = path + "/chat"
+        say = {"sender_id": "bob", "message": "hello"}
+        assert (await callers["bob"]("POST", chat, say))[0] == 201
+        secret = {"sender_id": "bob", "message": "psst", "recipient_id": "ann"}
+        assert (await callers["bob"]("POST", chat, secret))[0] == 201
+        assert (await callers["bob"]("POST", chat, {**secret, "recipient_id": "nobody"}))[0] == 404
+        seen = {who: (await callers[who]("GET", chat))[1]["messages"] for who in callers}
+        assert [m["message"] for m in seen["ann"]] == ["hello", "psst"]
+        assert [m["message"] for m in seen["bob"]] == ["hello", "psst"]
+        assert [m["message"] for m in seen["carl"]] == ["hello"]
+        statuses = [(await callers["carl"]("POST", chat, {**say, "sender_id": "carl"}))[0] for _ in range(30)]
+        assert statuses[0] == 201 and 429 in statuses
+        status, page = await callers["ann"]("GET", chat + "?limit=1")
+        _, rest = await callers["ann"]("GET", f"{chat}?limit=1&after={page['next']}")
+        assert [m["message"] for m in page["messages"] + rest["messages"]] == ["hello", "psst"]
+
+        assert (await callers["bob"]("POST", path + "/leave", {"participant_id": "bob"}))[0] == 200
+        assert (await bob.wait("leave")).action == rtc.LeaveRequest.DISCONNECT
+
+
+async def test_too_many_meetings_at_once(pair: Gateways, backend: Rest) -> None:
+    assert pair.writer is not None
+    pair.writer.refuse = 503
+    statuses = [
+        (await backend("POST", "/v1/meetings", {"host_id": "ann", "password": ""}))[0] for _ in range(34)
+    ]
+    assert statuses[0] == 503 and statuses[-1] == 429
+    past = {"host_id": "ann", "scheduled_time": "2001-01-01T00:00:00Z"}
+    assert (await backend("POST", "/v1/meetings", past))[0] == 400
