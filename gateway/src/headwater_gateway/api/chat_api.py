@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from typing import Final, Literal, cast
 
 import structlog
+from headwater_api.ids import RoomId
 from headwater_api.reasons import Reason
 
 from headwater_gateway.api import schemas
 from headwater_gateway.api.chat_store import ChatEntry, ChatStore, StoreUnavailable
 from headwater_gateway.api.context import ApiContext
 from headwater_gateway.api.errors import ApiError
-from headwater_gateway.api.rest import Answer, Endpoint, Query, RestCall, need_member
+from headwater_gateway.api.rest import Answer, Endpoint, Query, RestCall, need_meeting, need_member
 from headwater_gateway.limits import Rate
 from headwater_gateway.room import chat
 from headwater_gateway.room.effects import ChatSaid
@@ -66,6 +67,8 @@ class ChatApi:
 
     async def history(self, call: RestCall) -> Answer:
         found = need_member(self._context, call)
+        if self._context.directory.room(RoomId(call.meeting_id)) is None:
+            need_meeting(self._context, call.meeting_id)
         try:
             entries = await self._store.page(
                 call.meeting_id, found.identity, call.query["after"], call.query["limit"]

@@ -1,6 +1,7 @@
 """REST over aiohttp: endpoints as a table, of which both the routes and the OpenAPI description are made."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -20,6 +21,7 @@ from headwater_gateway.room.access import Role
 from headwater_gateway.room.model import Participant
 
 MEETING_ID: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+PERSON_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 _STATUS_OF: Final = {
     Reason.ROOM_LOCKED: 423,
     Reason.RATE_LIMITED: 429,
@@ -114,6 +116,10 @@ class Rest:
         raw = await request.read()
         body = _parse(endpoint, request, raw)
         call = RestCall(caller, request, body, _numbers(endpoint, request))
+        if "{meeting_id}" in endpoint.path and not re.fullmatch(MEETING_ID, call.meeting_id):
+            raise ApiError("not_found", "there is no such meeting", Reason.ROOM_NOT_FOUND)
+        if "{participant_id}" in endpoint.path and not PERSON_ID.fullmatch(call.participant_id):
+            raise ApiError("not_found", "nobody has such an id", Reason.PARTICIPANT_NOT_FOUND)
         peer = None
         if endpoint.in_room:
             peer = self._context.owner(RoomId(call.meeting_id), caller)

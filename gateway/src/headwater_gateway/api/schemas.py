@@ -3,7 +3,15 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _whole(value: object) -> object:
+    """JSON does not tell 3.0 from 3 (JSON Schema 2020-12 §4.2.3)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
 
 # No control characters: they would spoil logs, headers and calendars.
 Text = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -27,7 +35,7 @@ class MeetingSettings(Body):
     join_before_host: bool = True
     recording_consent: bool = False
     e2ee_required: bool = False
-    max_participants: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    max_participants: Annotated[int, Field(ge=1, le=100_000), Whole] | None = None
     invited: Annotated[list[UserId], Field(max_length=1000)] = []
     regions: Annotated[list[RegionText], Field(max_length=32)] = []
 
@@ -38,7 +46,7 @@ class CreateMeeting(Body):
     host_id: UserId
     title: Text | None = None
     scheduled_time: Annotated[AwareDatetime, Field(strict=False)] | None = None
-    duration: Annotated[int, Field(ge=1, le=24 * 60)] | None = None  # minutes
+    duration: Annotated[int, Field(ge=1, le=24 * 60), Whole] | None = None  # minutes
     password: Password | None = None
     settings: MeetingSettings = MeetingSettings()
     cluster: Annotated[str, Field(min_length=1, max_length=63)] | None = None
