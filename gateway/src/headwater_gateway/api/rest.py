@@ -122,7 +122,7 @@ class Rest:
             raise ApiError("not_found", "nobody has such an id", Reason.PARTICIPANT_NOT_FOUND)
         peer = None
         if endpoint.in_room:
-            peer = self._context.owner(RoomId(call.meeting_id), caller)
+            peer = await self._context.owner(RoomId(call.meeting_id), caller)
         if peer is not None:
             return await self._context.forward(request, raw, caller, peer)
         answer = await endpoint.handle(call)
