@@ -26,16 +26,22 @@ class TestSignals:
                 "CPU is 95 % on average over 2 nodes, its target is 70 %",
             ),
             (
-                {"connections": 1000.0},
+                {"connections": 900.0},
                 3,
                 Reason.CONNECTIONS_ABOVE_TARGET,
-                "2,000 connections need 3 nodes at 1,000 a node with 20 % to spare",
+                "1,800 connections need 3 nodes at 1,000 a node with 20 % to spare",
             ),
             (
                 {"p95_ms": 140.0},
                 3,
                 Reason.LATENCY_ABOVE_TARGET,
                 "P95 latency is 140.0 ms on average over 2 nodes, its target is 100 ms",
+            ),
+            (
+                {"connections": 960.0},
+                4,
+                Reason.CAPACITY_EXHAUSTED,
+                "all of 2 nodes carry their limit of 1,000 connections",
             ),
             (
                 {"queue_percent": 80.0},

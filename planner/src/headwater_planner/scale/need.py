@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from headwater_api.reasons import Reason
-from headwater_api.sfucluster import SFUClusterSpec
+from headwater_api.sfucluster import RegionSpec, SFUClusterSpec
 
 from headwater_planner.scale.signals import REQUIRED, NodeSignals, fault_of
 from headwater_planner.supply import nodes_text
 
 # A queue half full means that the node falls behind.
 QUEUE_TARGET_PERCENT: Final = 50.0
+# Of its limit of connections, from which on a node is full: a participant needs two.
+FULL_SHARE: Final = 0.95
 # One sick node must not multiply the fleet: its latency counts as at most so many times the target.
 MAX_RATIO: Final = 2.0
 
@@ -95,9 +97,12 @@ def nodes_for_connections(spec: SFUClusterSpec, connections: float) -> float:
     return connections * (1 + spec.autoscaling.targets.buffer_percent / 100) / connections_per_node(spec)
 
 
-def needs_of(spec: SFUClusterSpec, usage: RegionUsage, expected: float = 0.0) -> tuple[Need, ...]:
+def needs_of(
+    spec: SFUClusterSpec, region: RegionSpec, usage: RegionUsage, expected: float = 0.0
+) -> tuple[Need, ...]:
     """Every signal's need. `expected`: connections of announced participants who are not here yet."""
     return (
+        _fullness(spec, region, usage),
         _connections(spec, usage, expected),
         _cpu(spec, usage),
         *_capacities(spec, usage),
@@ -121,6 +126,16 @@ def _connections(spec: SFUClusterSpec, usage: RegionUsage, expected: float) -> N
     nodes = nodes_for_connections(spec, now + usage.joins + expected)
     text = _size_text(" and ".join(parts), nodes, connections_per_node(spec), spec)
     return Need(Reason.CONNECTIONS_ABOVE_TARGET, nodes, True, text)
+
+
+def _fullness(spec: SFUClusterSpec, region: RegionSpec, usage: RegionUsage) -> Need:
+    """Full nodes hide how many more want to join: as many again, so that a crowd is met by doubling."""
+    limit = spec.node.capacity.connections
+    count = len(usage.steady)
+    is_full = count > 0 and all((node.connections or 0.0) >= FULL_SHARE * limit for node in usage.steady)
+    text = f"all of {nodes_text(count)} carry their limit of {limit:,} connections"
+    nodes = float(min(2 * count, region.max_nodes)) if is_full else 0.0
+    return Need(Reason.CAPACITY_EXHAUSTED, nodes, True, text)
 
 
 def _cpu(spec: SFUClusterSpec, usage: RegionUsage) -> Need:

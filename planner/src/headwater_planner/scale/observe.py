@@ -34,7 +34,7 @@ def view_regions(
         pods = sort_pods(world, region.name, health)
         memory = state.regions.get(region.name) or _first_memory(world, region.name, pods, now)
         usage = _usage(world, pods, signals, joins)
-        needs = needs_of(spec, usage, expected.get(region.name, 0.0))
+        needs = needs_of(spec, region, usage, expected.get(region.name, 0.0))
         views[region.name] = RegionView(region, memory, usage, needs)
     return views
 

@@ -1,10 +1,11 @@
 """A simulation's loop: demand in, `plan_scale` and `plan_cluster` as in the operator, the fleet after."""
 
 import bisect
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
+from typing import Protocol
 
 from headwater_api.meeting import Meeting
 from headwater_api.sfucluster import SFUCluster
@@ -13,12 +14,22 @@ from headwater_planner.place import CONNECTIONS_PER_PARTICIPANT
 from headwater_planner.scale.floors import OPEN_END, RAMP_DOWN
 from headwater_planner.scale.plan import plan_scale
 from headwater_planner.scale.result import RegionDecision, ScaleState
-from headwater_planner.scale.signals import signals_of_reports
+from headwater_planner.scale.signals import NodeSignals, signals_of_reports
 
 from headwater_sandbox.simulate.demand import Demand
 from headwater_sandbox.simulate.fleet import Fleet, Physics
 
-Fault = Callable[[Fleet, Random], None]
+Signals = Mapping[str, NodeSignals]
+
+
+class Faults(Protocol):
+    """What goes wrong in a run."""
+
+    def strike(self, fleet: Fleet, rng: Random) -> None:
+        """Before each pass: end a node, silence it."""
+
+    def distort(self, signals: Signals, rng: Random) -> Signals:
+        """What arrives of the nodes' figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +110,13 @@ class Simulation:
         seed: int = 1,
         step_s: float = 5.0,
         physics: Physics | None = None,
-        fault: Fault | None = None,
+        faults: Faults | None = None,
     ) -> None:
-        self._demand = demand
+        self.demand = demand
         self._rng = Random(seed)
         self._seed = seed
-        self._step = timedelta(seconds=step_s)
-        self._fault = fault
+        self.interval = timedelta(seconds=step_s)
+        self._faults = faults
         self._state = ScaleState()
         self._next_event = 0
         self._short_since: datetime | None = None
@@ -117,19 +128,19 @@ class Simulation:
     def run(self, sample_every_s: float = 0.0) -> Outcome:
         """To the end of the demand. Raises ServingNodeDeleted."""
         sampled: datetime | None = None
-        while self.now <= self._demand.end:
+        while self.now <= self.demand.end:
             self.step()
             if sampled is None or (self.now - sampled).total_seconds() >= sample_every_s:
                 sampled = self.now
                 self._sample()
-            self.now += self._step
+            self.now += self.interval
         return self.outcome
 
     def step(self) -> None:
         """One pass at `now`: people come and go, the planner looks and acts."""
         fleet = self.fleet
         fleet.advance(self.now)
-        events = self._demand.events
+        events = self.demand.events
         while self._next_event < len(events) and events[self._next_event].at <= self.now:
             event = events[self._next_event]
             self._next_event += 1
@@ -137,11 +148,13 @@ class Simulation:
                 fleet.join(event.room, event.region, event.change)
             else:
                 fleet.leave(event.room, event.region, -event.change)
-        if self._fault is not None:
-            self._fault(fleet, self._rng)
+        if self._faults is not None:
+            self._faults.strike(fleet, self._rng)
         self._watch()
         world = fleet.world()
-        signals = signals_of_reports(world.loads)
+        signals: Signals = signals_of_reports(world.loads)
+        if self._faults is not None:
+            signals = self._faults.distort(signals, self._rng)
         meetings = self._meetings.around(self.now)
         scale = plan_scale(world, signals, meetings, self._state, self.now, seed=self._seed)
         self._state = scale.state
@@ -156,7 +169,7 @@ class Simulation:
     def _watch(self) -> None:
         outcome, fleet = self.outcome, self.fleet
         present = sum(node.participants for node in fleet.nodes.values())
-        outcome.node_seconds += len(fleet.nodes) * self._step.total_seconds()
+        outcome.node_seconds += len(fleet.nodes) * self.interval.total_seconds()
         outcome.peak_nodes = max(outcome.peak_nodes, len(fleet.nodes))
         outcome.peak_participants = max(outcome.peak_participants, present)
         waiting = fleet.waiting.total()
@@ -165,7 +178,7 @@ class Simulation:
             self._short_since = None
             return
         self._short_since = self._short_since or self.now
-        lasted_s = (self.now - self._short_since + self._step).total_seconds()
+        lasted_s = (self.now - self._short_since + self.interval).total_seconds()
         if lasted_s > outcome.longest_wait_s:
             outcome.longest_wait_s, outcome.longest_wait_at = lasted_s, self._short_since
 
