@@ -44,7 +44,7 @@ from headwater_operator.settings import Settings
 log = structlog.get_logger(__name__)
 FLEET_WORKERS: Final = 4
 MEETING_WORKERS: Final = 8
-FLEET_INTERVAL_S: Final = 0.3
+FLEET_INTERVAL_S: Final = 0.5
 MEETING_INTERVAL_S: Final = 1.0
 STOP_S: Final = 20.0
 
@@ -217,7 +217,7 @@ class App:
         )  # fmt: skip
         meetings = MeetingLoop(
             client=client, observer=observer, statuses=statuses, events=events, store=store, now=utc_now,
-            rng=rng, public_url=settings.public_url,
+            monotonic=monotonic, rng=rng, public_url=settings.public_url,
         )  # fmt: skip
         return fleets, meetings
 

@@ -127,7 +127,7 @@ class FleetLoop:
         before = self._store.fleets.get(key)
         reported = replace(world, cluster=world.cluster.model_copy(update={"status": status}))
         self._store.fleets[key] = reported
-        if before is None or before.cluster.status != status or before.pods != world.pods:
+        if before is None or _as_meetings_see_it(before) != _as_meetings_see_it(reported):
             self._on_change(key)
         await self._write(key, world.cluster, status)
 
@@ -196,6 +196,12 @@ class FleetLoop:
             self._metrics.set_region(
                 metadata.namespace, metadata.name, region.name, counts, region.participants
             )
+
+
+def _as_meetings_see_it(world: ClusterWorld) -> tuple[int, frozenset[str]]:
+    """What decides about a fleet's Meetings beside the reports, which wake them by themselves."""
+    ready = frozenset(region.name for region in world.cluster.status.regions if region.ready)
+    return world.cluster.metadata.generation, ready
 
 
 def _targets(world: ClusterWorld) -> dict[NodeKey, Target]:

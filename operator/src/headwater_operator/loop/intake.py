@@ -26,6 +26,11 @@ Body = Mapping[str, Any]
 # Pod events come in bursts: one look at the fleet for a burst.
 POD_DELAY_S = 0.05
 PRESENCE_DELAY_S = 0.2
+# Of the Meetings that a relist finds unchanged, so many are looked at all the same: should a wake be lost.
+BACKSTOP_SHARE = 0.1
+# What concerns all Meetings of a fleet is spread over time, not to hold up what concerns one.
+MEETINGS_PER_S = 2000.0
+MAX_SPREAD_S = 4.0
 
 
 class Intake:
@@ -96,8 +101,10 @@ class Intake:
 
     def fleet_changed(self, key: Key) -> None:
         """A fleet's figures changed: its Meetings may be provisioned now, or no longer."""
-        for meeting in list(self._store.meetings_of(key)):
-            self._meetings.wake(meeting)
+        meetings = list(self._store.meetings_of(key))
+        spread_s = min(MAX_SPREAD_S, len(meetings) / MEETINGS_PER_S)
+        for meeting in meetings:
+            self._meetings.wake(meeting, self._rng.uniform(0.0, spread_s))
 
     async def relist(self) -> None:
         """Reads every SFUCluster and Meeting. Raises KubeError."""
@@ -108,11 +115,17 @@ class Intake:
             self._fleets.wake(key)
         self._store.fleet_keys = listed | set(self._store.fleets)
         self._generations = {key: seen for key, seen in self._generations.items() if key in listed}
-        kept = [key for body in meetings if self._put_meeting(key := _key(body), body)]
-        self._store.keep_meetings(kept)
         first, self._store.listed = not self._store.listed, True
+        changed = {key for body in meetings if self._is_new(key := _key(body), body)}
+        kept = [
+            key for body in meetings if (key := _key(body)) not in changed or self._put_meeting(key, body)
+        ]
+        self._store.keep_meetings(kept)
         for key in kept:
-            self._meetings.wake(key, 0.0 if first else self._rng.uniform(0.0, self._resync_s))
+            if first or key in changed:
+                self._meetings.wake(key)
+            elif self._rng.random() < BACKSTOP_SHARE:
+                self._meetings.wake(key, self._rng.uniform(0.0, self._resync_s))
         self.relisted_at = self._monotonic()
 
     async def run(self) -> None:
@@ -132,6 +145,11 @@ class Intake:
         return [
             body for namespace in self._namespaces for body in await self._client.list(resource, namespace)
         ]
+
+    def _is_new(self, key: Key, body: Body) -> bool:
+        """Whether this version of the Meeting is not the one that we have."""
+        known = self._store.meetings.get(key)
+        return known is None or known.metadata.resource_version != body["metadata"]["resourceVersion"]
 
     def _put_meeting(self, key: Key, body: Body) -> bool:
         try:

@@ -1,6 +1,7 @@
 """One Meeting: its status from the fleet and the reports, its deletion when its time is over."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 from typing import Final
@@ -10,7 +11,7 @@ from headwater_api.meeting import Meeting
 from headwater_api.model import InvalidResource
 from headwater_api.reasons import Reason
 from headwater_planner.meeting import MeetingPlan, MeetingWorld, plan_meeting
-from headwater_planner.world import NodeLoad
+from headwater_planner.world import ClusterWorld, NodeLoad
 
 from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import Conflict, NotFound
@@ -23,8 +24,19 @@ from headwater_operator.loop.transitions import transitions
 
 log = structlog.get_logger(__name__)
 # Those with people in them are looked at now and then even if no report changes.
-ACTIVE_TICK_S: Final = 15.0
+ACTIVE_TICK_S: Final = 30.0
+# Shorter than what a change of presence waits before its Meetings are looked at.
+ROOMS_TTL_S: Final = 0.15
 SOON_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """Last reports of the living nodes by room, as of the monotonic time `at`."""
+
+    at: float
+    loads: Mapping[str, tuple[NodeLoad, ...]]
+    complete: bool  # every ready node's report is fresh
 
 
 class MeetingLoop:
@@ -39,6 +51,7 @@ class MeetingLoop:
         events: EventRecorder,
         store: Store,
         now: Callable[[], datetime],
+        monotonic: Callable[[], float],
         rng: Random,
         public_url: str,
     ) -> None:
@@ -48,6 +61,8 @@ class MeetingLoop:
         self._events = events
         self._store = store
         self._now = now
+        self._monotonic = monotonic
+        self._rooms: dict[Key, _Rooms] = {}
         self._rng = rng
         self._public_url = public_url
 
@@ -80,16 +95,32 @@ class MeetingLoop:
         fleet = self._store.fleets.get(fleet_key)
         if fleet is None:
             return MeetingWorld(meeting, None, join_url=join_url)
-        loads = self._observer.loads(key[0], fleet.pods)
-        alive = {pod.name for pod in fleet.pods if not pod.dead}
-        complete = all(_fresh(loads.get(pod.name)) for pod in fleet.pods if pod.ready and not pod.dead)
+        rooms = self._rooms_of(fleet_key, fleet)
         return MeetingWorld(
             meeting,
             fleet.cluster,
-            loads=tuple(load for name, load in sorted(loads.items()) if name in alive),
-            complete=complete,
+            loads=rooms.loads.get(key[1], ()),
+            complete=rooms.complete,
             join_url=join_url,
         )
+
+    def _rooms_of(self, key: Key, fleet: ClusterWorld) -> _Rooms:
+        """The fleet's reports by room; made anew when they are ROOMS_TTL_S old, for all its Meetings."""
+        known = self._rooms.get(key)
+        now = self._monotonic()
+        if known is not None and now - known.at < ROOMS_TTL_S:
+            return known
+        loads = self._observer.loads(key[0], fleet.pods)
+        alive = {pod.name for pod in fleet.pods if not pod.dead}
+        by_room: dict[str, list[NodeLoad]] = {}
+        for name in sorted(alive & loads.keys()):
+            for room in loads[name].rooms:
+                by_room.setdefault(room.room, []).append(loads[name])
+        complete = all(_fresh(loads.get(pod.name)) for pod in fleet.pods if pod.ready and not pod.dead)
+        rooms = _Rooms(now, {room: tuple(serving) for room, serving in by_room.items()}, complete)
+        self._rooms = {fleet: old for fleet, old in self._rooms.items() if fleet in self._store.fleets}
+        self._rooms[key] = rooms
+        return rooms
 
     def _remember(self, key: Key, body: dict[str, object]) -> None:
         try:
