@@ -24,6 +24,11 @@ pub struct Credentials {
     pub password: String,
 }
 
+/// The same for node and client without a word between them.
+pub fn credentials(name: &str) -> Credentials {
+    Credentials { ufrag: format!("ufrag{name}"), password: format!("password-of-transport-{name}") }
+}
+
 /// A connected client.
 pub struct Client {
     pub socket: UdpSocket,
@@ -153,6 +158,18 @@ impl Client {
         let (inbound, outbound) =
             srtp::sessions(profile, &material, Role::Client).map_err(|e| format!("SRTP: {e:?}"))?;
         Ok(Self { socket, inbound, outbound, profile, server, key, username, checks })
+    }
+
+    /// False: the kernel did not take it.
+    pub fn send(&self, packet: &[u8]) -> bool {
+        self.socket.send_to(packet, self.server).is_ok()
+    }
+
+    /// Encrypts and sends a compound.
+    pub fn send_rtcp(&mut self, mut compound: Vec<u8>) {
+        if self.outbound.seal_rtcp(&mut compound, 0).is_ok() {
+            self.send(&compound);
+        }
     }
 
     /// Consent (RFC 7675): one more connectivity check; the answer is read with everything else.

@@ -52,18 +52,18 @@ pub fn wall_ns() -> i64 {
 pub struct Thread(i32);
 
 impl Thread {
-    /// The newest thread with this name.
-    pub fn newest(name: &str) -> Option<Self> {
+    /// All threads whose name starts like this.
+    pub fn named(name: &str) -> Vec<Self> {
         let is_named = |entry: &fs::DirEntry| {
-            fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+            fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim().starts_with(name))
         };
-        fs::read_dir("/proc/self/task")
-            .ok()?
+        let Ok(entries) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+        entries
             .flatten()
             .filter(is_named)
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .max()
             .map(Self)
+            .collect()
     }
 
     /// CPU time, user and kernel.
@@ -79,6 +79,12 @@ impl Thread {
         let get = |i: usize| fields.get(i).and_then(|f| f.parse().ok()).unwrap_or(0);
         (get(11), get(12))
     }
+}
+
+/// Memory of this process that is really there, bytes.
+pub fn rss() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split_whitespace().nth(1).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
 /// A socket with a large receive buffer and kernel receive times.

@@ -126,7 +126,8 @@ impl Stream {
         let was = m.chosen.filter(|id| there(*id, self.choices.get(..self.len).unwrap_or(&[])));
         if chosen < was {
             let failed = now_us.saturating_sub(m.raised_us) < PROVEN_US;
-            m.hold_us = if failed && m.raised_us > 0 { (m.hold_us * 2).min(MAX_HOLD_US) } else { FIRST_HOLD_US };
+            m.hold_us =
+                if failed && m.raised_us > 0 { (m.hold_us * 2).min(MAX_HOLD_US) } else { FIRST_HOLD_US };
             m.hold_us = m.hold_us.max(FIRST_HOLD_US);
             m.hold_until_us = now_us + m.hold_us;
         } else if chosen > m.chosen && m.known {

@@ -180,8 +180,7 @@ impl Estimator {
     fn update(&mut self, now_us: u64, over: bool, probed: Option<u64>, received: u32, lost: u32) {
         let rtt = self.rtt_us.unwrap_or(DEFAULT_RTT_US);
         let usage = if over { Usage::Over } else { self.delay.usage() };
-        let arrives =
-            if usage == Usage::Over { self.throughput.lowest_bps() } else { self.throughput.bps() };
+        let arrives = if usage == Usage::Over { self.throughput.lowest_bps() } else { self.throughput.bps() };
         let acked = arrives.map(|a| {
             // Little was sent, so little arrives: that alone does not make the path narrow.
             if self.limited { a.max((self.rate.bps * 0.5) as u64) } else { a }

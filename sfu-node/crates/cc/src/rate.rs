@@ -104,8 +104,7 @@ impl RateControl {
     }
 
     fn increase(&mut self, now_us: u64, acked: Option<u64>, rtt_us: u64, application_limited: bool) {
-        let elapsed =
-            self.changed_us.map_or(0.0, |t| (now_us.saturating_sub(t) as f64 / 1e6).min(1.0));
+        let elapsed = self.changed_us.map_or(0.0, |t| (now_us.saturating_sub(t) as f64 / 1e6).min(1.0));
         self.changed_us = Some(now_us);
         let kbps = acked.map(|a| a as f64 / 1000.0);
         if let (Some(kbps), Some((_, upper))) = (kbps, self.capacity.bounds())
@@ -133,7 +132,8 @@ impl RateControl {
     fn decrease(&mut self, now_us: u64, acked: Option<u64>, rtt_us: u64) -> bool {
         self.state = State::Hold;
         // Once per response time, unless what arrives is far below the rate.
-        let recent = self.decreased_us.is_some_and(|t| now_us.saturating_sub(t) < rtt_us.clamp(10_000, 200_000));
+        let recent =
+            self.decreased_us.is_some_and(|t| now_us.saturating_sub(t) < rtt_us.clamp(10_000, 200_000));
         let far = acked.is_some_and(|a| (a as f64) < self.bps / 2.0);
         if recent && !far {
             return false;

@@ -25,7 +25,17 @@ impl Loop {
         let mut estimator = Estimator::new(Config { start_bps: 300_000, ..Config::default() });
         estimator.set_wanted(source);
         let feedback = Feedback::default();
-        Self { path, feedback, estimator, now: 1_000_000, source, owed: 0.0, next_feedback: 0, next_frame: 0, log: vec![] }
+        Self {
+            path,
+            feedback,
+            estimator,
+            now: 1_000_000,
+            source,
+            owed: 0.0,
+            next_feedback: 0,
+            next_frame: 0,
+            log: vec![],
+        }
     }
 
     fn put(&mut self, size: usize, kind: Sent) {
@@ -77,13 +87,18 @@ impl Loop {
     fn mean(&self, seconds: usize) -> (f64, f64) {
         let last = &self.log[self.log.len() - seconds * 10..];
         let n = last.len() as f64;
-        (last.iter().map(|l| l.1 as f64).sum::<f64>() / n, last.iter().map(|l| l.2 as f64).sum::<f64>() / n / 1000.0)
+        (
+            last.iter().map(|l| l.1 as f64).sum::<f64>() / n,
+            last.iter().map(|l| l.2 as f64).sum::<f64>() / n / 1000.0,
+        )
     }
 }
 
 #[test]
 fn it_fills_a_path_without_filling_its_queue() {
-    for (bps, jitter) in [(300_000u64, 0), (1_000_000, 0), (5_000_000, 0), (1_000_000, 8_000), (5_000_000, 8_000)] {
+    for (bps, jitter) in
+        [(300_000u64, 0), (1_000_000, 0), (5_000_000, 0), (1_000_000, 8_000), (5_000_000, 8_000)]
+    {
         let mut path = Path::new(bps, 1);
         path.jitter_us = jitter;
         let mut l = Loop::new(path, 50_000_000);

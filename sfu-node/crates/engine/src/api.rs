@@ -357,3 +357,21 @@ pub struct Report {
     /// By reason.
     pub drops: BTreeMap<&'static str, u64>,
 }
+
+impl Report {
+    /// Add the figures of another engine of the same node.
+    pub fn absorb(&mut self, other: Self) {
+        self.connections += other.connections;
+        self.participants += other.participants;
+        self.transports_created += other.transports_created;
+        self.rx_packets += other.rx_packets;
+        self.rx_bytes += other.rx_bytes;
+        self.tx_packets += other.tx_packets;
+        self.tx_bytes += other.tx_bytes;
+        self.rooms.extend(other.rooms);
+        self.links.extend(other.links);
+        for (reason, count) in other.drops {
+            *self.drops.entry(reason).or_default() += count;
+        }
+    }
+}

@@ -3,10 +3,12 @@
 use crate::{
     arena::Key,
     clock::{Clock, Now},
+    hold::Holds,
     outbox::{Outbox, Path},
+    routes::Routes,
     timers::Timers,
 };
-use std::{cell::Cell, collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, sync::Arc};
 
 /// Fixed for the life of the engine.
 pub(crate) struct Shared {
@@ -35,30 +37,6 @@ impl Shared {
     }
 }
 
-/// How a datagram finds its room: by ICE ufrag, by address, by link token.
-#[derive(Default)]
-pub(crate) struct Routes {
-    pub ufrags: HashMap<String, (Key, Key)>,
-    pub paths: HashMap<Path, (Key, Key)>,
-    pub tokens: HashMap<u32, (Key, Key)>,
-}
-
-impl Routes {
-    /// Forget everything of a room, for when it can no longer say what it had.
-    pub fn forget_room(&mut self, room: Key) {
-        self.ufrags.retain(|_, v| v.0 != room);
-        self.paths.retain(|_, v| v.0 != room);
-        self.tokens.retain(|_, v| v.0 != room);
-    }
-
-    /// Forget `path` if it still leads to this transport.
-    pub fn forget_path(&mut self, path: Path, owner: (Key, Key)) {
-        if self.paths.get(&path) == Some(&owner) {
-            self.paths.remove(&path);
-        }
-    }
-}
-
 /// One step's surroundings.
 pub(crate) struct Context<'a> {
     pub now: Now,
@@ -67,6 +45,9 @@ pub(crate) struct Context<'a> {
     pub out: &'a mut Outbox,
     pub routes: &'a mut Routes,
     pub timers: &'a mut Timers,
+    pub holds: &'a mut Holds,
+    /// When the kernel had the datagram that is being handled, µs; now for everything else.
+    pub arrived_us: u64,
     /// Scratch for the DTLS library.
     pub buffer: &'a mut Vec<u8>,
     /// Scratch for one packet's normalised extensions.

@@ -3,7 +3,9 @@
 //! Sans-IO: SCTP packets in and out, messages in and out. Everything a peer can make grow is bounded.
 
 use crate::api::DataChannel;
-use dcsctp::api::{DcSctpSocket, Message, Options, PpId, SendOptions, SocketEvent, SocketState, SocketTime, StreamId};
+use dcsctp::api::{
+    DcSctpSocket, Message, Options, PpId, SendOptions, SocketEvent, SocketState, SocketTime, StreamId,
+};
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,

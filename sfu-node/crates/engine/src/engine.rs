@@ -4,9 +4,12 @@ use crate::{
     api::{Apply, Id, LinkReport, Report, RoomReport, StaleEpoch},
     arena::{Arena, Key},
     clock::{Clock, Now},
-    context::{Context, Routes, Shared},
+    context::{Context, Shared},
+    hold::Holds,
     outbox::{DropReason, Outbox, Path},
+    receive::earliest,
     room::Room,
+    routes::{RouteKey, Routes},
     timers::{Owner, Timers},
     track::Source,
 };
@@ -30,6 +33,9 @@ const MAX_EPOCHS: usize = 20_000;
 /// Deadlines handled in one call, so that packets are not kept waiting.
 const MAX_TIMERS: usize = 4096;
 
+/// Bytes after which [`Engine::forward`] has them sent.
+pub(crate) const CHUNK: usize = 128 << 10;
+
 /// How a node is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -41,6 +47,20 @@ pub struct Config {
     pub seed: u64,
 }
 
+/// A node's certificate: one, whatever the number of its engines.
+#[derive(Clone)]
+pub struct Certificate(dimpl::DtlsCertificate);
+
+impl Certificate {
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// When the cryptography library refuses.
+    pub fn generate() -> Result<Self, String> {
+        certificate::generate_self_signed_certificate().map(Self).map_err(|e| e.to_string())
+    }
+}
+
 /// The media engine of one node: packets, commands and the time in; packets, events and the next deadline out.
 pub struct Engine {
     pub(crate) shared: Shared,
@@ -48,6 +68,8 @@ pub struct Engine {
     pub(crate) room_ids: HashMap<Id, Key>,
     routes: Routes,
     timers: Timers,
+    holds: Holds,
+    arrived_us: u64,
     buffer: Vec<u8>,
     block: Vec<u8>,
     epochs: HashMap<Id, (u64, Id)>,
@@ -55,6 +77,8 @@ pub struct Engine {
     transports: usize,
     transports_created: u64,
     max_transports: usize,
+    /// Transports of other engines of the node.
+    elsewhere: usize,
     draining: bool,
     rx_packets: u64,
     rx_bytes: u64,
@@ -66,13 +90,25 @@ impl Engine {
     /// # Errors
     /// When no certificate could be made.
     pub fn new(config: Config, now: Instant, unix: Duration) -> Result<Self, String> {
-        let certificate = certificate::generate_self_signed_certificate().map_err(|e| e.to_string())?;
+        Self::with_certificate(config, Certificate::generate()?, now, unix)
+    }
+
+    /// As [`Self::new`], with the certificate of the node.
+    ///
+    /// # Errors
+    /// When the DTLS library refuses its settings.
+    pub fn with_certificate(
+        config: Config,
+        certificate: Certificate,
+        now: Instant,
+        unix: Duration,
+    ) -> Result<Self, String> {
         // No cookie: a check with the right password came from the address before (RFC 8445 §7.3).
         let dtls = dimpl::Config::builder().use_server_cookie(false).build().map_err(|e| e.to_string())?;
         Ok(Self {
             shared: Shared {
                 clock: Clock::new(now, unix),
-                certificate,
+                certificate: certificate.0,
                 dtls: Arc::new(dtls),
                 sockets: config.sockets,
                 seed: Cell::new(config.seed),
@@ -81,6 +117,8 @@ impl Engine {
             room_ids: HashMap::new(),
             routes: Routes::default(),
             timers: Timers::default(),
+            holds: Holds::default(),
+            arrived_us: 0,
             buffer: vec![0; 2048],
             block: Vec::with_capacity(512),
             epochs: HashMap::new(),
@@ -88,6 +126,7 @@ impl Engine {
             transports: 0,
             transports_created: 0,
             max_transports: config.max_connections,
+            elsewhere: 0,
             draining: false,
             rx_packets: 0,
             rx_bytes: 0,
@@ -129,11 +168,13 @@ impl Engine {
             out,
             routes: &mut self.routes,
             timers: &mut self.timers,
+            holds: &mut self.holds,
+            arrived_us: self.arrived_us,
             buffer: &mut self.buffer,
             block: &mut self.block,
             transports: &mut self.transports,
             transports_created: &mut self.transports_created,
-            max_transports: self.max_transports,
+            max_transports: self.max_transports.saturating_sub(self.elsewhere),
             draining: self.draining,
         };
         let result = catch_unwind(AssertUnwindSafe(|| step(room, &mut cx)));
@@ -237,25 +278,25 @@ impl Engine {
         data: &mut [u8],
         out: &mut Outbox,
     ) {
-        let arrived_us = self.shared.clock.us(arrived);
         let now = self.shared.clock.at(now);
+        self.arrived_us = self.shared.clock.us(arrived).min(now.us);
         self.rx_packets += 1;
         self.rx_bytes += data.len() as u64;
         let kind = classify(data);
         match kind {
             PacketKind::Stun => self.on_stun(now, path, data, out),
             PacketKind::Relay => {
-                let route = relay::token(data).and_then(|t| self.routes.tokens.get(&t).copied());
+                let route = relay::token(data).and_then(|t| self.routes.tokens.get(&t));
                 let Some((room, link)) = route else { return out.drop(DropReason::RelayUnknownToken) };
                 self.in_room(now, room, out, |room, cx| room.on_relay(cx, link, data));
             }
             PacketKind::Unknown => out.drop(DropReason::UnknownKind),
             PacketKind::Dtls | PacketKind::Rtp | PacketKind::Rtcp => {
-                let Some((room, transport)) = self.routes.paths.get(&path).copied() else {
+                let Some((room, transport)) = self.routes.paths.get(&path) else {
                     return out.drop(DropReason::UnknownPath);
                 };
                 self.in_room(now, room, out, |room, cx| match kind {
-                    PacketKind::Rtp => room.on_rtp(cx, transport, path, arrived_us, data),
+                    PacketKind::Rtp => room.on_rtp(cx, transport, path, data),
                     PacketKind::Rtcp => room.on_rtcp(cx, transport, path, data),
                     _ => room.on_dtls(cx, transport, data),
                 });
@@ -271,20 +312,102 @@ impl Engine {
             Err(_) => return out.drop(DropReason::StunMalformed),
         };
         let local = request.ufrags().map_or("", |u| u.0);
-        let Some((room, transport)) = self.routes.ufrags.get(local).copied() else {
+        let Some((room, transport)) = self.routes.ufrags.get(local) else {
             return out.drop(DropReason::StunUnknownUfrag);
         };
         self.in_room(now, room, out, |room, cx| room.on_stun(cx, transport, &request, path));
     }
 
+    /// Keep track of routes, for [`Self::take_route_changes`].
+    pub fn watch_routes(&mut self) {
+        self.routes.watch();
+    }
+
+    /// Routes that came (true) or went since the last call.
+    pub fn take_route_changes(&mut self) -> Vec<(RouteKey, bool)> {
+        self.routes.take_changes()
+    }
+
+    /// What a datagram goes by, where that is not known here: another engine may have it.
+    #[must_use]
+    pub fn unknown_route(&self, path: Path, data: &[u8]) -> Option<RouteKey> {
+        match classify(data) {
+            PacketKind::Unknown => None,
+            PacketKind::Stun => match stun::parse(data) {
+                Ok(stun::Message::BindingRequest(request)) => {
+                    let local = request.ufrags()?.0;
+                    self.routes.ufrags.get(local).is_none().then(|| RouteKey::Ufrag(local.to_owned()))
+                }
+                _ => None,
+            },
+            PacketKind::Relay => {
+                let token = relay::token(data)?;
+                self.routes.tokens.get(&token).is_none().then_some(RouteKey::Token(token))
+            }
+            _ => self.routes.paths.get(&path).is_none().then_some(RouteKey::Path(path)),
+        }
+    }
+
+    /// The client behind `path` is another engine's now.
+    pub fn forget_path(&mut self, path: Path) {
+        self.routes.paths.remove(&path);
+    }
+
+    /// How many transports other engines of the node have, against its limit.
+    pub fn set_elsewhere(&mut self, transports: usize) {
+        self.elsewhere = transports;
+    }
+
+    /// Transports here.
+    #[must_use]
+    pub fn transports(&self) -> usize {
+        self.transports
+    }
+
+    /// Microseconds since the engine was made: the scale of [`Outbox::take_arrivals`].
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        self.shared.clock.us(at)
+    }
+
     /// When [`Self::handle_timeout`] is due. `None`: nothing waits.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.timers.next().map(|us| self.shared.clock.instant(us))
+        earliest(self.timers.next(), self.holds.next()).map(|us| self.shared.clock.instant(us))
+    }
+
+    /// Packets wait for the rest of their frame.
+    pub fn holds(&mut self) -> bool {
+        while let Some((due, room, track)) = self.holds.front() {
+            let track = self.rooms.get(room).and_then(|r| r.tracks.get(track));
+            if track.is_some_and(|t| t.run.is_due(due)) {
+                return true;
+            }
+            // It went out before its time, or is gone.
+            self.holds.skip();
+        }
+        false
+    }
+
+    /// Forward what waits and is complete, or waited long enough. `send` empties the outbox; it is called whenever
+    /// that has grown to some [`CHUNK`] bytes, so that they are still in the processor's cache, and never at the end.
+    pub fn forward(&mut self, now: Instant, out: &mut Outbox, send: &mut dyn FnMut(&mut Outbox)) {
+        let now = self.shared.clock.at(now);
+        while let Some((due, room, track)) = self.holds.pop_due(now.us) {
+            self.in_room(now, room, out, |room, cx| {
+                if room.tracks.get(track).is_some_and(|t| t.run.is_due(due)) {
+                    room.forward(cx, track, send);
+                }
+            });
+        }
+        while let Some((room, track)) = self.holds.pop_ready() {
+            self.in_room(now, room, out, |room, cx| room.forward(cx, track, send));
+        }
     }
 
     /// Everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        self.forward(now, out, &mut |_| {});
         let now = self.shared.clock.at(now);
         for _ in 0..MAX_TIMERS {
             let Some((at, key, owner)) = self.timers.pop_due(now.us) else { return };

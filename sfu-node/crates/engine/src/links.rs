@@ -22,7 +22,7 @@ impl Room {
             return Ok(());
         }
         match cx.routes.tokens.get(&spec.link_token) {
-            Some((room, link)) if *room != cx.room || Some(*link) != existing => {
+            Some((room, link)) if room != cx.room || Some(link) != existing => {
                 return Err("link_token: in use by another link".into());
             }
             _ => {}

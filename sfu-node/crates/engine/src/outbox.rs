@@ -78,6 +78,9 @@ const NAMES: [&str; DropReason::Panic as usize + 1] = [
     "panic",
 ];
 
+/// Arrival times kept for a caller that does not ask for them.
+const MAX_ARRIVALS: usize = 4096;
+
 #[derive(Clone, Copy, Debug)]
 struct Datagram {
     start: u32,
@@ -96,6 +99,8 @@ pub struct Outbox {
     drops: [u64; NAMES.len()],
     packets: u64,
     bytes: u64,
+    /// Arrival times of packets that were forwarded, µs.
+    arrivals: Vec<u64>,
 }
 
 impl Outbox {
@@ -105,6 +110,14 @@ impl Outbox {
             let (start, len) = (d.start as usize, d.len as usize);
             (d.path, self.arena.get(start..start + len).unwrap_or(&[]))
         })
+    }
+
+    /// The `i`-th datagram: receiver and bytes. Neighbours stand side by side in memory.
+    #[inline]
+    #[must_use]
+    pub fn datagram(&self, i: usize) -> Option<(Path, &[u8])> {
+        let d = self.datagrams.get(i)?;
+        Some((d.path, self.arena.get(d.start as usize..d.start as usize + d.len as usize)?))
     }
 
     /// Datagrams waiting.
@@ -136,6 +149,18 @@ impl Outbox {
         std::mem::take(&mut self.events)
     }
 
+    /// Arrival times of what was forwarded since the last call, on the scale of [`crate::Engine::micros`].
+    pub fn take_arrivals(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.arrivals.drain(..)
+    }
+
+    #[inline]
+    pub(crate) fn forwarded(&mut self, arrived_us: u64) {
+        if self.arrivals.len() < MAX_ARRIVALS {
+            self.arrivals.push(arrived_us);
+        }
+    }
+
     pub(crate) fn event(&mut self, kind: EventKind) {
         self.pending.push(kind);
     }
@@ -165,20 +190,26 @@ impl Outbox {
         self.datagrams.push(Datagram { start: start as u32, len: len as u32, path });
     }
 
-    pub(crate) fn push(&mut self, path: Path, bytes: &[u8]) {
+    /// Queue one datagram.
+    pub fn push(&mut self, path: Path, bytes: &[u8]) {
         let start = self.arena.len();
         self.arena.extend_from_slice(bytes);
         self.finish(path, start);
     }
 
     /// A point to which [`Self::rewind`] can go back.
-    pub(crate) fn mark(&self) -> (usize, usize) {
-        (self.arena.len(), self.datagrams.len())
+    pub(crate) fn mark(&self) -> usize {
+        self.datagrams.len()
     }
 
-    pub(crate) fn rewind(&mut self, (arena, datagrams): (usize, usize)) {
-        self.arena.truncate(arena);
-        self.datagrams.truncate(datagrams);
+    /// Take back what was queued since `mark`, as far as it did not leave in between.
+    pub(crate) fn rewind(&mut self, mark: usize) {
+        for gone in self.datagrams.drain(mark.min(self.datagrams.len())..) {
+            self.packets -= 1;
+            self.bytes -= u64::from(gone.len);
+        }
+        let end = self.datagrams.last().map_or(0, |d| d.start as usize + d.len as usize);
+        self.arena.truncate(end);
         self.pending.clear();
     }
 

@@ -223,13 +223,27 @@ impl Link {
         }
     }
 
-    #[inline]
-    pub fn send_media(&mut self, now_us: u64, handle: u32, media: &Media<'_>, out: &mut Outbox) {
+    /// A run of packets, as many in one datagram as it holds.
+    pub fn send_media<'m>(
+        &mut self,
+        now_us: u64,
+        handle: u32,
+        run: impl Iterator<Item = &'m Media<'m>>,
+        out: &mut Outbox,
+    ) {
+        let mut run = run.map(|media| Media { handle, ..*media }).peekable();
         if let Some(outgoing) = self.outgoing.get_mut(&handle) {
             outgoing.last_us = Some(now_us);
         }
-        let media = Media { handle, ..*media };
-        self.send(out, |d| d.media(&media));
+        while let Some(first) = run.next() {
+            self.send(out, |d| {
+                d.media(&first)?;
+                while run.peek().is_some_and(|next| d.media(next).is_ok()) {
+                    run.next();
+                }
+                Ok(())
+            });
+        }
     }
 
     pub fn send_pong(&mut self, id: u32, sent_us: u64, out: &mut Outbox) {

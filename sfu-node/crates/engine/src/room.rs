@@ -150,7 +150,7 @@ impl Room {
         if *cx.transports >= cx.max_transports {
             return Err(format!("node is full: {} transports", cx.max_transports));
         }
-        if cx.routes.ufrags.contains_key(&spec.local_ufrag) {
+        if cx.routes.ufrags.get(&spec.local_ufrag).is_some() {
             return Err("local_ufrag: in use by another transport".into());
         }
         let (id, ufrag) = (spec.transport_id.clone(), spec.local_ufrag.clone());
@@ -176,7 +176,7 @@ impl Room {
             return Err("local_ufrag needs 4 characters and local_pwd 22 (RFC 8445 §5.3)".into());
         }
         match cx.routes.ufrags.get(&ufrag) {
-            Some(owner) if *owner == (cx.room, key) => return Ok(()),
+            Some(owner) if owner == (cx.room, key) => return Ok(()),
             Some(_) => return Err("local_ufrag: in use by another transport".into()),
             None => {}
         }

@@ -3,14 +3,17 @@
 use crate::{
     arena::Key,
     context::Context,
-    outbox::{DropReason, Path},
+    engine::CHUNK,
+    hold::{Held, MAX_RUN, Place},
+    outbox::{DropReason, Outbox, Path},
     room::Room,
     send::Exit,
     timers::Owner,
-    track::{LAYERS, LinkSubscriber, SenderClock, Source},
+    track::{LAYERS, LinkSubscriber, SenderClock, Source, Track},
 };
 use headwater_wire::{
     codec::{Codec, vp8},
+    history::Stored,
     munge,
     relay::{self, Media},
     rtcp,
@@ -67,7 +70,7 @@ impl Room {
     }
 
     #[inline]
-    pub fn on_rtp(&mut self, cx: &mut Context<'_>, key: Key, path: Path, arrived_us: u64, data: &mut [u8]) {
+    pub fn on_rtp(&mut self, cx: &mut Context<'_>, key: Key, path: Path, data: &mut [u8]) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(opened) = transport.open_rtp(cx.now, path, data, cx.out) else { return };
         let Some(view) = data.get(..opened.len).and_then(RtpView::parse) else {
@@ -75,6 +78,7 @@ impl Room {
             return;
         };
         let mut block = std::mem::take(cx.block);
+        let arrived_us = cx.arrived_us;
         let ingest = transport.receiver.ingest(cx.now, arrived_us, &view, opened.index, &mut block, cx.out);
         if let Some(at) = transport.receiver.deadline_us() {
             cx.timers.arm(&mut transport.armed, at, cx.room, Owner::Transport(key));
@@ -85,33 +89,66 @@ impl Room {
             {
                 track.on_level(level, cx.now.us);
             }
-            self.forward(cx, ingest.track, &ingest.media, ingest.restarted);
+            self.accept(cx, ingest.track, &ingest.media, ingest.restarted);
         }
         *cx.block = block;
     }
 
-    /// One packet of a track to everybody who gets its layer.
+    /// Take one packet of a track in; it is forwarded with the rest of its frame.
     #[inline]
-    pub fn forward(&mut self, cx: &mut Context<'_>, key: Key, media: &Media<'_>, restarted: bool) {
+    pub fn accept(&mut self, cx: &mut Context<'_>, key: Key, media: &Media<'_>, restarted: bool) {
+        if restarted {
+            // What waits goes by the old numbering.
+            self.forward(cx, key, &mut |_| {});
+        }
         let Some(track) = self.tracks.get_mut(key) else { return };
         let Some(accepted) = track.accept(cx.now.us, media, restarted) else { return };
+        if !(track.subscribers.is_empty() && track.link_subscribers.is_empty()) {
+            let held = Held {
+                spatial: media.spatial,
+                index: accepted.sequence,
+                key_frame: media.key_frame,
+                retransmission: media.retransmission,
+                arrived_us: cx.arrived_us,
+            };
+            let complete = media.marker || !media.codec.is_video() || media.retransmission;
+            let place = Place { complete, timestamp: media.timestamp };
+            track.run.push(cx.holds, cx.now.us, (cx.room, key), held, place);
+        }
         if restarted {
             self.resync_layer(key, media.spatial);
         }
         if accepted.changed {
             self.on_layers_changed(cx, key);
         }
-        let descriptor = match media.codec {
-            Codec::Vp8 => vp8::Descriptor::parse(media.payload),
-            _ => None,
+    }
+
+    /// What a track holds, to everybody who gets its layer. `send` empties the outbox when it has grown large.
+    pub fn forward(&mut self, cx: &mut Context<'_>, key: Key, send: &mut dyn FnMut(&mut Outbox)) {
+        let Some(held) = self.tracks.get_mut(key).map(|t| t.run.take()).filter(|h| !h.is_empty()) else {
+            return;
         };
-        let source = munge::Source {
-            layer: media.spatial,
-            sequence: accepted.sequence,
-            timestamp: media.timestamp,
-            vp8: descriptor.as_ref(),
-        };
-        let Some(track) = self.tracks.get_mut(key) else { return };
+        for part in held.chunks(MAX_RUN) {
+            self.forward_run(cx, key, part, send);
+        }
+        if let Some(track) = self.tracks.get_mut(key) {
+            track.run.reuse(held);
+        }
+    }
+
+    fn forward_run(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        held: &[Held],
+        send: &mut dyn FnMut(&mut Outbox),
+    ) {
+        let Some(track) = self.tracks.get(key) else { return };
+        let mut run = [const { None }; MAX_RUN];
+        for (slot, held) in run.iter_mut().zip(held) {
+            *slot = Packet::new(track, held);
+        }
+        let run = &run[..held.len().min(MAX_RUN)];
         let mut switched = false;
         for subscriber in &track.subscribers {
             let Some(transport) = self.transports.get_mut(subscriber.transport) else { continue };
@@ -120,17 +157,26 @@ impl Room {
             };
             let Some(sender) = transport.senders.get_mut(subscriber.slot) else { continue };
             let mut exit = Exit { srtp, path, out: cx.out };
-            if sender.forward(cx.now, media, &source, cx.shared, &mut exit) {
+            let mut changed = false;
+            for packet in run.iter().flatten() {
+                changed |= sender.forward(cx.now, &packet.media, &packet.source(), cx.shared, &mut exit);
+            }
+            if changed {
                 sender.announce(&transport.id, cx.out);
                 switched = true;
             }
-        }
-        let bit = 1u8 << media.spatial;
-        for subscriber in track.link_subscribers.iter().filter(|s| s.resolved & bit != 0) {
-            if let Some(link) = self.links.get_mut(subscriber.link) {
-                link.send_media(cx.now.us, subscriber.handle, media, cx.out);
+            if cx.out.queued_bytes() >= CHUNK {
+                send(cx.out);
             }
         }
+        for subscriber in &track.link_subscribers {
+            if let Some(link) = self.links.get_mut(subscriber.link) {
+                let wanted = |p: &&Packet<'_>| subscriber.resolved & (1u8 << p.media.spatial) != 0;
+                let run = run.iter().flatten().filter(wanted).map(|p| &p.media);
+                link.send_media(cx.now.us, subscriber.handle, run, cx.out);
+            }
+        }
+        held.iter().for_each(|h| cx.out.forwarded(h.arrived_us));
         if switched && matches!(track.source, Source::Link(_)) {
             self.send_demands(cx, false);
         }
@@ -244,7 +290,7 @@ impl Room {
                     {
                         self.on_layers_changed(cx, track);
                     }
-                    self.forward(cx, track, &media, restarted);
+                    self.accept(cx, track, &media, restarted);
                 }
             }
             relay::Message::Demand(demand) => self.on_demand(cx, key, &demand),
@@ -255,8 +301,10 @@ impl Room {
                     return;
                 };
                 for sequence in lost.iter().take(MAX_RELAY_NACK) {
-                    match track.stored(spatial, sequence).and_then(|s| media_of(spatial, &s)) {
-                        Some(media) => link.send_media(cx.now.us, handle, &media, cx.out),
+                    match track.stored(spatial, sequence).and_then(|s| media_again(spatial, &s)) {
+                        Some(media) => {
+                            link.send_media(cx.now.us, handle, std::iter::once(&media), cx.out);
+                        }
                         None => cx.out.drop(DropReason::NackUnknown),
                     }
                 }
@@ -323,16 +371,51 @@ impl Room {
     }
 }
 
+/// A held packet with what its rewriting needs.
+struct Packet<'a> {
+    media: Media<'a>,
+    index: u64,
+    vp8: Option<vp8::Descriptor>,
+}
+
+impl<'a> Packet<'a> {
+    fn new(track: &'a Track, held: &Held) -> Option<Self> {
+        let stored = track.stored(held.spatial, (held.index & 0xFFFF) as u16)?;
+        let media = media_of(held.spatial, &stored, held.key_frame, held.retransmission)?;
+        let vp8 = if media.codec == Codec::Vp8 { vp8::Descriptor::parse(media.payload) } else { None };
+        Some(Self { media, index: held.index, vp8 })
+    }
+
+    fn source(&self) -> munge::Source<'_> {
+        munge::Source {
+            layer: self.media.spatial,
+            sequence: self.index,
+            timestamp: self.media.timestamp,
+            vp8: self.vp8.as_ref(),
+        }
+    }
+}
+
 /// A stored packet as it crosses a link again.
-fn media_of<'a>(spatial: u8, stored: &headwater_wire::history::Stored<'a>) -> Option<Media<'a>> {
+fn media_again<'a>(spatial: u8, stored: &Stored<'a>) -> Option<Media<'a>> {
     let codec = Codec::from_number(stored.payload_type)?;
+    let key_frame = codec.is_video() && codec.starts_key_frame(stored.payload);
+    media_of(spatial, stored, key_frame, true)
+}
+
+fn media_of<'a>(
+    spatial: u8,
+    stored: &Stored<'a>,
+    key_frame: bool,
+    retransmission: bool,
+) -> Option<Media<'a>> {
     Some(Media {
         handle: 0,
         spatial,
-        codec,
+        codec: Codec::from_number(stored.payload_type)?,
         marker: stored.marker,
-        key_frame: codec.is_video() && codec.starts_key_frame(stored.payload),
-        retransmission: true,
+        key_frame,
+        retransmission,
         sequence: stored.sequence,
         timestamp: stored.timestamp,
         extensions: stored.extensions,

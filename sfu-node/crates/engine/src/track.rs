@@ -3,6 +3,7 @@
 use crate::{
     api::{EventKind, Id, Kind},
     arena::Key,
+    hold::Run,
 };
 use headwater_wire::{
     codec::Codec,
@@ -100,6 +101,8 @@ pub(crate) struct Track {
     pub configured: u8,
     pub subscribers: Vec<Subscriber>,
     pub link_subscribers: Vec<LinkSubscriber>,
+    /// Packets that came and are not forwarded yet.
+    pub run: Run,
     layers: [Option<Box<LayerState>>; LAYERS],
     /// Layers whose key frame may have to be asked for.
     key_mask: u8,
@@ -117,6 +120,7 @@ impl Track {
             configured: configured.max(1),
             subscribers: Vec::new(),
             link_subscribers: Vec::new(),
+            run: Run::default(),
             layers: [None, None, None],
             key_mask: 0,
             level: f32::from(SILENT),

@@ -1,32 +1,82 @@
 //! Sends what the engine queued: grouped by receiver, several datagrams in one `UDP_SEGMENT` message.
 
-use crate::sys::{self, MAX_GSO_BYTES, MAX_SEGMENTS, Message, SendBatch};
+use crate::sys::{self, MAX_GSO_BYTES, MAX_SEGMENTS, SendBatch};
 use headwater_engine::{Outbox, Path};
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, UdpSocket},
+    ops::Range,
     time::Duration,
 };
 
 /// How long a full send buffer may hold up the loop, in all, for one flush.
 const FULL_WAIT: Duration = Duration::from_millis(2);
+/// Messages given to the kernel at once.
+const MAX_MESSAGES: usize = 256;
+/// Segmented messages that the kernel refused one after the other before no more are tried.
+const MAX_REFUSED: u32 = 32;
+/// Classes of datagrams in a message: 1, 2–3, 4–7, 8–15, 16–31, 32 and more.
+pub const CLASSES: usize = 6;
 
-/// Sends and counts.
+/// What left, so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Datagrams.
+    pub packets: u64,
+    /// Their UDP payload.
+    pub bytes: u64,
+    /// Messages given to the kernel, by how many datagrams each held.
+    pub messages: [u64; CLASSES],
+    /// System calls.
+    pub calls: u64,
+}
+
+impl Sent {
+    /// Add another thread's.
+    pub fn absorb(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.calls += other.calls;
+        self.messages.iter_mut().zip(other.messages).for_each(|(a, b)| *a += b);
+    }
+}
+
+/// Neighbouring datagrams for one receiver: its number, the first and the end.
+type Block = (u64, u32, u32);
+
+/// Sends and counts. Needs no memory once its lists have grown.
 pub struct Egress {
     batch: SendBatch,
-    /// Receiver and position of each datagram.
-    order: Vec<(u64, u32)>,
+    blocks: Vec<Block>,
+    order: Vec<u32>,
+    /// Where in `order` each message of the batch starts; one more for the end.
+    starts: Vec<usize>,
     gso: bool,
+    refused: u32,
+    /// What left.
+    pub sent: Sent,
     /// Datagrams not sent, by reason.
     pub drops: BTreeMap<&'static str, u64>,
+    /// Their UDP payload.
+    pub dropped_bytes: u64,
 }
 
 impl Egress {
-    /// GSO is used until the kernel refuses it.
+    /// `gso`: send several datagrams as one message, as long as the kernel takes that.
     #[must_use]
-    pub fn new() -> Self {
-        Self { batch: SendBatch::default(), order: Vec::new(), gso: true, drops: BTreeMap::new() }
+    pub fn new(gso: bool) -> Self {
+        Self {
+            batch: SendBatch::default(),
+            blocks: Vec::new(),
+            order: Vec::new(),
+            starts: Vec::new(),
+            gso,
+            refused: 0,
+            sent: Sent::default(),
+            drops: BTreeMap::new(),
+            dropped_bytes: 0,
+        }
     }
 
     /// Send everything in `out`; its datagrams are gone afterwards, sent or counted as dropped.
@@ -34,73 +84,134 @@ impl Egress {
         if out.is_empty() {
             return;
         }
-        let datagrams: Vec<(Path, &[u8])> = out.datagrams().collect();
-        self.order.clear();
-        self.order.extend((0u32..).zip(&datagrams).map(|(i, (path, _))| (receiver(*path), i)));
-        // By receiver; the order for one receiver stays as it is.
-        self.order.sort_unstable();
+        self.sort(out);
         let mut at = 0;
-        while at < self.order.len() {
-            let socket = socket_of(self.order[at].0);
-            let end = at + self.order[at..].partition_point(|o| socket_of(o.0) <= socket);
-            let run: Vec<(Path, &[u8])> =
-                self.order[at..end].iter().map(|o| datagrams[o.1 as usize]).collect();
-            match sockets.get(usize::from(socket)) {
-                Some(socket) => self.send_run(socket, &run),
-                None => self.drop("no_socket", run.len()),
+        while let Some(&first) = self.order.get(at) {
+            let number = out.datagram(first as usize).map_or(0, |d| d.0.socket);
+            let same = |i: &u32| out.datagram(*i as usize).is_some_and(|d| d.0.socket == number);
+            let end = at + self.order[at..].partition_point(same);
+            match sockets.get(usize::from(number)) {
+                Some(socket) => self.send_run(socket, out, at..end),
+                None => self.drop(out, "no_socket", at..end),
             }
             at = end;
         }
         out.clear();
     }
 
-    fn drop(&mut self, reason: &'static str, count: usize) {
-        *self.drops.entry(reason).or_default() += count as u64;
+    /// By socket and receiver; the order for one receiver stays as it is. The engine mostly brings a receiver's
+    /// datagrams side by side already: whole blocks are sorted, not single datagrams.
+    fn sort(&mut self, out: &Outbox) {
+        self.blocks.clear();
+        for (i, (path, _)) in (0u32..).zip(out.datagrams()) {
+            let number = receiver(path);
+            match self.blocks.last_mut() {
+                Some(block) if block.0 == number => block.2 = i + 1,
+                _ => self.blocks.push((number, i, i + 1)),
+            }
+        }
+        self.blocks.sort_unstable();
+        self.order.clear();
+        self.order.extend(self.blocks.iter().flat_map(|b| b.1..b.2));
+    }
+
+    fn drop(&mut self, out: &Outbox, reason: &'static str, range: Range<usize>) {
+        *self.drops.entry(reason).or_default() += range.len() as u64;
+        self.dropped_bytes += self.bytes(out, range);
+    }
+
+    fn bytes(&self, out: &Outbox, range: Range<usize>) -> u64 {
+        let len = |i: &u32| out.datagram(*i as usize).map_or(0, |d| d.1.len() as u64);
+        self.order.get(range).map_or(0, |o| o.iter().map(len).sum())
     }
 
     /// Datagrams of one socket, those of one receiver side by side.
-    fn send_run(&mut self, socket: &UdpSocket, run: &[(Path, &[u8])]) {
-        let slices: Vec<&[u8]> = run.iter().map(|d| d.1).collect();
-        let mut messages = group(run, self.gso);
+    fn send_run(&mut self, socket: &UdpSocket, out: &Outbox, range: Range<usize>) {
         let mut patience = FULL_WAIT;
-        while !messages.is_empty() {
-            let (sent, error) = self.batch.send(socket, &slices, &messages);
-            messages.drain(..sent);
+        let (mut at, mut gso) = (range.start, self.gso);
+        while at < range.end {
+            self.fill(out, at..range.end, gso);
+            gso = self.gso;
+            let (sent, error) = self.batch.send(socket);
+            self.sent.calls += 1;
+            self.count(out, sent);
+            at = self.starts[sent];
             let Some(error) = error else {
                 if sent == 0 {
-                    let left = messages.iter().map(|m| m.count).sum();
-                    self.drop("send_stuck", left);
+                    self.drop(out, "send_stuck", at..range.end);
                     return;
                 }
                 continue;
             };
+            let message = at..self.starts.get(sent + 1).copied().unwrap_or(range.end);
             match error.raw_os_error() {
                 Some(libc::EAGAIN) => {
-                    let left: usize = messages.iter().map(|m| m.count).sum();
                     if patience.is_zero() || !sys::wait_writable(socket, Duration::from_millis(1)) {
-                        self.drop("send_buffer_full", left);
+                        self.drop(out, "send_buffer_full", at..range.end);
                         return;
                     }
                     patience = patience.saturating_sub(Duration::from_millis(1));
                 }
                 Some(libc::EINTR) => {}
-                // The kernel or the device cannot segment: one datagram a message from now on.
-                Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) if self.gso && messages[0].count > 1 => {
-                    self.gso = false;
-                    messages = messages.iter().flat_map(split).collect();
+                // This route, the device or the kernel cannot segment: one by one.
+                Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP) if message.len() > 1 => {
+                    self.refused += 1;
+                    self.gso &= self.refused < MAX_REFUSED;
+                    gso = false;
                 }
                 _ => {
-                    let lost = messages.remove(0);
-                    self.drop(reason(&error), lost.count);
+                    self.drop(out, reason(&error), message.clone());
+                    at = message.end;
                 }
             }
         }
     }
-}
 
-impl Default for Egress {
-    fn default() -> Self {
-        Self::new()
+    /// Count the first `sent` messages of the batch.
+    fn count(&mut self, out: &Outbox, sent: usize) {
+        for i in 0..sent {
+            let (first, end) = (self.starts[i], self.starts[i + 1]);
+            self.sent.packets += (end - first) as u64;
+            self.sent.bytes += self.bytes(out, first..end);
+            let class = (end - first).max(1).ilog2() as usize;
+            self.sent.messages[class.min(CLASSES - 1)] += 1;
+            if end - first > 1 {
+                self.refused = 0;
+            }
+        }
+    }
+
+    /// Messages for the datagrams of `range`, as many as one batch takes: each for one receiver, all as long as the
+    /// first, the last maybe shorter.
+    fn fill(&mut self, out: &Outbox, range: Range<usize>, gso: bool) {
+        self.batch.clear();
+        self.starts.clear();
+        // Of the message that is being made: receiver, length of its datagrams, their number, bytes; not closed yet.
+        let mut open: Option<(Path, usize, usize, usize)> = None;
+        for at in range.clone() {
+            let Some((path, data)) = out.datagram(self.order[at] as usize) else { continue };
+            if let Some((to, size, count, bytes)) = &mut open
+                && *to == path
+                && data.len() <= *size
+                && *count < MAX_SEGMENTS
+                && *bytes + data.len() <= MAX_GSO_BYTES
+            {
+                (*count, *bytes) = (*count + 1, *bytes + data.len());
+                self.batch.append(data);
+                if data.len() < *size {
+                    open = None;
+                }
+                continue;
+            }
+            if self.starts.len() == MAX_MESSAGES {
+                self.starts.push(at);
+                return;
+            }
+            self.starts.push(at);
+            self.batch.begin(path.peer, data);
+            open = gso.then_some((path, data.len(), 1, data.len()));
+        }
+        self.starts.push(range.end);
     }
 }
 
@@ -117,15 +228,6 @@ fn receiver(path: Path) -> u64 {
     u64::from(path.socket) << 56 | (ip & 0xFF_FFFF_FFFF) << 16 | u64::from(path.peer.port())
 }
 
-fn socket_of(receiver: u64) -> u8 {
-    (receiver >> 56) as u8
-}
-
-fn split(m: &Message) -> impl Iterator<Item = Message> + use<> {
-    let to = m.to;
-    (m.first..m.first + m.count).map(move |first| Message { to, first, count: 1 })
-}
-
 fn reason(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMSGSIZE) => "send_too_large",
@@ -135,82 +237,6 @@ fn reason(error: &io::Error) -> &'static str {
     }
 }
 
-/// Runs of datagrams for one receiver, all as long as the first, the last maybe shorter.
-fn group(run: &[(Path, &[u8])], gso: bool) -> Vec<Message> {
-    let mut messages: Vec<Message> = Vec::with_capacity(run.len());
-    let (mut bytes, mut closed) = (0usize, true);
-    for (i, (path, data)) in run.iter().enumerate() {
-        if let Some(m) = messages.last_mut() {
-            let size = run[m.first].1.len();
-            let fits = m.count < MAX_SEGMENTS && bytes + data.len() <= MAX_GSO_BYTES;
-            if gso && !closed && m.to == path.peer && data.len() <= size && fits {
-                m.count += 1;
-                bytes += data.len();
-                closed = data.len() < size;
-                continue;
-            }
-        }
-        messages.push(Message { to: path.peer, first: i, count: 1 });
-        (bytes, closed) = (data.len(), false);
-    }
-    messages
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path(port: u16) -> Path {
-        Path { socket: 0, peer: ([127, 0, 0, 1], port).into() }
-    }
-
-    #[test]
-    fn segments_are_equal_but_for_the_last() {
-        let (a, b) = ([0u8; 100], [0u8; 60]);
-        let run: Vec<(Path, &[u8])> =
-            vec![(path(1), &a), (path(1), &a), (path(1), &b), (path(1), &a), (path(2), &b), (path(2), &a)];
-        let shape = |gso| group(&run, gso).iter().map(|m| (m.first, m.count)).collect::<Vec<_>>();
-        assert_eq!(shape(true), [(0, 3), (3, 1), (4, 1), (5, 1)]);
-        assert_eq!(shape(false).len(), 6);
-    }
-
-    #[test]
-    fn one_receiver_has_one_number() {
-        let v6 = |last, port| Path { socket: 3, peer: ([0, 0, 0, 0, 0, 0, 0, last], port).into() };
-        assert_ne!(receiver(path(1)), receiver(path(2)));
-        assert_ne!(receiver(v6(1, 5)), receiver(v6(2, 5)));
-        assert_eq!(receiver(v6(1, 5)), receiver(v6(1, 5)));
-        assert_eq!((socket_of(receiver(v6(1, 5))), socket_of(receiver(path(1)))), (3, 0));
-    }
-
-    #[test]
-    fn a_message_has_bounds() {
-        let a = [0u8; 1400];
-        let run: Vec<(Path, &[u8])> = (0..200).map(|_| (path(1), &a[..])).collect();
-        let messages = group(&run, true);
-        assert!(messages.iter().all(|m| m.count <= MAX_SEGMENTS && m.count * 1400 <= MAX_GSO_BYTES));
-        assert_eq!(messages.iter().map(|m| m.count).sum::<usize>(), 200);
-    }
-
-    #[test]
-    fn everything_arrives_in_order_over_the_loopback() {
-        let from = sys::bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let to = sys::bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let path = Path { socket: 0, peer: to.local_addr().unwrap() };
-        let data: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; if i % 10 == 9 { 50 } else { 200 }]).collect();
-        let run: Vec<(Path, &[u8])> = data.iter().map(|d| (path, d.as_slice())).collect();
-        let mut egress = Egress::new();
-        egress.send_run(&from, &run);
-        assert!(egress.drops.is_empty(), "{:?}", egress.drops);
-        let (mut batch, mut got) = (sys::RecvBatch::new(), Vec::new());
-        while let Ok(n) = batch.receive(&to) {
-            for i in 0..n {
-                let r = batch.get(i).unwrap();
-                assert_eq!(r.from, from.local_addr().unwrap());
-                assert!(r.at_ns > 0);
-                got.push(r.data.to_vec());
-            }
-        }
-        assert_eq!(got, data);
-    }
-}
+#[path = "egress_tests.rs"]
+mod tests;

@@ -49,26 +49,32 @@ impl Latency {
         self.started_us = now_us;
     }
 
-    /// Of the last whole second; zero without packets.
+    /// Counts of the last whole second, by bucket.
     #[must_use]
-    pub fn percentiles(&self) -> Percentiles {
-        let total: u64 = self.whole.iter().map(|c| u64::from(*c)).sum();
-        let at = |share: f64| {
-            let rank = (total as f64 * share).ceil() as u64;
-            let mut seen = 0u64;
-            for (i, count) in self.whole.iter().enumerate() {
-                seen += u64::from(*count);
-                if seen >= rank.max(1) {
-                    return value(i);
-                }
-            }
-            0.0
-        };
-        if total == 0 {
-            return Percentiles::default();
-        }
-        Percentiles { p50_us: at(0.50), p95_us: at(0.95), p99_us: at(0.99) }
+    pub fn window(&self) -> &[u32] {
+        &self.whole[..]
     }
+}
+
+/// Of the packets counted in `window`; zero without packets.
+#[must_use]
+pub fn percentiles(window: &[u32]) -> Percentiles {
+    let total: u64 = window.iter().map(|c| u64::from(*c)).sum();
+    let at = |share: f64| {
+        let rank = (total as f64 * share).ceil() as u64;
+        let mut seen = 0u64;
+        for (i, count) in window.iter().enumerate() {
+            seen += u64::from(*count);
+            if seen >= rank.max(1) {
+                return value(i);
+            }
+        }
+        0.0
+    };
+    if total == 0 {
+        return Percentiles::default();
+    }
+    Percentiles { p50_us: at(0.50), p95_us: at(0.95), p99_us: at(0.99) }
 }
 
 impl Default for Latency {
@@ -108,14 +114,14 @@ mod tests {
         for us in 1..=1000 {
             l.record(us);
         }
-        assert_eq!(l.percentiles(), Percentiles::default(), "the window is not over");
+        assert_eq!(percentiles(l.window()), Percentiles::default(), "the window is not over");
         l.tick(2_000_000);
-        let p = l.percentiles();
+        let p = percentiles(l.window());
         for (got, want) in [(p.p50_us, 500.0), (p.p95_us, 950.0), (p.p99_us, 990.0)] {
             assert!((got - want).abs() / want < 0.07, "{got} {want}");
         }
         l.tick(9_000_000);
-        assert_eq!(l.percentiles(), Percentiles::default(), "old figures are not shown for ever");
+        assert_eq!(percentiles(l.window()), Percentiles::default(), "old figures are not shown for ever");
     }
 
     #[test]

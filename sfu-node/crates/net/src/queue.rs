@@ -117,9 +117,9 @@ mod tests {
     }
 
     fn readable(q: &EventQueue) -> bool {
-        let mut ready = Vec::new();
-        sys::wait(&[q.fd()], Some(Duration::ZERO), &mut ready).unwrap();
-        ready[0]
+        let mut poller = sys::Poller::new([q.fd()]);
+        poller.wait(Duration::ZERO).unwrap();
+        poller.is_ready(0)
     }
 
     #[test]

@@ -1,14 +1,16 @@
-//! The media thread: waits, takes what is ready, lets the engine work, sends once.
+//! A media thread: waits, takes what is ready, lets the engine work, sends.
 
 use crate::{
     egress::Egress,
-    latency::{Latency, Percentiles},
+    latency::Latency,
     queue::EventQueue,
-    sys::{self, EventFd, RECV_BATCH, RecvBatch},
+    snapshot::Part,
+    steering::{Mail, Steering},
+    sys::{self, EventFd, Poller, RECV_BATCH, RecvBatch},
 };
 use headwater_engine::{
-    Config, Engine, Outbox, Path,
-    api::{Apply, Id, Report, RoomHeld, StaleEpoch},
+    Certificate, Config, Engine, Outbox, Path,
+    api::{Apply, Id, RoomHeld, StaleEpoch},
 };
 use std::{
     net::UdpSocket,
@@ -22,14 +24,9 @@ use std::{
 };
 
 /// Batches taken from one socket before the others, the timers and the commands have their turn.
-const MAX_BATCHES: usize = 32;
-/// Datagrams or bytes waiting that make a flush due.
-const FLUSH_DATAGRAMS: usize = 2048;
-const FLUSH_BYTES: usize = 2 << 20;
-/// Datagrams waiting whose making took long enough for others to arrive.
-const MANY: usize = 16;
-/// Longest time from a packet's arrival in the loop to the flush.
-const FLUSH_AFTER: Duration = Duration::from_millis(2);
+const MAX_BATCHES: usize = 4;
+/// First sleep while the rest of a frame is awaited, doubled with each more.
+const NAP: Duration = Duration::from_micros(60);
 /// A receive time older than this is a jump of the wall clock.
 const MAX_AGE_NS: u64 = 1_000_000_000;
 /// Commands in one turn.
@@ -46,7 +43,7 @@ pub enum Request {
     /// What is held of these rooms (none named: all), with the snapshots if true.
     Rooms(Vec<Id>, bool, SyncSender<Vec<RoomHeld>>),
     /// Figures.
-    Report(SyncSender<Snapshot>),
+    Report(SyncSender<Part>),
     /// Cordon.
     SetDraining(bool),
     /// End.
@@ -55,18 +52,6 @@ pub enum Request {
 
 /// One result per command.
 pub type ApplyResult = Result<Vec<Result<(), String>>, StaleEpoch>;
-
-/// Figures at one moment.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Snapshot {
-    pub at: Instant,
-    pub report: Report,
-    pub latency: Percentiles,
-    pub draining: bool,
-    /// The fullest of the bounded queues, 0 to 100.
-    pub buffer_percent: f64,
-}
 
 /// When the media thread's loop last turned.
 pub struct Heartbeat {
@@ -96,6 +81,22 @@ impl Heartbeat {
     }
 }
 
+/// What a worker is made of.
+pub struct Parts {
+    /// Its number.
+    pub shard: usize,
+    pub config: Config,
+    pub certificate: Certificate,
+    pub sockets: Vec<UdpSocket>,
+    pub wake: Arc<EventFd>,
+    pub requests: Receiver<Request>,
+    pub queue: Arc<EventQueue>,
+    pub steering: Arc<Steering>,
+    pub heartbeat: Arc<Heartbeat>,
+    /// Several datagrams in one message.
+    pub gso: bool,
+}
+
 /// Everything that the thread owns.
 pub struct Worker {
     pub(crate) engine: Engine,
@@ -104,12 +105,14 @@ pub struct Worker {
     pub(crate) requests: Receiver<Request>,
     pub(crate) queue: Arc<EventQueue>,
     heartbeat: Arc<Heartbeat>,
+    shard: usize,
+    steering: Arc<Steering>,
+    /// Datagrams that came to another shard.
+    mail: Mail,
     out: Outbox,
     egress: Egress,
     latency: Latency,
     batch: RecvBatch,
-    /// Kernel receive times of the packets that led to output since the last flush.
-    arrivals: Vec<i64>,
     truncated: u64,
     started: Instant,
 }
@@ -117,28 +120,27 @@ pub struct Worker {
 impl Worker {
     /// # Errors
     /// When the engine cannot start.
-    pub fn new(
-        config: Config,
-        sockets: Vec<UdpSocket>,
-        wake: Arc<EventFd>,
-        requests: Receiver<Request>,
-        queue: Arc<EventQueue>,
-        heartbeat: Arc<Heartbeat>,
-    ) -> Result<Self, String> {
+    pub fn new(parts: Parts) -> Result<Self, String> {
         let now = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut engine = Engine::with_certificate(parts.config, parts.certificate, now, unix)?;
+        if !parts.steering.is_single() {
+            engine.watch_routes();
+        }
         Ok(Self {
-            engine: Engine::new(config, now, unix)?,
-            sockets,
-            wake,
-            requests,
-            queue,
-            heartbeat,
+            engine,
+            sockets: parts.sockets,
+            wake: parts.wake,
+            requests: parts.requests,
+            queue: parts.queue,
+            heartbeat: parts.heartbeat,
+            shard: parts.shard,
+            steering: parts.steering,
+            mail: Mail::default(),
             out: Outbox::default(),
-            egress: Egress::new(),
+            egress: Egress::new(parts.gso),
             latency: Latency::new(),
             batch: RecvBatch::new(),
-            arrivals: Vec::new(),
             truncated: 0,
             started: now,
         })
@@ -146,31 +148,63 @@ impl Worker {
 
     /// Run until told to stop, or until nobody can tell any more.
     pub fn run(mut self) {
-        let mut fds: Vec<_> = self.sockets.iter().map(AsRawFd::as_raw_fd).collect();
-        fds.push(self.wake.fd());
-        let mut ready = Vec::new();
+        let wake = self.sockets.len();
+        let fds = self.sockets.iter().map(AsRawFd::as_raw_fd).chain([self.wake.fd()]);
+        let mut poller = Poller::new(fds);
+        let mut nap = NAP;
+        sys::exact_timers();
         loop {
             self.heartbeat.beat();
+            let holds = self.engine.holds();
             let now = Instant::now();
             let due = self.engine.next_deadline().map(|t| t.saturating_duration_since(now));
-            let timeout = due.map_or(MAX_SLEEP, |d| d.min(MAX_SLEEP));
-            if sys::wait(&fds, Some(timeout), &mut ready).is_err() {
+            let mut timeout = due.map_or(MAX_SLEEP, |d| d.min(MAX_SLEEP));
+            if holds {
+                // The rest of a frame is on its way: to be woken by each packet of it would cost more than they do.
+                sys::nap(timeout.min(nap));
+                (nap, timeout) = (nap * 2, Duration::ZERO);
+            } else {
+                nap = NAP;
+            }
+            if poller.wait(timeout).is_err() {
                 return;
             }
-            if ready.last() == Some(&true) {
+            if poller.is_ready(wake) {
                 self.wake.clear();
+                self.take_mail();
                 if !self.commands() {
                     self.flush();
                     return;
                 }
             }
-            for i in 0..self.sockets.len() {
-                if ready.get(i) == Some(&true) {
+            for i in 0..wake {
+                if poller.is_ready(i) {
                     self.receive(i);
                 }
             }
+            self.forward();
             self.engine.handle_timeout(Instant::now(), &mut self.out);
+            self.publish_routes();
             self.flush();
+        }
+    }
+
+    /// Datagrams of our clients that the kernel gave to another shard.
+    fn take_mail(&mut self) {
+        let Self { engine, steering, mail, out, .. } = self;
+        if steering.is_single() {
+            return;
+        }
+        steering.receive(self.shard, mail);
+        let now = Instant::now();
+        mail.datagrams(|arrived, path, data| engine.handle_datagram(now, arrived, path, data, out));
+        mail.forgotten().for_each(|path| engine.forget_path(path));
+    }
+
+    /// Tell the other shards what is here.
+    fn publish_routes(&mut self) {
+        if !self.steering.is_single() {
+            self.steering.change(self.shard, self.engine.take_route_changes());
         }
     }
 
@@ -192,7 +226,12 @@ impl Worker {
         // A caller that went away needs no answer: failed sends are ignored.
         match request {
             Request::Apply(apply, reply) => {
-                reply.send(self.engine.apply(now, *apply, &mut self.out)).ok();
+                self.engine.set_elsewhere(self.steering.count(self.shard, self.engine.transports()));
+                let result = self.engine.apply(now, *apply, &mut self.out);
+                self.steering.count(self.shard, self.engine.transports());
+                // Before the answer: it lets the client's first check come.
+                self.publish_routes();
+                reply.send(result).ok();
             }
             Request::Resync(controller) => self.engine.resync(now, &controller, &mut self.out),
             Request::Rooms(ids, with_blobs, reply) => {
@@ -206,22 +245,23 @@ impl Worker {
         }
     }
 
-    fn snapshot(&mut self, now: Instant) -> Snapshot {
+    fn snapshot(&mut self, now: Instant) -> Part {
         self.latency.tick(self.us(now));
         let mut report = self.engine.report(now, &self.out);
+        (report.tx_packets, report.tx_bytes) = (self.egress.sent.packets, self.egress.sent.bytes);
         report.drops.extend(self.egress.drops.iter().map(|(k, v)| (*k, *v)));
-        for (name, count) in
-            [("receive_truncated", self.truncated), ("events_overflow", self.queue.dropped())]
-        {
-            if count > 0 {
-                report.drops.insert(name, count);
-            }
+        let mut own = vec![("receive_truncated", self.truncated)];
+        if self.shard == 0 {
+            own.push(("events_overflow", self.queue.dropped()));
+            own.push(("shard_overflow", self.steering.overflow()));
         }
+        report.drops.extend(own.into_iter().filter(|d| d.1 > 0));
         let sockets = self.sockets.iter().map(|s| sys::receive_fill(s.as_raw_fd()));
-        Snapshot {
+        Part {
             at: now,
             report,
-            latency: self.latency.percentiles(),
+            window: self.latency.window().to_vec(),
+            sent: self.egress.sent.clone(),
             draining: self.engine.is_draining(),
             buffer_percent: sockets.fold(self.queue.fill(), f64::max) * 100.0,
         }
@@ -231,14 +271,12 @@ impl Worker {
         u64::try_from(now.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Takes in what has come, as far as it may in one turn.
     fn receive(&mut self, index: usize) {
-        let begun = Instant::now();
+        let single = self.steering.is_single();
         for _ in 0..MAX_BATCHES {
             let Some(socket) = self.sockets.get(index) else { return };
             let count = self.batch.receive(socket).unwrap_or(0);
-            if count == 0 {
-                return;
-            }
             let (now, now_ns) = (Instant::now(), sys::wall_ns());
             for i in 0..count {
                 let Some(received) = self.batch.get(i) else {
@@ -246,39 +284,41 @@ impl Worker {
                     continue;
                 };
                 let path = Path { socket: u8::try_from(index).unwrap_or(u8::MAX), peer: received.from };
-                let (before, at_ns) = (self.out.len(), received.at_ns);
                 // A wall clock that jumps, or a kernel without timestamps, must not turn into nonsense.
-                let age_ns = u64::try_from(now_ns - at_ns).unwrap_or(0);
-                let age = if at_ns == 0 || age_ns > MAX_AGE_NS { 0 } else { age_ns };
+                let age_ns = u64::try_from(now_ns - received.at_ns).unwrap_or(0);
+                let age = if received.at_ns == 0 || age_ns > MAX_AGE_NS { 0 } else { age_ns };
                 let arrived = now.checked_sub(Duration::from_nanos(age)).unwrap_or(now);
-                self.engine.handle_datagram(now, arrived, path, received.data, &mut self.out);
-                if self.out.len() > before && at_ns > 0 {
-                    self.arrivals.push(at_ns);
+                for datagram in received.data.chunks_mut(received.segment) {
+                    // One thread knows all there is to know.
+                    let unknown = if single { None } else { self.engine.unknown_route(path, datagram) };
+                    match unknown.and_then(|key| self.steering.find(&key)) {
+                        Some(other) if other != self.shard => {
+                            self.steering.send(other, arrived, path, datagram);
+                        }
+                        _ => self.engine.handle_datagram(now, arrived, path, datagram, &mut self.out),
+                    }
                 }
             }
-            if begun.elapsed() >= FLUSH_AFTER {
-                return; // the rest has its turn after the timers and a flush
-            }
-            if self.out.len() >= FLUSH_DATAGRAMS || self.out.queued_bytes() >= FLUSH_BYTES {
-                self.flush();
-            }
-            // After a short batch that cost little, nothing more is likely. After one that was forwarded to many, more
-            // came meanwhile, and packets for one receiver go out as one message only when they are flushed together.
-            if count < RECV_BATCH && self.out.len() < MANY {
-                return;
+            if count < RECV_BATCH {
+                return; // nothing more is likely
             }
         }
     }
 
+    /// Forwards what is complete, in portions that are still in the processor's cache when the kernel copies them.
+    fn forward(&mut self) {
+        let Self { engine, egress, sockets, out, .. } = self;
+        engine.forward(Instant::now(), out, &mut |out| egress.flush(sockets, out));
+    }
+
     fn flush(&mut self) {
         self.egress.flush(&self.sockets, &mut self.out);
-        if !self.arrivals.is_empty() {
-            let now = sys::wall_ns();
-            for at in self.arrivals.drain(..) {
-                self.latency.record(u64::try_from((now - at) / 1000).unwrap_or(0));
-            }
+        let now = Instant::now();
+        let now_us = self.engine.micros(now);
+        for at in self.out.take_arrivals() {
+            self.latency.record(now_us.saturating_sub(at));
         }
-        self.latency.tick(self.us(Instant::now()));
+        self.latency.tick(self.us(now));
         self.queue.push(self.out.take_events());
     }
 }

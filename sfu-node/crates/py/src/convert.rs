@@ -119,7 +119,8 @@ fn data_channel(d: proto::DataChannel) -> Result<DataChannel, String> {
         n if n < 0 => None,
         n => Some(u16::try_from(n).map_err(|_| format!("max_retransmits: {n} is above 65535"))?),
     };
-    let stream = u16::try_from(d.stream_id).map_err(|_| format!("stream_id: {} is above 65535", d.stream_id))?;
+    let stream =
+        u16::try_from(d.stream_id).map_err(|_| format!("stream_id: {} is above 65535", d.stream_id))?;
     Ok(DataChannel {
         label: d.label,
         ordered: d.ordered,

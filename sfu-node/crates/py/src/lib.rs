@@ -9,7 +9,7 @@ mod proto {
     include!(concat!(env!("OUT_DIR"), "/headwater.node.v1.rs"));
 }
 
-use headwater_net::{Error, Handle};
+use headwater_net::{Error, Handle, Options};
 use prost::Message;
 use pyo3::{
     create_exception,
@@ -74,7 +74,8 @@ impl Engine {
         let bind = parse_addresses("bind", &bind)?;
         let advertise = advertise.map(|a| parse_addresses("advertise", &a)).transpose()?;
         let limit = max_connections as usize;
-        let handle = py.detach(move || Handle::start(&bind, limit, random_u64())).map_err(to_py)?;
+        let handle =
+            py.detach(move || Handle::start(&bind, Options::new(limit, random_u64()))).map_err(to_py)?;
         let addresses = advertise.unwrap_or_else(|| handle.addresses().to_vec());
         let info = proto::NodeInfo {
             node_id,

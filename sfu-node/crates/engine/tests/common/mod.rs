@@ -26,6 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod crowd;
+
 pub const ROOM: &str = "room";
 const PWD: &str = "0123456789abcdef0123456789abcdef";
 const DELAY: Duration = Duration::from_millis(5);
@@ -200,12 +202,17 @@ pub struct World {
 
 impl World {
     pub fn new(nodes: usize) -> Self {
+        Self::with_capacity(nodes, 16)
+    }
+
+    /// Nodes that take this many transports each.
+    pub fn with_capacity(nodes: usize, max_connections: usize) -> Self {
         let base = Instant::now();
         let unix = Duration::from_secs(1_800_000_000);
         let nodes = (0..nodes)
             .map(|i| {
                 let addr = addr(7000 + i as u16);
-                let config = Config { sockets: vec![addr], max_connections: 16, seed: i as u64 };
+                let config = Config { sockets: vec![addr], max_connections, seed: i as u64 };
                 let engine = Engine::new(config, base, unix).unwrap();
                 Node { engine, out: Outbox::default(), addr, events: Vec::new(), epoch: 1 }
             })
