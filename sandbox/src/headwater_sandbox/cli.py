@@ -1,6 +1,7 @@
 """The command `headwater`."""
 
 import typer
+from headwater_cli.doctor.command import doctor
 
 from headwater_sandbox.commands import sandbox_app
 from headwater_sandbox.plugin import cli as plugin
@@ -13,6 +14,7 @@ app = typer.Typer(
 )
 app.add_typer(sandbox_app, name="sandbox")
 plugin.register(app)
+app.command()(doctor)
 
 try:
     from headwater_sandbox.demo.cli import register

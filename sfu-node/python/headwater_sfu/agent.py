@@ -224,7 +224,8 @@ class Agent:
         body = MessageToDict(
             self._report, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
-        return _json(HTTPStatus.OK, body | {"pid": os.getpid()})
+        addresses = node_pb2.NodeInfo.FromString(self._engine.info()).media_addresses
+        return _json(HTTPStatus.OK, body | {"pid": os.getpid(), "media_addresses": list(addresses)})
 
 
 def _unix_ms() -> int:

@@ -1,0 +1,77 @@
+"""Reads of the API server with the user's own kubeconfig and rights. Nothing here writes."""
+
+import asyncio
+import json
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config.config_exception import ConfigException
+
+CALL_DEADLINE_S: Final = 10.0
+Object = dict[str, Any]
+
+
+class KubeError(Exception):
+    """The API server did not do it. `status`: 0 where it was not reached."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Reader:
+    """GETs of plain JSON. Close it."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+        self.server_time: datetime | None = None  # of the newest answer
+
+    @classmethod
+    async def open(cls, kubeconfig: Path | None, context: str | None) -> "Reader":
+        """With $KUBECONFIG's current context unless told otherwise. Raises KubeError."""
+        configuration = Configuration()
+        try:
+            await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=str(kubeconfig) if kubeconfig else None,
+                context=context,
+                client_configuration=configuration,
+                persist_config=False,
+            )
+        except (ConfigException, OSError, ValueError) as error:
+            raise KubeError(0, f"no usable kubeconfig: {error}") from error
+        return cls(ApiClient(configuration=configuration))
+
+    async def close(self) -> None:
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, path: str) -> Object:
+        """The object at a path. Raises KubeError."""
+        try:
+            async with asyncio.timeout(CALL_DEADLINE_S):
+                request = await self._api.param_serialize(
+                    "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
+                )
+                response = await self._api.call_api(*request)
+                raw: bytes = await response.read()  # type: ignore[no-untyped-call]
+        except (TimeoutError, aiohttp.ClientError, OSError, ApiException) as error:
+            raise KubeError(0, str(error) or f"no answer within {CALL_DEADLINE_S:g} s") from error
+        if date := response.headers.get("Date"):
+            self.server_time = parsedate_to_datetime(date)
+        try:
+            body: Object = json.loads(raw)
+        except ValueError:
+            body = {"message": raw[:200].decode(errors="replace")}
+        if response.status >= 300:
+            raise KubeError(response.status, str(body.get("message", response.status)))
+        return body
+
+    async def items(self, path: str) -> list[Object]:
+        """The items of a list. Raises KubeError."""
+        found: list[Object] = (await self.get(path)).get("items", [])
+        return found
