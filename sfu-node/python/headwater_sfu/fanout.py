@@ -4,6 +4,8 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from headwater_sfu.parked import Parked
+
 # Events of a room of a thousand arrive in batches of hundreds; a healthy watcher is never near this.
 QUEUE_LIMIT: Final = 4096
 
@@ -64,6 +66,7 @@ class Fanout:
     def __init__(self, limit: int = QUEUE_LIMIT) -> None:
         self._limit = limit
         self._watchers: set[Watcher] = set()
+        self.parked = Parked()
         self.lagged_total = 0
 
     def __len__(self) -> int:
@@ -72,16 +75,44 @@ class Fanout:
     def add(self, controller_id: str) -> Watcher:
         watcher = Watcher(controller_id, self._limit)
         self._watchers.add(watcher)
+        if waiting := self.parked.take(controller_id):
+            watcher.offer_events(waiting)
         return watcher
 
     def remove(self, watcher: Watcher) -> None:
         self._watchers.discard(watcher)
+        if not self.hears(watcher.controller_id):
+            self.parked.left(watcher.controller_id)
+
+    def hears(self, controller_id: str) -> bool:
+        """The controller has a stream."""
+        return any(watcher.controller_id == controller_id for watcher in self._watchers)
 
     def publish(self, controller_id: str, payload: bytes) -> None:
         """Events of rooms that this controller commands."""
+        heard = False
         for watcher in self._watchers:
             if watcher.controller_id == controller_id:
                 watcher.offer_events(payload)
+                heard = True
+        if heard:
+            self.parked.delivered(controller_id, payload)
+        else:
+            self.parked.missed(controller_id, payload)
+
+    def hand_over(self, room_id: str, controller_id: str, drained: list[tuple[str, bytes]]) -> None:
+        """The controller has the room now: it hears first what waited for it, then what has come since.
+
+        `drained`: events that the engine had ready, the room's last ones for its old controller among them.
+        """
+        ours = [payload for controller, payload in drained if controller == controller_id]
+        for controller, payload in drained:
+            if controller != controller_id:
+                self.publish(controller, payload)
+        if self.hears(controller_id) and (waiting := self.parked.take(controller_id, room_id)):
+            self.publish(controller_id, waiting)
+        for payload in ours:
+            self.publish(controller_id, payload)
 
     def broadcast_report(self, payload: bytes) -> None:
         for watcher in self._watchers:

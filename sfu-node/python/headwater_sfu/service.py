@@ -15,6 +15,7 @@ from headwater_sfu.fanout import Fanout, Lagged
 SERVICE: Final = "headwater.node.v1.Node"
 # A room's snapshot rides in one command; anything near this is a fault of the sender.
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+HANDED_OVER: Final = 1024  # events taken from the engine at once when a room changes gateways
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -49,7 +50,10 @@ class NodeService:
 
     async def apply(self, request: bytes, context: Context) -> bytes:
         try:
-            return self._engine.apply(request)
+            answer = self._engine.apply(request)
+            if len(self._fanout.parked):
+                self._hand_over(request)
+            return answer
         except self._stale_epoch as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except ValueError as error:
@@ -58,6 +62,11 @@ class NodeService:
             log.error("the engine does not carry out commands", extra={"error": str(error)})
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the engine does not answer: {error}")
         raise AssertionError("abort returned")
+
+    def _hand_over(self, request: bytes) -> None:
+        """What no gateway has heard goes to the one that commands the room now, before anything newer."""
+        message = node_pb2.ApplyRequest.FromString(request)
+        self._fanout.hand_over(message.room_id, message.controller_id, self._engine.drain(HANDED_OVER))
 
     async def rooms(self, request: bytes, context: Context) -> bytes:
         try:

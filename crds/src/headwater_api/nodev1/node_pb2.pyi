@@ -1308,10 +1308,13 @@ class DataEvent(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     BINARY_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     transport_id: _builtins.str
     label: _builtins.str
     payload: _builtins.bytes
     binary: _builtins.bool
+    replayed: _builtins.bool
+    """The room's controller before may have had it: kept by the node for the one that has the room now."""
     def __init__(
         self,
         *,
@@ -1319,10 +1322,11 @@ class DataEvent(_message.Message):
         label: _builtins.str = ...,
         payload: _builtins.bytes = ...,
         binary: _builtins.bool = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "label", b"label", "payload", b"payload", "transport_id", b"transport_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "label", b"label", "payload", b"payload", "replayed", b"replayed", "transport_id", b"transport_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,6 +31,8 @@ def route_data(room: RoomState, event: node_pb2.DataEvent, now: float) -> str:
         packet = models.DataPacket.FromString(event.payload)
     except DecodeError:
         return "not a DataPacket"
+    if event.replayed and packet.sequence <= sender.data_sequence:
+        return ""  # the room's last owner had it, or it has no number by which its receivers would know
     kind = packet.WhichOneof("value")
     if not _is_in_time(room, sender, kind, now):
         return "too many packets of one sender"

@@ -271,6 +271,7 @@ pub fn event(event: Event) -> proto::Event {
             label: label.to_string(),
             payload,
             binary,
+            replayed: false,
         }),
         EventKind::Quality { participant_id, uplink_loss, downlink_loss, rtt_ms } => {
             let participant_id = participant_id.to_string();
