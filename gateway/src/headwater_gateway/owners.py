@@ -33,6 +33,8 @@ ASK_S: Final = 0.4
 MOURN_S: Final = 1.0
 # Reports are up to a second old: a node seen under another claim for so long really obeys it.
 STRANGE_S: Final = 2.5
+# A room is given up to a gateway with a greater claim that has not taken our nodes over for so long.
+GIVE_UP_S: Final = 8.0
 AT_ONCE: Final = 16
 
 
@@ -69,6 +71,7 @@ class Owners:
         self._clock, self._rng = clock, rng or random.Random()
         self._dead_since: dict[GatewayId, float] = {}
         self._strange_since: dict[tuple[RoomId, NodeId], float] = {}
+        self._split_since: dict[RoomId, float] = {}
 
     # -- finding ---------------------------------------------------------------------------------
 
@@ -158,10 +161,11 @@ class Owners:
             if holder is None:
                 continue
             if self._lives_here(room):
-                strange |= self._compare(room, rows, holder)
+                strange |= self._compare(room, rows, holder, now)
             elif self._is_orphan(room, holder, serving, now):
                 orphans.append(room)
         self._heal(strange, now)
+        self._split_since = {room: at for room, at in self._split_since.items() if self._lives_here(room)}
         self._dead_since = {
             g: since for g, since in self._dead_since.items() if self._peers.verdict(g) is Verdict.DEAD
         }
@@ -178,16 +182,23 @@ class Owners:
         return now - since >= MOURN_S and choose(room, serving) == self._myself
 
     def _compare(
-        self, room: RoomId, rows: dict[NodeId, node_pb2.RoomReport], holder: Claim
+        self, room: RoomId, rows: dict[NodeId, node_pb2.RoomReport], holder: Claim, now: float
     ) -> set[tuple[RoomId, NodeId]]:
         """Give a room up to a greater claim. Nodes of a room of ours that obey a lesser one."""
         actor = self._directory.room(room)
         if actor is None:
             return set()
-        if holder > actor.keeper.claim and holder.gateway != self._myself:
+        mine = actor.keeper.claim
+        if holder <= mine or holder.gateway == self._myself:
+            self._split_since.pop(room, None)
+            return {(room, node) for node, row in rows.items() if row.controller_id != self._myself}
+        greater = {n for n, row in rows.items() if Claim(row.epoch, GatewayId(row.controller_id)) > mine}
+        # The other owner takes our nodes in, with all who are there; until then they are served here.
+        split_for = now - self._split_since.setdefault(room, now)
+        if greater & actor.state.nodes.keys() or split_for >= GIVE_UP_S:
+            self._split_since.pop(room, None)
             actor.hand_over("another gateway has the room", is_superseded=True)
-            return set()
-        return {(room, node) for node, row in rows.items() if row.controller_id != self._myself}
+        return set()
 
     def _heal(self, strange: set[tuple[RoomId, NodeId]], now: float) -> None:
         self._strange_since = {key: self._strange_since.get(key, now) for key in strange}

@@ -1,8 +1,8 @@
 """Data messages that no gateway has heard, kept for the one that has the room next.
 
 A message that a client has sent reliably must not be lost because the room's gateway died: SCTP has
-acknowledged it, so the client need not repeat it. What the gateway may or may not have heard in its last moments
-is kept too, marked as replayed: whoever gets it tells repeats by their sequence.
+acknowledged it, so the client need not repeat it. What the gateway may or may not have heard in its last
+moments is kept too, marked as replayed: whoever gets it tells repeats by their sequence.
 """
 
 import time

@@ -113,7 +113,7 @@ def _without_roster(state: RoomState, now: float) -> dict[str, Any]:
 
 def decode(blob: bytes) -> Snapshot:
     """SnapshotError names what is wrong with the blob."""
-    if blob[: len(MAGIC)] != MAGIC:
+    if blob[: len(MAGIC)] != MAGIC or len(blob) == len(MAGIC):
         raise SnapshotError("not a room snapshot")
     if blob[len(MAGIC)] > SCHEMA:
         raise SnapshotError(f"schema {blob[len(MAGIC)]} is newer than {SCHEMA}: upgrade this gateway")
