@@ -22,10 +22,8 @@ SERVER_IDENTITY: Final = "headwater.server"
 def route_data(room: RoomState, event: node_pb2.DataEvent, now: float) -> str:
     """Forward one packet. Returns why it was dropped, or an empty string."""
     sender = room.participants.get(transport_owner(event.transport_id))
-    if sender is None or sender.moving_at is not None:
-        return "the sender is not in the room"
-    refusal = _refusal(sender, event)
-    if refusal:
+    refusal = "the sender is not in the room" if sender is None else _refusal(sender, event)
+    if sender is None or refusal:
         return refusal
     try:
         packet = models.DataPacket.FromString(event.payload)
@@ -69,6 +67,8 @@ def _said(sender: Participant, packet: models.DataPacket) -> ChatSaid:
 
 
 def _refusal(sender: Participant, event: node_pb2.DataEvent) -> str:
+    if sender.moving_at is not None:
+        return "the sender is on its way to another node"
     if event.label not in LABELS:
         return "unknown label"
     if not sender.permission.can_publish_data:
