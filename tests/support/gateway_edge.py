@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-from headwater_api.ids import GatewayId, RegionName, RoomId
+from headwater_api.ids import GatewayId, NodeId, ParticipantSid, RegionName, RoomId
 from headwater_api.reasons import Reason
 from headwater_gateway.app import run
 from headwater_gateway.meetings import Meetings
@@ -105,6 +105,9 @@ class FakePlane:
 
     def peers(self) -> tuple[GatewayPeer, ...]:
         return self.others
+
+    def ice_servers(self, region: RegionName, sid: ParticipantSid, node: NodeId) -> list[rtc.ICEServer]:
+        return []
 
     def unready(self) -> str:
         return self.not_ready

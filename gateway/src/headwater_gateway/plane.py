@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Final
 
 import structlog
-from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName, RoomId
+from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantSid, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.place import RegionView
+from livekit.protocol import rtc
 
 from headwater_gateway.directory.archive import NoArchive
 from headwater_gateway.directory.peers import Peers
@@ -89,7 +90,9 @@ class Plane:
         *,
         passwords: Passwords,
         meetings: Meetings,
+        turn: TurnServers,
     ) -> None:
+        self._turn = turn
         self.passwords, self.meetings = passwords, meetings
         self.directory, self._runner, self.fleet, self._owners = directory, runner, fleet, owners
         self._static = static
@@ -130,6 +133,9 @@ class Plane:
     def peers(self) -> tuple[GatewayPeer, ...]:
         others = self.fleet.gateways.values()
         return tuple(peer for peer in others if peer.gateway != self.directory.controller_id)
+
+    def ice_servers(self, region: RegionName, sid: ParticipantSid, node: NodeId) -> list[rtc.ICEServer]:
+        return self._turn.for_client(region, sid, node)
 
     def unready(self) -> str:
         if self._closed:
@@ -176,7 +182,7 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     directory.figures = RoomFigures(metrics, unix_ms)
     runner = SessionRunner(directory, ids, unix_ms, turn)
     static = parse_static_nodes(os.environ.get(ENV_STATIC_NODES, ""))
-    plane = Plane(directory, runner, fleet, owners, static, passwords=passwords, meetings=meetings)
+    plane = Plane(directory, runner, fleet, owners, static, passwords=passwords, meetings=meetings, turn=turn)
     for node in static:
         directory.pool.pod_seen(node)
     for peer in parse_static_gateways(os.environ.get(ENV_STATIC_GATEWAYS, "")):

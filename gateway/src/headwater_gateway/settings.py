@@ -53,6 +53,7 @@ class Settings:
     max_frame_bytes: int
     web_dir: Path
     public_url: str
+    region_urls: Mapping[str, str]
     token_audience: str
     chat_database: str
     webhook_urls: tuple[str, ...]
@@ -86,6 +87,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_MAX_FRAME_BYTES: largest signalling frame. Default 524288.
     HEADWATER_WEB_DIR: directory of the demo page.
     HEADWATER_PUBLIC_URL: where clients reach the gateways (https://…). Default: as the caller did.
+    HEADWATER_REGION_URLS: region=https://…, comma-separated: where WHIP and WHEP clients are sent.
     HEADWATER_TOKEN_AUDIENCE: `aud` that access tokens must have. Default: none is asked for.
     HEADWATER_CHAT_DATABASE: sqlite: (in memory), sqlite:/path or postgresql://… Default sqlite:.
     HEADWATER_WEBHOOK_URLS: comma-separated URLs that are told what happens in rooms.
@@ -118,6 +120,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         max_connections_per_address=read.integer("HEADWATER_MAX_CONNECTIONS_PER_ADDRESS", 1000, 0, 1_000_000),
         max_frame_bytes=read.integer("HEADWATER_MAX_FRAME_BYTES", 524_288, 65_536, 16_777_216),
         public_url=_http(read.text("HEADWATER_PUBLIC_URL")),
+        region_urls=read.by_name("HEADWATER_REGION_URLS"),
         token_audience=read.text("HEADWATER_TOKEN_AUDIENCE"),
         chat_database=read.text("HEADWATER_CHAT_DATABASE", "sqlite:"),
         webhook_urls=(urls := read.urls("HEADWATER_WEBHOOK_URLS")),
@@ -207,6 +210,13 @@ class _Reader:
         if not Path(value).is_file():
             raise SettingsError(f"{name}: {value} is not a file")
         return Path(value)
+
+    def by_name(self, name: str) -> Mapping[str, str]:
+        pairs = [part.strip().partition("=") for part in self.text(name).split(",") if part.strip()]
+        for key, _, url in pairs:
+            if not key or urlsplit(url).scheme not in ("http", "https"):
+                raise SettingsError(f"{name} must be region=https://… joined by ',', has {key!r}")
+        return {key: url.rstrip("/") for key, _, url in pairs}
 
     def urls(self, name: str) -> tuple[str, ...]:
         parts = tuple(part.strip() for part in self.text(name).split(",") if part.strip())

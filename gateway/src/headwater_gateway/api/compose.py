@@ -26,6 +26,7 @@ from headwater_gateway.api.rest import Rest
 from headwater_gateway.api.room_service import SERVICE, RoomService
 from headwater_gateway.api.twirp import TwirpService
 from headwater_gateway.api.webhooks import Webhooks
+from headwater_gateway.api.whip import Whip
 from headwater_gateway.auth import KeyStore
 from headwater_gateway.http.admission import Gatekeeper
 from headwater_gateway.settings import Settings
@@ -63,6 +64,7 @@ async def open_api(
         def add_routes(app: web.Application) -> None:
             rooms = TwirpService(context, RoomService(context).methods())
             app.router.add_post(f"/twirp/{SERVICE}/{{method}}", rooms.handle)
+            Whip(context).add(app)
             rest = Rest(context)
             for endpoint in endpoints:
                 rest.add(app, endpoint)

@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 from headwater_api.ids import RoomId
 from headwater_api.reasons import Reason
+from multidict import CIMultiDict
 
 from headwater_gateway.api.errors import ApiError
 from headwater_gateway.auth import KeyStore, bearer_token
@@ -27,15 +28,15 @@ MINTED_S: Final = 60
 JOIN_AUDIENCE: Final = "headwater.join"  # of a meeting's join link
 # Answers' headers that are passed on.
 _KEPT: Final = (
-    "Content-Type",
-    "X-Headwater-Reason",
-    "Location",
-    "ETag",
-    "Link",
-    "Accept-Patch",
-    "Retry-After",
-    "Cache-Control",
-    "WWW-Authenticate",
+    "content-type",
+    "x-headwater-reason",
+    "location",
+    "etag",
+    "link",
+    "accept-patch",
+    "retry-after",
+    "cache-control",
+    "www-authenticate",
 )
 _SENT: Final = ("Content-Type", "Accept", "If-Match", "Authorization", "Origin")
 
@@ -109,7 +110,8 @@ class ApiContext:
             address=caller.address,
             token=caller.token,
         )
-        return web.Response(status=status, body=answer, headers={k: v for k, v in got.items() if k in _KEPT})
+        kept = CIMultiDict((k, v) for k, v in got.items() if k.lower() in _KEPT)
+        return web.Response(status=status, body=answer, headers=kept)
 
     async def call(
         self,
@@ -121,7 +123,7 @@ class ApiContext:
         headers: dict[str, str],
         address: str,
         token: str,
-    ) -> tuple[int, bytes, dict[str, str]]:
+    ) -> tuple[int, bytes, CIMultiDict[str]]:
         """One request to another gateway, vouched for. ApiError unavailable: it does not answer."""
         vouched = {
             **headers,
@@ -136,7 +138,7 @@ class ApiContext:
                 ) as response,
             ):
                 answer = await response.content.read(MAX_ANSWER)
-                return response.status, answer, dict(response.headers)
+                return response.status, answer, CIMultiDict(response.headers)
         except (aiohttp.ClientError, TimeoutError, OSError):
             log.warning(
                 "owner of the room unreachable", reason=Reason.OWNER_UNREACHABLE, gateway=peer.gateway

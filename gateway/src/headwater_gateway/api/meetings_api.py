@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from aiohttp import web
 from headwater_api import wellknown
-from headwater_api.ids import ParticipantIdentity, RoomId
+from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId
 from headwater_api.meeting import KIND, Meeting
 from headwater_api.reasons import Reason
 from headwater_api.units import format_duration, format_time
+from headwater_planner.place import Placement
 
 from headwater_gateway.api import schemas, views
 from headwater_gateway.api.context import JOIN_AUDIENCE, ApiContext, Caller
@@ -263,15 +264,17 @@ class MeetingsApi:
             meeting=call.meeting_id,
         )
         try:
-            self._context.directory.check(room, request)
+            placement = self._context.directory.check(room, request)
         except JoinRefusal as refusal:
             if refusal.reason not in WAITING:
                 raise
             self._context.directory.knock(room, identity, request.name)
             return 202, schemas.Waiting(participant_id=identity, retry_after=RETRY_S)
-        return self._admitted(call, meeting, request)
+        return self._admitted(call, meeting, request, placement)
 
-    def _admitted(self, call: RestCall, meeting: Meeting, request: JoinRequest) -> schemas.Joined:
+    def _admitted(
+        self, call: RestCall, meeting: Meeting, request: JoinRequest, placement: Placement
+    ) -> schemas.Joined:
         token = self._context.mint(
             call.caller.claims.api_key,
             {
@@ -292,7 +295,12 @@ class MeetingsApi:
             participant_id=request.identity,
             role=str(request.role),
             signaling_server_url="ws" + base.removeprefix("http"),
-            ice_servers=[],
+            ice_servers=[
+                schemas.IceServer(urls=list(s.urls), username=s.username, credential=s.credential)
+                for s in self._context.plane.ice_servers(
+                    placement.region, ParticipantSid(request.identity), placement.node_id
+                )
+            ],
             token=token,
             meeting_state=views.meeting_state(
                 call.meeting_id, meeting.spec.title, self._context.directory.room(RoomId(call.meeting_id))

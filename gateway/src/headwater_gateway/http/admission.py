@@ -3,7 +3,7 @@
 import hmac
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 from headwater_api.ids import GatewayId, RegionName, RoomId
@@ -75,19 +75,22 @@ class Gatekeeper:
         """A room's gateway did not answer."""
         self._plane.unreachable(gateway)
 
-    async def admit(self, request: web.Request) -> Admission:
-        """Raise JoinRefused, or say who joins. Asks the room policy unless another gateway owns the room."""
+    async def admit(self, request: web.Request, *, room: str = "") -> Admission:
+        """Raise JoinRefused, or say who joins. Asks the room policy unless another gateway owns the room.
+
+        `room`: the path's, where the path names one.
+        """
         started = time.monotonic()
         if self.draining:
             raise JoinRefused(503, Reason.SERVER_SHUTDOWN, "this gateway is shutting down: connect again")
         token = bearer_token(request.headers.get("Authorization"), request.query.get("access_token"))
         claims = self.verifier.verify(token, time.time(), started)
         query = parse_query(request.query)
-        room = _room(claims, query)
+        name = _room(claims, replace(query, room=room) if room else query)
         address, vouched = self.address_of(request, token)
-        hello = self._hello(claims, query, room, address)
+        hello = self._hello(claims, query, name, address)
         hops = _hops(request) if vouched else 0
-        owner = await self._plane.owner(room, hops=hops, resumes=hello.reconnect)
+        owner = await self._plane.owner(name, hops=hops, resumes=hello.reconnect)
         if owner is None:
             hello = await self._plane.admit(hello)
         self._metrics.join_seconds.observe(time.monotonic() - started)

@@ -12,7 +12,7 @@ import structlog
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
-from headwater_planner.place import PlacementView, RegionView
+from headwater_planner.place import Placement, PlacementView, RegionView
 from livekit.protocol import models
 
 from headwater_gateway.nodes.facts import NodeFacts
@@ -116,8 +116,8 @@ class RoomDirectory:
 
     # -- joins -----------------------------------------------------------------------------------
 
-    def check(self, room_id: RoomId, request: JoinRequest) -> None:
-        """Whether that participant could join now. JoinRefusal; no side effect."""
+    def check(self, room_id: RoomId, request: JoinRequest) -> Placement:
+        """Where that participant would be placed if it joined now. JoinRefusal; no side effect."""
         actor = self._rooms.get(room_id)
         if actor is not None and not actor.state.ended:
             check_join(actor.state, request, self._unix_ms())
@@ -126,7 +126,7 @@ class RoomDirectory:
             config = self._config_of(room_id)
             check_rules(config, Access(), request, self._unix_ms())
             self._check_room_left()
-        choose_node(self._view(), config)
+        return choose_node(self._view(), config)
 
     def _view(self) -> PlacementView:
         options = self._options

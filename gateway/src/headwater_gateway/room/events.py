@@ -6,6 +6,7 @@ from livekit.protocol import models, rtc
 
 from headwater_gateway.room import links, migration, quality, roster, subscriptions, tracks
 from headwater_gateway.room.data import route_data
+from headwater_gateway.room.effects import EndSession
 from headwater_gateway.room.model import subscriber_transport, transport_owner
 from headwater_gateway.room.relayed import note_path
 from headwater_gateway.room.state import RoomState
@@ -41,12 +42,16 @@ def _on_transport(room: RoomState, node_id: NodeId, event: node_pb2.TransportEve
         return ""  # the node that it leaves: its transports there end when the client lets go of them
     note_path(participant, event)
     connected = event.state == node_pb2.TRANSPORT_CONNECTED
-    primary = event.transport_id == subscriber_transport(participant.sid)
+    primary = participant.is_http or event.transport_id == subscriber_transport(participant.sid)
     if connected and primary and participant.state == models.ParticipantInfo.JOINED:
         participant.state = models.ParticipantInfo.ACTIVE
         room.announce(participant, now)
+        participant.detached_at = None if participant.is_http else participant.detached_at
         room.happened("participant_joined", participant)
-    if event.state == node_pb2.TRANSPORT_FAILED:
+    if event.state == node_pb2.TRANSPORT_FAILED and participant.is_http:
+        room.effects.append(EndSession(participant.sid, None, f"its transport failed: {event.reason}"))
+        roster.remove(room, participant.sid, models.DisconnectReason.CONNECTION_TIMEOUT, now)
+    elif event.state == node_pb2.TRANSPORT_FAILED:
         if participant.migration is not None:
             roster.send_away(room, participant.sid, f"it could not connect: {event.reason}", now)
         return f"{event.transport_id} failed: {event.reason}"

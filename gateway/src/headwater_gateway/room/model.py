@@ -102,6 +102,7 @@ class JoinRequest:
     password: str = ""  # fingerprint of the hash that its password was proved against
     issued_at: int = 0  # its token was made then (Unix seconds); 0: the token does not say
     consents_to_recording: bool = False
+    is_http: bool = False  # WHIP, WHEP: no WebSocket; it lives as long as its one transport
     meeting: str = ""  # its token is good for a Meeting of that name only, not for an ad-hoc room
 
 
@@ -237,6 +238,7 @@ class Participant:
     migration: Migration | None = None
     has_uplink: bool = False  # its publisher connection has been negotiated
     role: Role = Role.PARTICIPANT
+    is_http: bool = False
 
     @property
     def uplink_node(self) -> NodeId | None:

@@ -65,6 +65,8 @@ def join(
         protocol=request.protocol,
         client_protocol=request.client_protocol,
         role=role,
+        is_http=request.is_http,
+        detached_at=now if request.is_http else None,  # until its transport is up
     )
     room.access.waiting.pop(request.identity, None)
     room.access.host_came = room.access.host_came or role.moderates
@@ -179,6 +181,8 @@ def expire(room: RoomState, now: float) -> None:
         if moving is not None:
             if now - moving >= room.config.move_grace_s:
                 remove(room, participant.sid, models.DisconnectReason.CONNECTION_TIMEOUT, now)
+        elif participant.is_http and participant.state == models.ParticipantInfo.ACTIVE:
+            continue  # its media says whether it is there
         elif detached is not None and now - detached >= room.config.resume_grace_s:
             room.effects.append(EndSession(participant.sid, None, "the client did not come back"))
             remove(room, participant.sid, models.DisconnectReason.SIGNAL_CLOSE, now)

@@ -1,11 +1,11 @@
 """The seam between the HTTP edge and the sessions: who joins, over what, and how a join is refused."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from headwater_api.ids import GatewayId, ParticipantIdentity, ParticipantSid, RegionName, RoomId
+from headwater_api.ids import GatewayId, NodeId, ParticipantIdentity, ParticipantSid, RegionName, RoomId
 from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from livekit.protocol import models, rtc
@@ -235,6 +235,9 @@ class RoomPlane(RoomPolicy, Protocol):
 
     def unreachable(self, gateway: GatewayId) -> None:
         """That gateway did not answer just now."""
+
+    def ice_servers(self, region: RegionName, sid: ParticipantSid, node: NodeId) -> Sequence[rtc.ICEServer]:
+        """TURN servers near a client of that region, for a participant on that node."""
 
     @property
     def passwords(self) -> Passwords:
