@@ -27,6 +27,7 @@ async def test_relayed_users_are_back_within_five_seconds(world: TurnWorld) -> N
         await until_seen(fleet, [("ann", "bob"), ("bob", "ann")], 40)
         for _ in range(KILLS):
             gaps.append(await kill_one(world, fleet, "ann"))
+            print(f"gap {gaps[-1]:.2f} s", flush=True)
             (dead,) = set(TURN) - set(world.turn)
             await world.start_turn(dead)
             await until(lambda: world_knows(world, len(TURN)), 20, "both TURN nodes serve again")
