@@ -354,7 +354,7 @@ def test_data_that_breaks_the_rules_is_dropped_with_a_reason(room: RoomState) ->
 
     def drop(sender: ParticipantSid, label: str, payload: bytes) -> str:
         event = node_pb2.DataEvent(transport_id=f"{sender}/pub", label=label, payload=payload)
-        return data.route_data(room, event)
+        return data.route_data(room, event, 0.0)
 
     good = models.DataPacket(user=models.UserPacket(payload=b"x")).SerializeToString()
     assert "may not" in drop(ann.sid, "_reliable", good)
