@@ -28,6 +28,8 @@ def test_simulcast_offer_gets_three_layers_and_the_echo_that_keeps_them() -> Non
         node_pb2.EXTENSION_RID,
         node_pb2.EXTENSION_REPAIRED_RID,
         node_pb2.EXTENSION_TRANSPORT_CC,
+        node_pb2.EXTENSION_VIDEO_ORIENTATION,
+        node_pb2.EXTENSION_PLAYOUT_DELAY,
     }
     assert _lines(answer.sdp, "a=simulcast:") == ["a=simulcast:recv q;h;f"]
     assert _lines(answer.sdp, "a=rid:") == ["a=rid:q recv", "a=rid:h recv", "a=rid:f recv"]

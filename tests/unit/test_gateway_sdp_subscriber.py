@@ -342,3 +342,21 @@ def test_another_gateway_goes_on_from_the_clients_last_offer() -> None:
 def test_what_is_no_offer_of_ours_is_refused() -> None:
     with pytest.raises(SdpError, match="not an m-line of an offer of ours"):
         SubscriberNegotiation.resumed(sdp("chromium_simulcast_offer"))
+
+
+def test_transport_wide_feedback_is_offered_and_taken_only_where_the_client_agrees() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_v"))
+    negotiation.add_track(_audio("TR_a"))
+    offer = _offer(negotiation)
+    assert offer.count("transport-wide-cc-extensions-01") == 2
+    assert sum(line.endswith(" transport-cc") for line in offer.split("\r\n")) == 2
+    answer = _answer(offer)
+    for section in negotiation.apply_answer(answer).sections:
+        assert node_pb2.EXTENSION_TRANSPORT_CC in {e.extension for e in section.extensions}
+    negotiation.add_track(_audio("TR_b"))
+    lines = _answer(_offer(negotiation)).split("\r\n")
+    without = "\r\n".join(line for line in lines if "transport-wide-cc" not in line)
+    for section in negotiation.apply_answer(without).sections:
+        assert {e.extension for e in section.extensions} & {node_pb2.EXTENSION_MID}
+        assert node_pb2.EXTENSION_TRANSPORT_CC not in {e.extension for e in section.extensions}

@@ -526,6 +526,8 @@ class SendSection(_message.Message):
     EXTENSIONS_FIELD_NUMBER: _builtins.int
     MAX_SPATIAL_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    SCREEN_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     mid: _builtins.str
     kind: Global___Kind.ValueType
     track_id: _builtins.str
@@ -534,6 +536,10 @@ class SendSection(_message.Message):
     """0: no RTX, answer NACKs on the media SSRC"""
     max_spatial: _builtins.int
     paused: _builtins.bool
+    screen: _builtins.bool
+    """a screen share: served before cameras when bandwidth is short"""
+    priority: _builtins.int
+    """within its class; higher is served earlier, then higher max_spatial"""
     @_builtins.property
     def codecs(self) -> _containers.RepeatedCompositeFieldContainer[Global___CodecMap]: ...
     @_builtins.property
@@ -550,10 +556,12 @@ class SendSection(_message.Message):
         extensions: _abc.Iterable[Global___ExtensionMap] | None = ...,
         max_spatial: _builtins.int = ...,
         paused: _builtins.bool = ...,
+        screen: _builtins.bool = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "extensions", b"extensions", "kind", b"kind", "max_spatial", b"max_spatial", "mid", b"mid", "paused", b"paused", "rtx_ssrc", b"rtx_ssrc", "ssrc", b"ssrc", "track_id", b"track_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "extensions", b"extensions", "kind", b"kind", "max_spatial", b"max_spatial", "mid", b"mid", "paused", b"paused", "priority", b"priority", "rtx_ssrc", b"rtx_ssrc", "screen", b"screen", "ssrc", b"ssrc", "track_id", b"track_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,10 +791,13 @@ class UpdateSubscription(_message.Message):
     TRACK_ID_FIELD_NUMBER: _builtins.int
     MAX_SPATIAL_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     transport_id: _builtins.str
     track_id: _builtins.str
     max_spatial: _builtins.int
     paused: _builtins.bool
+    priority: _builtins.int
+    """as in SendSection"""
     def __init__(
         self,
         *,
@@ -794,10 +805,11 @@ class UpdateSubscription(_message.Message):
         track_id: _builtins.str = ...,
         max_spatial: _builtins.int = ...,
         paused: _builtins.bool = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_spatial", b"max_spatial", "paused", b"paused", "track_id", b"track_id", "transport_id", b"transport_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_spatial", b"max_spatial", "paused", b"paused", "priority", b"priority", "track_id", b"track_id", "transport_id", b"transport_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1342,10 +1354,13 @@ class QualityEvent(_message.Message):
     UPLINK_LOSS_FIELD_NUMBER: _builtins.int
     DOWNLINK_LOSS_FIELD_NUMBER: _builtins.int
     RTT_MS_FIELD_NUMBER: _builtins.int
+    DOWNLINK_BPS_FIELD_NUMBER: _builtins.int
     participant_id: _builtins.str
     uplink_loss: _builtins.float
     downlink_loss: _builtins.float
     rtt_ms: _builtins.float
+    downlink_bps: _builtins.int
+    """estimate towards the participant; 0: not known"""
     def __init__(
         self,
         *,
@@ -1353,10 +1368,11 @@ class QualityEvent(_message.Message):
         uplink_loss: _builtins.float = ...,
         downlink_loss: _builtins.float = ...,
         rtt_ms: _builtins.float = ...,
+        downlink_bps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downlink_loss", b"downlink_loss", "participant_id", b"participant_id", "rtt_ms", b"rtt_ms", "uplink_loss", b"uplink_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downlink_bps", b"downlink_bps", "downlink_loss", b"downlink_loss", "participant_id", b"participant_id", "rtt_ms", b"rtt_ms", "uplink_loss", b"uplink_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1369,19 +1385,24 @@ class SubscriptionEvent(_message.Message):
     TRANSPORT_ID_FIELD_NUMBER: _builtins.int
     TRACK_ID_FIELD_NUMBER: _builtins.int
     CURRENT_SPATIAL_FIELD_NUMBER: _builtins.int
+    LIMITED_FIELD_NUMBER: _builtins.int
     transport_id: _builtins.str
     track_id: _builtins.str
     current_spatial: _builtins.int
+    """-1: nothing flows"""
+    limited: _builtins.bool
+    """nothing flows for want of bandwidth towards the subscriber"""
     def __init__(
         self,
         *,
         transport_id: _builtins.str = ...,
         track_id: _builtins.str = ...,
         current_spatial: _builtins.int = ...,
+        limited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_spatial", b"current_spatial", "track_id", b"track_id", "transport_id", b"transport_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_spatial", b"current_spatial", "limited", b"limited", "track_id", b"track_id", "transport_id", b"transport_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,6 +114,7 @@ class TrackSetting:
     quality: models.VideoQuality = models.VideoQuality.HIGH
     width: int = 0
     height: int = 0
+    priority: int = 0  # higher: the last to lose bandwidth
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,8 @@ class WantedTrack:
     codec: node_pb2.CodecMap
     max_spatial: int = HIGHEST_SPATIAL
     paused: bool = False
+    is_screen: bool = False
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,8 @@ def wanted_track(room: RoomState, subscriber: Participant, track: PublishedTrack
         track.codec,
         min(wanted_spatial(track.info.layers, setting), room.config.max_spatial),
         track.is_silenced or (setting is not None and setting.disabled),
+        track.info.source == models.TrackSource.SCREEN_SHARE,
+        setting.priority if setting is not None else 0,
     )
 
 
@@ -126,7 +128,7 @@ def choose(room: RoomState, participant: Participant, request: rtc.UpdateSubscri
 
 def set_tracks(room: RoomState, participant: Participant, request: rtc.UpdateTrackSettings) -> None:
     """`track_setting`: pause, quality or size of tracks."""
-    setting = TrackSetting(request.disabled, request.quality, request.width, request.height)
+    setting = TrackSetting(request.disabled, request.quality, request.width, request.height, request.priority)
     tracks = [TrackSid(track) for track in request.track_sids[:MAX_TRACKS_NAMED]]
     for track in tracks:
         participant.settings[track] = setting

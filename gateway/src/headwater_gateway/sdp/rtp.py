@@ -59,6 +59,9 @@ EXTENSION_URIS: Final[Mapping[Extension, str]] = {
     node_pb2.EXTENSION_AUDIO_LEVEL: "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
     node_pb2.EXTENSION_TRANSPORT_CC: "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
     node_pb2.EXTENSION_ABS_SEND_TIME: _GOOGLE + "abs-send-time",
+    node_pb2.EXTENSION_VIDEO_ORIENTATION: "urn:3gpp:video-orientation",
+    node_pb2.EXTENSION_PLAYOUT_DELAY: _GOOGLE + "playout-delay",
+    node_pb2.EXTENSION_ABS_CAPTURE_TIME: _GOOGLE + "abs-capture-time",
 }
 _EXTENSIONS: Final = {uri: extension for extension, uri in EXTENSION_URIS.items()}
 _WANTED: Final[Mapping[Kind, frozenset[Extension]]] = {
@@ -68,6 +71,7 @@ _WANTED: Final[Mapping[Kind, frozenset[Extension]]] = {
             node_pb2.EXTENSION_AUDIO_LEVEL,
             node_pb2.EXTENSION_TRANSPORT_CC,
             node_pb2.EXTENSION_ABS_SEND_TIME,
+            node_pb2.EXTENSION_ABS_CAPTURE_TIME,
         }
     ),
     node_pb2.KIND_VIDEO: frozenset(
@@ -77,6 +81,9 @@ _WANTED: Final[Mapping[Kind, frozenset[Extension]]] = {
             node_pb2.EXTENSION_REPAIRED_RID,
             node_pb2.EXTENSION_TRANSPORT_CC,
             node_pb2.EXTENSION_ABS_SEND_TIME,
+            node_pb2.EXTENSION_VIDEO_ORIENTATION,
+            node_pb2.EXTENSION_PLAYOUT_DELAY,
+            node_pb2.EXTENSION_ABS_CAPTURE_TIME,
         }
     ),
 }

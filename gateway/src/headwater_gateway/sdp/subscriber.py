@@ -17,10 +17,28 @@ _MAX_VERSION = 1_000_000_000
 _PROTOCOL = "UDP/TLS/RTP/SAVPF"
 # 96–127 first (RFC 3551 §6), then the free part below 64 that RFC 5761 §4 leaves when RTCP is multiplexed.
 _PAYLOAD_TYPES = (*range(96, 128), *range(35, 64))
-_EXTENSION_IDS = {node_pb2.EXTENSION_MID: 1, node_pb2.EXTENSION_AUDIO_LEVEL: 2}
+_EXTENSION_IDS = {
+    node_pb2.EXTENSION_MID: 1,
+    node_pb2.EXTENSION_AUDIO_LEVEL: 2,
+    node_pb2.EXTENSION_TRANSPORT_CC: 3,
+    node_pb2.EXTENSION_VIDEO_ORIENTATION: 4,
+    node_pb2.EXTENSION_PLAYOUT_DELAY: 5,
+    node_pb2.EXTENSION_ABS_CAPTURE_TIME: 6,
+}
 _EXTENSIONS_OF = {
-    node_pb2.KIND_AUDIO: (node_pb2.EXTENSION_MID, node_pb2.EXTENSION_AUDIO_LEVEL),
-    node_pb2.KIND_VIDEO: (node_pb2.EXTENSION_MID,),
+    node_pb2.KIND_AUDIO: (
+        node_pb2.EXTENSION_MID,
+        node_pb2.EXTENSION_AUDIO_LEVEL,
+        node_pb2.EXTENSION_TRANSPORT_CC,
+        node_pb2.EXTENSION_ABS_CAPTURE_TIME,
+    ),
+    node_pb2.KIND_VIDEO: (
+        node_pb2.EXTENSION_MID,
+        node_pb2.EXTENSION_TRANSPORT_CC,
+        node_pb2.EXTENSION_VIDEO_ORIENTATION,
+        node_pb2.EXTENSION_PLAYOUT_DELAY,
+        node_pb2.EXTENSION_ABS_CAPTURE_TIME,
+    ),
 }
 
 
@@ -254,7 +272,7 @@ class SubscriberNegotiation:
         media = node_pb2.CodecMap()
         media.CopyFrom(track.codec)
         media.payload_type = self._payload_type(media, media.fmtp)
-        media.nack, media.pli, media.transport_cc = True, video, False
+        media.nack, media.pli, media.transport_cc = True, video, True
         if not track.rtx_ssrc:
             return (media,)
         rtx = node_pb2.CodecMap(codec=node_pb2.CODEC_RTX, clock_rate=media.clock_rate, apt=media.payload_type)

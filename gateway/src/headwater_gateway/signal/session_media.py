@@ -255,7 +255,9 @@ class SessionMedia:
             if old is None or old.codec != track.codec:
                 self._subscriber.add_track(self._send_track(track))
             else:
-                commands.append(self._update(track.track_sid, track.max_spatial, track.paused))
+                commands.append(
+                    self._update(track.track_sid, track.max_spatial, track.paused, track.priority)
+                )
         for sid in dropped:
             if self._wanted.pop(sid, None) is not None:
                 self._subscriber.remove_track(sid)
@@ -280,12 +282,13 @@ class SessionMedia:
             stream_id=track.stream_id,
         )
 
-    def _update(self, track_sid: str, max_spatial: int, paused: bool) -> node_pb2.Command:
+    def _update(self, track_sid: str, max_spatial: int, paused: bool, priority: int = 0) -> node_pb2.Command:
         command = node_pb2.UpdateSubscription(
             transport_id=subscriber_transport(self._sid),
             track_id=track_sid,
             max_spatial=max_spatial,
             paused=paused,
+            priority=priority,
         )
         return node_pb2.Command(update_subscription=command)
 
@@ -319,6 +322,7 @@ class SessionMedia:
             if wanted is None:
                 continue  # taken back meanwhile; the next offer frees its m-line
             section.max_spatial, section.paused = wanted.max_spatial, wanted.paused
+            section.screen, section.priority = wanted.is_screen, wanted.priority
             sections.append(section)
         commands.append(self._configure_send(sections))
         return Taken(tuple(commands), tuple(s.track_id for s in sections))

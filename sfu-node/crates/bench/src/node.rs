@@ -201,6 +201,8 @@ fn send_section(room: usize, publisher: usize, stream: Stream) -> SendSection {
         extensions: vec![ExtensionMap { id: MID, extension: Extension::Mid }],
         max_spatial: 2,
         paused: false,
+        screen: false,
+        priority: 0,
     }
 }
 

@@ -5,7 +5,7 @@
 /// Choices of one stream: three spatial by three temporal layers.
 pub const MAX_CHOICES: usize = 9;
 /// A step up has to fit with this much to spare; one that flows may exceed its share by as much.
-const MARGIN: f64 = 1.12;
+pub const MARGIN: f64 = 1.12;
 const KEEP: f64 = 0.9;
 /// After a step down a stream goes up again no sooner; doubled each time that a step up does not last.
 const FIRST_HOLD_US: u64 = 2_000_000;

@@ -100,6 +100,10 @@ pub struct SendSection {
     pub max_spatial: u8,
     /// Nothing is sent while set.
     pub paused: bool,
+    /// A screen share: served before cameras.
+    pub screen: bool,
+    /// Within its class, higher is served earlier.
+    pub priority: u32,
 }
 
 /// A data channel that the node opens once SCTP is up.
@@ -174,6 +178,7 @@ pub enum Command {
         track_id: Id,
         max_spatial: u8,
         paused: bool,
+        priority: u32,
     },
     SendData {
         transport_ids: Vec<Id>,
@@ -269,11 +274,15 @@ pub enum EventKind {
         uplink_loss: f32,
         downlink_loss: f32,
         rtt_ms: f32,
+        /// What the paths towards the participant carry, as estimated, bit/s; 0: not known.
+        downlink_bps: u64,
     },
     Subscription {
         transport_id: Id,
         track_id: Id,
         current_spatial: i32,
+        /// Paused for want of bandwidth.
+        limited: bool,
     },
     Relay {
         link_id: Id,

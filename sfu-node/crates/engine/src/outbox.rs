@@ -44,6 +44,8 @@ pub enum DropReason {
     RelayUnknownHandle,
     RelayTooLarge,
     DataRefused,
+    PacerFull,
+    PacerStale,
     Panic,
 }
 
@@ -75,6 +77,8 @@ const NAMES: [&str; DropReason::Panic as usize + 1] = [
     "relay_unknown_handle",
     "relay_too_large",
     "data_refused",
+    "pacer_full",
+    "pacer_stale",
     "panic",
 ];
 

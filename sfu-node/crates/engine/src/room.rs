@@ -100,8 +100,8 @@ impl Room {
             Command::ConfigureSend { transport_id, sections } => {
                 self.configure_send(cx, &transport_id, sections)
             }
-            Command::UpdateSubscription { transport_id, track_id, max_spatial, paused } => {
-                self.update_subscription(cx, &transport_id, &track_id, max_spatial, paused)
+            Command::UpdateSubscription { transport_id, track_id, max_spatial, paused, priority } => {
+                self.update_subscription(cx, &transport_id, &track_id, (max_spatial, priority), paused)
             }
             Command::SendData { transport_ids, label, payload, binary } => {
                 self.send_data(cx, &transport_ids, &label, &payload, binary)

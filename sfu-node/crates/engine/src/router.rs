@@ -156,7 +156,8 @@ impl Room {
                 continue;
             };
             let Some(sender) = transport.senders.get_mut(subscriber.slot) else { continue };
-            let mut exit = Exit { srtp, path, out: cx.out };
+            let control = &mut transport.control;
+            let mut exit = Exit { srtp, path, out: cx.out, control, now_us: cx.now.us };
             let mut changed = false;
             for packet in run.iter().flatten() {
                 changed |= sender.forward(cx.now, &packet.media, &packet.source(), cx.shared, &mut exit);
@@ -164,6 +165,9 @@ impl Room {
             if changed {
                 sender.announce(&transport.id, cx.out);
                 switched = true;
+            }
+            if let Some(at) = transport.control.pacer_due_us() {
+                cx.timers.arm(&mut transport.armed, at, cx.room, Owner::Transport(subscriber.transport));
             }
             if cx.out.queued_bytes() >= CHUNK {
                 send(cx.out);
@@ -186,7 +190,7 @@ impl Room {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(len) = transport.open_rtcp(cx.now, path, data, cx.out) else { return };
         let Some(compound) = data.get(..len) else { return };
-        let mut wished = false;
+        let (mut wished, mut divide) = (false, false);
         for packet in rtcp::Packets::new(compound).take(MAX_RTCP) {
             match packet {
                 rtcp::Packet::SenderReport { ssrc, info, reports } => {
@@ -203,17 +207,30 @@ impl Room {
                     wished = true;
                     entries.take(MAX_RTCP).for_each(|(ssrc, _)| self.on_key_wish(key, ssrc));
                 }
+                rtcp::Packet::TransportCc(feedback) => {
+                    let control = self.transports.get_mut(key).map(|t| &mut t.control);
+                    divide |= control.is_some_and(|c| c.on_feedback(cx.now.us, &feedback));
+                }
+                rtcp::Packet::Remb { bitrate, .. } => {
+                    let control = self.transports.get_mut(key).map(|t| &mut t.control);
+                    divide |= control.is_some_and(|c| c.on_remb(cx.now.us, bitrate));
+                }
                 _ => {}
             }
         }
-        if wished {
+        if divide {
+            self.divide(cx, key);
+        }
+        if wished || divide {
             self.send_key_requests(cx);
         }
+        self.arm_transport(cx, key);
     }
 
     fn on_reports(&mut self, cx: &mut Context<'_>, key: Key, reports: rtcp::Reports<'_>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         for block in reports.take(MAX_RTCP) {
+            transport.control.on_loss(cx.now.us, f64::from(block.fraction_lost) / 256.0);
             let rtt = transport.senders.by_ssrc(block.ssrc).and_then(|s| s.on_report(cx.now, &block));
             if let Some(rtt) = rtt {
                 let old = transport.receiver.rtt_us;
@@ -251,7 +268,8 @@ impl Room {
         };
         let Some(sender) = transport.senders.by_ssrc(ssrc) else { return };
         let Some(track) = sender.track.and_then(|t| self.tracks.get(t)) else { return };
-        sender.on_nack(cx.now, lost, track, &mut Exit { srtp, path, out: cx.out });
+        let (control, now_us) = (&mut transport.control, cx.now.us);
+        sender.on_nack(cx.now, lost, track, &mut Exit { srtp, path, out: cx.out, control, now_us });
     }
 
     /// PLI or FIR of a subscriber.

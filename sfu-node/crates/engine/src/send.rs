@@ -5,10 +5,12 @@ use crate::{
     arena::Key,
     clock::Now,
     context::Shared,
+    control::Control,
     outbox::{DropReason, Outbox, Path},
     senders::Used,
     track::{SenderClock, Track},
 };
+use headwater_cc::{Queued, alloc::Memory};
 use headwater_wire::{
     codec::{Codec, vp8},
     ext::{BlockIter, ExtKind, ExtMap},
@@ -24,11 +26,21 @@ use headwater_wire::{
 const NACK_BUDGET: u32 = 200;
 const NACK_BUDGET_US: u64 = 100_000;
 
+/// Header, extensions and tag of a packet, about, bytes.
+const OVERHEAD: usize = 45;
+/// Transport-wide numbers kept where there is no RTX.
+const AUDIO_NUMBERS: usize = 128;
+const VIDEO_NUMBERS: usize = 512;
+/// Newest packets that serve as padding.
+const RECENT: u32 = 16;
+
 /// Where a sender's packets go.
 pub(crate) struct Exit<'a> {
     pub srtp: &'a mut Outbound,
     pub path: Path,
     pub out: &'a mut Outbox,
+    pub control: &'a mut Control,
+    pub now_us: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -46,6 +58,10 @@ pub(crate) struct Sender {
     pub current: Option<u8>,
     /// Layer that should flow.
     pub target: Option<u8>,
+    /// What the estimate leaves for it: the highest layer, `None`: nothing.
+    pub allowed: Option<u8>,
+    /// What the division remembers of it.
+    pub memory: Memory,
     ext: ExtMap,
     chosen: Option<Chosen>,
     munger: Option<Munger>,
@@ -60,7 +76,9 @@ pub(crate) struct Sender {
     quality_prior: Option<(u32, i32)>,
     /// Middle NTP of the last sender report, and when it went.
     pub last_sr: Option<(u32, u64)>,
-    announced: Option<u8>,
+    announced: (Option<u8>, bool),
+    /// Without RTX a packet sent again has to be the same to the last bit: transport-wide numbers by sequence number.
+    numbers: Vec<(u16, u16)>,
 }
 
 impl Sender {
@@ -71,6 +89,8 @@ impl Sender {
             track: None,
             current: None,
             target: None,
+            allowed: Some(u8::MAX),
+            memory: Memory::default(),
             ext: ExtMap::new(),
             chosen: None,
             munger,
@@ -82,7 +102,8 @@ impl Sender {
             remote: None,
             quality_prior: None,
             last_sr: None,
-            announced: None,
+            announced: (None, false),
+            numbers: Vec::new(),
             section,
         };
         sender.map_extensions();
@@ -105,6 +126,10 @@ impl Sender {
         for e in &self.section.extensions {
             self.ext.set(e.id, e.extension);
         }
+        self.numbers.clear();
+        if self.takes_transport_cc() && self.section.rtx_ssrc == 0 {
+            self.numbers.resize(if self.is_audio() { AUDIO_NUMBERS } else { VIDEO_NUMBERS }, (0, 0));
+        }
     }
 
     /// The same m-line with other settings.
@@ -120,16 +145,17 @@ impl Sender {
         let reshaped = section.mid != self.section.mid
             || section.codecs != self.section.codecs
             || section.extensions != self.section.extensions;
+        let repair = section.rtx_ssrc != self.section.rtx_ssrc;
         let moved = section.track_id != self.section.track_id;
         self.section = section;
-        if reshaped {
+        if reshaped || repair {
             self.map_extensions();
             self.chosen = None;
         }
         if moved {
             self.track = None;
         }
-        if reshaped || moved {
+        if reshaped || repair || moved {
             self.resync();
         }
     }
@@ -144,9 +170,38 @@ impl Sender {
         self.section.kind == Kind::Audio
     }
 
+    /// The subscriber wants transport-wide sequence numbers on this m-line.
+    pub fn takes_transport_cc(&self) -> bool {
+        self.ext.id_of(ExtKind::TransportCc).is_some()
+    }
+
+    /// Nothing is to flow: by the client's wish, or for want of bandwidth.
+    pub fn is_paused(&self) -> bool {
+        self.section.paused || self.allowed.is_none()
+    }
+
+    /// Paused for want of bandwidth alone.
+    pub fn is_limited(&self) -> bool {
+        !self.section.paused && self.allowed.is_none()
+    }
+
+    /// Highest layer that may flow.
+    pub fn max_spatial(&self) -> u8 {
+        self.section.max_spatial.min(self.allowed.unwrap_or(0))
+    }
+
+    /// The division gave it this much. True: that is news.
+    pub fn allow(&mut self, allowed: Option<u8>) -> bool {
+        let before = std::mem::replace(&mut self.allowed, allowed);
+        if allowed.is_none() && before.is_some() {
+            self.resync();
+        }
+        before != allowed
+    }
+
     /// A key frame would let it start or change layer: which layer's.
     pub fn waits_for(&self) -> Option<u8> {
-        if self.section.paused || self.is_audio() || self.current == self.target {
+        if self.is_paused() || self.is_audio() || self.current == self.target {
             return None;
         }
         self.target
@@ -154,14 +209,11 @@ impl Sender {
 
     /// Tell the room actor when the flowing layer changed.
     pub fn announce(&mut self, transport_id: &Id, out: &mut Outbox) {
-        let flowing = if self.section.paused { None } else { self.current };
-        if flowing != self.announced {
-            self.announced = flowing;
-            out.event(EventKind::Subscription {
-                transport_id: transport_id.clone(),
-                track_id: self.section.track_id.clone(),
-                current_spatial: flowing.map_or(-1, i32::from),
-            });
+        let flowing = if self.is_paused() { None } else { self.current };
+        let state = (flowing, self.is_limited());
+        if state != self.announced {
+            self.announced = state;
+            out.event(self.current_event(transport_id));
         }
     }
 
@@ -169,7 +221,8 @@ impl Sender {
         EventKind::Subscription {
             transport_id: transport_id.clone(),
             track_id: self.section.track_id.clone(),
-            current_spatial: self.announced.map_or(-1, i32::from),
+            current_spatial: self.announced.0.map_or(-1, i32::from),
+            limited: self.announced.1,
         }
     }
 
@@ -198,7 +251,7 @@ impl Sender {
         shared: &Shared,
         exit: &mut Exit<'_>,
     ) -> bool {
-        if self.section.paused {
+        if self.is_paused() {
             return false;
         }
         let flows = self.current == Some(media.spatial);
@@ -226,6 +279,23 @@ impl Sender {
             return false;
         };
         self.current = Some(media.spatial);
+        let size = media.payload.len() + OVERHEAD;
+        // What may have to be sent again bit by bit cannot wait: it would have to be built anew.
+        if chosen.rtx_payload_type.is_some() && !exit.control.admit(now.us, size, false) {
+            let held = Queued {
+                stream: self.section.ssrc,
+                sequence: rewrite.sequence(),
+                size: size as u16,
+                at_us: now.us,
+            };
+            if !exit.control.hold(held) {
+                exit.out.drop(DropReason::PacerFull);
+            }
+            return !flows;
+        }
+        if chosen.rtx_payload_type.is_none() {
+            exit.control.admit(now.us, size, true);
+        }
         let header = RtpHeader {
             marker: media.marker,
             payload_type: chosen.payload_type,
@@ -233,7 +303,7 @@ impl Sender {
             timestamp: rewrite.timestamp,
             ssrc: self.section.ssrc,
         };
-        let shape = Shape { header, roc: rewrite.roc(), original: None, vp8: rewrite.vp8 };
+        let shape = Shape { vp8: rewrite.vp8, ..Shape::new(header, rewrite.roc()) };
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(media.payload.len() as u32);
         self.write(&shape, media.codec, media.extensions, media.payload, exit);
@@ -246,15 +316,20 @@ impl Sender {
             return self.current.is_none() || self.target == Some(media.spatial);
         }
         let wanted = self.target == Some(media.spatial)
-            || (self.current.is_none() && media.spatial <= self.section.max_spatial);
+            || (self.current.is_none() && media.spatial <= self.max_spatial());
         media.key_frame && wanted
     }
 
     #[inline]
-    fn write(&self, shape: &Shape, codec: Codec, extensions: &[u8], payload: &[u8], exit: &mut Exit<'_>) {
+    fn write(&mut self, shape: &Shape, codec: Codec, extensions: &[u8], payload: &[u8], exit: &mut Exit<'_>) {
         let start = exit.out.arena.len();
+        let number =
+            self.ext.id_of(ExtKind::TransportCc).zip(shape.number.or_else(|| exit.control.sequence()));
         let arena = &mut exit.out.arena;
         let mut writer = HeaderWriter::begin(arena, &shape.header);
+        if let Some((id, number)) = number {
+            writer.extension(id, &number.to_be_bytes());
+        }
         if let Some(id) = self.ext.id_of(ExtKind::Mid) {
             writer.extension(id, self.section.mid.as_bytes());
         }
@@ -275,7 +350,23 @@ impl Sender {
         {
             vp8::patch(payload, shape.vp8);
         }
+        if shape.padding > 0 {
+            arena.resize(arena.len() + usize::from(shape.padding) - 1, 0);
+            arena.push(shape.padding);
+            if let Some(first) = arena.get_mut(start) {
+                *first |= 0x20;
+            }
+        }
         if exit.srtp.seal_rtp(arena, start, shape.roc).is_ok() {
+            if let Some((_, number)) = number.filter(|_| shape.number.is_none()) {
+                exit.control.sent(exit.now_us, exit.out.arena.len() - start, shape.probe);
+                if !self.numbers.is_empty() {
+                    let at = usize::from(shape.header.sequence) % self.numbers.len();
+                    if let Some(slot) = self.numbers.get_mut(at) {
+                        *slot = (shape.header.sequence, number);
+                    }
+                }
+            }
             exit.out.finish(exit.path, start);
         } else {
             exit.out.arena.truncate(start);
@@ -298,13 +389,13 @@ impl Sender {
             let origin = origin.filter(|o| o.index >= self.floor);
             let stored = origin.and_then(|o| Some((o, track.stored(o.layer, o.sequence)?)));
             match stored {
-                Some((origin, stored)) => self.resend(&origin, &stored, exit),
+                Some((origin, stored)) => self.resend(&origin, &stored, false, exit),
                 None => exit.out.drop(DropReason::NackUnknown),
             }
         }
     }
 
-    fn resend(&mut self, origin: &Origin, stored: &Stored<'_>, exit: &mut Exit<'_>) {
+    fn resend(&mut self, origin: &Origin, stored: &Stored<'_>, probe: bool, exit: &mut Exit<'_>) {
         let Some(codec) = Codec::from_number(stored.payload_type) else { return };
         let Some(chosen) = self.chosen.filter(|c| c.codec == codec) else { return };
         if stored.payload.is_empty() {
@@ -328,17 +419,88 @@ impl Sender {
                     ssrc: self.section.rtx_ssrc,
                     ..header
                 };
-                Shape {
-                    header,
-                    roc: (self.rtx_index >> 16) as u32,
-                    original: Some(sequence),
-                    vp8: origin.vp8,
-                }
+                let roc = (self.rtx_index >> 16) as u32;
+                Shape { original: Some(sequence), vp8: origin.vp8, probe, ..Shape::new(header, roc) }
             }
             // Byte for byte what was sent: anything else would reuse a nonce.
-            None => Shape { header, roc: (origin.index >> 16) as u32, original: None, vp8: origin.vp8 },
+            None => {
+                let mut shape = Shape { vp8: origin.vp8, ..Shape::new(header, (origin.index >> 16) as u32) };
+                if !self.numbers.is_empty() {
+                    let number = self.numbers.get(usize::from(sequence) % self.numbers.len());
+                    let Some((_, number)) = number.filter(|n| n.0 == sequence) else {
+                        return exit.out.drop(DropReason::NackUnknown);
+                    };
+                    shape.number = Some(*number);
+                }
+                shape
+            }
         };
+        exit.control.admit(exit.now_us, stored.payload.len() + OVERHEAD, true);
         self.write(&shape, codec, stored.extensions, stored.payload, exit);
+    }
+
+    /// A packet that had to wait goes out, built again from the track's ring.
+    pub fn release(&mut self, sequence: u16, track: &Track, exit: &mut Exit<'_>) {
+        let origin = self.munger.as_ref().and_then(|m| m.origin(sequence)).filter(|o| o.index >= self.floor);
+        let stored = origin.and_then(|o| Some((o, track.stored(o.layer, o.sequence)?)));
+        let (Some((origin, stored)), Some(chosen)) = (stored, self.chosen) else {
+            return exit.out.drop(DropReason::PacerStale);
+        };
+        if Codec::from_number(stored.payload_type) != Some(chosen.codec) || self.is_paused() {
+            return exit.out.drop(DropReason::PacerStale);
+        }
+        let header = RtpHeader {
+            marker: stored.marker,
+            payload_type: chosen.payload_type,
+            sequence,
+            timestamp: stored.timestamp.wrapping_add(origin.timestamp_offset),
+            ssrc: self.section.ssrc,
+        };
+        let shape = Shape { vp8: origin.vp8, ..Shape::new(header, (origin.index >> 16) as u32) };
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
+        self.write(&shape, chosen.codec, stored.extensions, stored.payload, exit);
+    }
+
+    /// Padding can go out on its RTX stream.
+    pub fn can_pad(&self) -> bool {
+        self.section.kind == Kind::Video
+            && self.section.rtx_ssrc != 0
+            && self.takes_transport_cc()
+            && self.section.codecs.iter().any(|c| c.codec == Codec::Rtx)
+    }
+
+    /// One probe packet of about `size` bytes on the RTX stream: a recent packet again, or bare padding.
+    /// Returns its size, 0 if nothing can be sent.
+    pub fn pad(&mut self, size: u32, salt: u32, track: &Track, exit: &mut Exit<'_>) -> u32 {
+        let start = exit.out.arena.len();
+        let any_rtx = || self.section.codecs.iter().find(|c| c.codec == Codec::Rtx).map(|c| c.payload_type);
+        let Some(payload_type) = self.chosen.and_then(|c| c.rtx_payload_type).or_else(any_rtx) else {
+            return 0;
+        };
+        let munger = self.munger.as_ref();
+        let again =
+            munger.and_then(Munger::highest_index).unwrap_or(0).saturating_sub(u64::from(salt % RECENT));
+        let origin = munger.and_then(|m| m.origin((again & 0xFFFF) as u16)).filter(|o| o.index >= self.floor);
+        let fits = |s: &Stored<'_>| s.payload.len() as u32 <= size && s.payload.len() as u32 * 2 > size;
+        let stored = origin.and_then(|o| Some((o, track.stored(o.layer, o.sequence).filter(fits)?)));
+        if let Some((origin, stored)) = stored {
+            self.resend(&origin, &stored, true, exit);
+        } else {
+            let timestamp = munger.and_then(Munger::last_timestamp).map_or(0, |t| t.0);
+            self.rtx_index += 1;
+            let header = RtpHeader {
+                marker: false,
+                payload_type,
+                sequence: self.rtx_index as u16,
+                timestamp,
+                ssrc: self.section.rtx_ssrc,
+            };
+            let padding = size.saturating_sub(OVERHEAD as u32).clamp(1, 255) as u8;
+            let shape = Shape { padding, probe: true, ..Shape::new(header, (self.rtx_index >> 16) as u32) };
+            self.write(&shape, Codec::Rtx, &[], &[], exit);
+        }
+        exit.out.arena.len().saturating_sub(start) as u32
     }
 
     /// NTP and RTP time of this moment on the publisher's scales, so that its tracks stay in step.
@@ -391,6 +553,26 @@ struct Shape {
     /// RTX: the sequence number that it repairs.
     original: Option<u16>,
     vp8: vp8::Offsets,
+    /// Transport-wide number of a packet that goes out again.
+    number: Option<u16>,
+    /// Bytes of padding.
+    padding: u8,
+    /// Sent for the estimate alone.
+    probe: bool,
+}
+
+impl Shape {
+    fn new(header: RtpHeader, roc: u32) -> Self {
+        Self {
+            header,
+            roc,
+            original: None,
+            vp8: vp8::Offsets::default(),
+            number: None,
+            padding: 0,
+            probe: false,
+        }
+    }
 }
 
 /// Microseconds as a 32.32 fixed-point difference.

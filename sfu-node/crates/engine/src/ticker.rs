@@ -5,7 +5,6 @@ use crate::{
     arena::Key,
     context::Context,
     room::Room,
-    send::Exit,
     track::{Source, Subscriber},
     transport::Transport,
 };
@@ -32,10 +31,14 @@ impl Room {
             return;
         }
         for key in self.tracks.keys() {
+            if let Some(track) = self.tracks.get_mut(key) {
+                track.measure(now);
+            }
             if self.tracks.get_mut(key).is_some_and(|t| t.age(now)) {
                 self.on_layers_changed(cx, key);
             }
         }
+        self.divide_due(cx);
         self.ask_for_waiting();
         if now >= self.demand_due_us {
             self.demand_due_us = now + DEMAND_EVERY_US;
@@ -73,6 +76,7 @@ impl Room {
             });
             self.on_abandoned(cx, abandoned);
         }
+        self.pace(cx, key);
         self.arm_transport(cx, key);
     }
 
@@ -113,7 +117,7 @@ impl Room {
         let Some(transport) = self.transports.get_mut(subscriber.transport) else { return };
         let Some(sender) = transport.senders.get_mut(subscriber.slot) else { return };
         let Some(track) = sender.track.and_then(|t| self.tracks.get_mut(t)) else { return };
-        sender.target = track.select(sender.section.max_spatial);
+        sender.target = if sender.is_paused() { None } else { track.select(sender.max_spatial()) };
         if let Some(wanted) = sender.waits_for()
             && transport.srtp_out.is_some()
         {
@@ -200,7 +204,7 @@ impl Room {
                 if sender.section.paused || transport.srtp_out.is_none() {
                     continue;
                 }
-                mask |= 1 << track.select_configured(sender.section.max_spatial);
+                mask |= 1 << track.select_configured(sender.max_spatial());
                 mask |= sender.current.map_or(0, |c| 1 << c.min(2));
             }
             mask
@@ -228,6 +232,7 @@ impl Room {
             up: (u64, u64),
             down: (u64, u64),
             rtt_us: u64,
+            bps: u64,
         }
         let mut sums: HashMap<crate::api::Id, Sum> = HashMap::new();
         for (_, transport) in self.transports.iter_mut().filter(|(_, t)| t.is_connected()) {
@@ -238,6 +243,7 @@ impl Room {
                 let down = sender.take_loss();
                 sum.down = (sum.down.0 + down.0, sum.down.1 + down.1);
             }
+            sum.bps += transport.control.estimate_bps(cx.now.us);
             sum.rtt_us = sum.rtt_us.max(transport.receiver.rtt_us.unwrap_or(0));
         }
         let share =
@@ -246,7 +252,13 @@ impl Room {
             if sum.up.0 + sum.down.0 > 0 {
                 let (uplink_loss, downlink_loss) = (share(sum.up), share(sum.down));
                 let rtt_ms = sum.rtt_us as f32 / 1000.0;
-                cx.out.event(EventKind::Quality { participant_id, uplink_loss, downlink_loss, rtt_ms });
+                cx.out.event(EventKind::Quality {
+                    participant_id,
+                    uplink_loss,
+                    downlink_loss,
+                    rtt_ms,
+                    downlink_bps: sum.bps,
+                });
             }
         }
     }
@@ -255,9 +267,8 @@ impl Room {
 fn send_pli(cx: &mut Context<'_>, transport: &mut Transport, track: Key, spatial: u8) {
     let Some(media) = transport.receiver.media_ssrc(track, spatial) else { return };
     let (Some(srtp), Some(path)) = (transport.srtp_out.as_mut(), transport.ice.selected()) else { return };
-    let exit = Exit { srtp, path, out: cx.out };
-    let start = exit.out.arena.len();
-    rtcp::push_receiver_report(&mut exit.out.arena, transport.ssrc, &[]);
-    rtcp::push_pli(&mut exit.out.arena, transport.ssrc, media);
-    Transport::finish_rtcp(exit.srtp, exit.path, exit.out, start);
+    let start = cx.out.arena.len();
+    rtcp::push_receiver_report(&mut cx.out.arena, transport.ssrc, &[]);
+    rtcp::push_pli(&mut cx.out.arena, transport.ssrc, media);
+    Transport::finish_rtcp(srtp, path, cx.out, start);
 }

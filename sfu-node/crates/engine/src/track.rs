@@ -26,6 +26,12 @@ const FIRST_INTERVAL_US: u64 = 200_000;
 const SUPPLANTED_US: u64 = 100_000;
 /// Key frames of one layer are asked for at most this often.
 const KEY_REQUEST_US: u64 = 500_000;
+/// Headers of a packet on its way to a subscriber, about.
+const OVERHEAD: usize = 45;
+/// Rates are measured over at least this long.
+const MEASURE_US: u64 = 100_000;
+/// Rates assumed of layers that never flowed, bit/s.
+const UNKNOWN_BPS: [u32; LAYERS] = [150_000, 500_000, 1_700_000];
 /// Levels older than this are silence (discontinuous transmission).
 const LEVEL_AGE_US: u64 = 500_000;
 /// Nobody hears it.
@@ -71,6 +77,9 @@ struct LayerState {
     extender: SeqExtender,
     last_us: u64,
     last_timestamp: u32,
+    /// Bytes since the last measurement, and the smoothed rate, bit/s.
+    bytes: u64,
+    bps: f64,
     /// Frames so far, when the last one began, and the mean time between them.
     frames: u32,
     frame_us: u64,
@@ -106,6 +115,7 @@ pub(crate) struct Track {
     layers: [Option<Box<LayerState>>; LAYERS],
     /// Layers whose key frame may have to be asked for.
     key_mask: u8,
+    measured_us: u64,
     level: f32,
     level_us: u64,
     level_sent: u8,
@@ -123,6 +133,7 @@ impl Track {
             run: Run::default(),
             layers: [None, None, None],
             key_mask: 0,
+            measured_us: 0,
             level: f32::from(SILENT),
             level_us: 0,
             level_sent: SILENT,
@@ -147,6 +158,8 @@ impl Track {
                 extender: SeqExtender::new(),
                 last_us: now_us,
                 last_timestamp: media.timestamp.wrapping_sub(1),
+                bytes: 0,
+                bps: 0.0,
                 frames: 0,
                 frame_us: now_us,
                 interval_us: FIRST_INTERVAL_US,
@@ -167,6 +180,7 @@ impl Track {
         layer.live = true;
         layer.codec = media.codec;
         layer.last_us = now_us;
+        layer.bytes += (media.payload.len() + OVERHEAD) as u64;
         layer.seen_frames = frames;
         if media.timestamp != layer.last_timestamp {
             layer.last_timestamp = media.timestamp;
@@ -253,6 +267,41 @@ impl Track {
             }
         }
         changed
+    }
+
+    /// Work out the rates of the layers.
+    pub fn measure(&mut self, now_us: u64) {
+        let elapsed = now_us.saturating_sub(self.measured_us);
+        if elapsed < MEASURE_US {
+            return;
+        }
+        let first = self.measured_us == 0;
+        self.measured_us = now_us;
+        for layer in self.layers.iter_mut().flatten() {
+            let sample = std::mem::take(&mut layer.bytes) as f64 * 8e6 / elapsed as f64;
+            // A layer that stands still keeps its last rate: that is what it takes when it comes back.
+            if !layer.live || first {
+                continue;
+            }
+            let gain = if layer.bps == 0.0 { 1.0 } else { (elapsed as f64 / 1.5e6).min(1.0) };
+            layer.bps += (sample - layer.bps) * gain;
+        }
+    }
+
+    /// Layers that a subscriber who wants at most `max` could get, the smallest first, with what they take, bit/s.
+    pub fn choices(&self, max: u8) -> impl Iterator<Item = (u8, u32)> + '_ {
+        let live = self.live();
+        // Over a link only what is asked for flows: the others could be had as well.
+        let there = match self.source {
+            Source::Transport(_) => live,
+            Source::Link(_) => live | self.configured,
+        };
+        let highest = if live == 0 { None } else { select(there, max) };
+        (0..LAYERS as u8).filter(move |l| there & (1 << l) != 0 && Some(*l) <= highest).map(|l| {
+            let known = self.layer(l).map_or(0.0, |l| l.bps);
+            let bps = if known > 0.0 { known as u32 } else { UNKNOWN_BPS[usize::from(l)] };
+            (l, bps)
+        })
     }
 
     /// The layer for a subscriber that wants at most `max`.

@@ -105,6 +105,7 @@ impl Room {
         for (slot, _) in changed {
             self.attach(Subscriber { transport: key, slot });
         }
+        self.configure_control(cx, key);
         let slots: Vec<usize> =
             self.transports.get(key).map(|t| t.senders.iter().map(|s| s.0).collect()).unwrap_or_default();
         for slot in slots {
@@ -146,7 +147,7 @@ impl Room {
         cx: &mut Context<'_>,
         transport_id: &Id,
         track_id: &Id,
-        max_spatial: u8,
+        (max_spatial, priority): (u8, u32),
         paused: bool,
     ) -> Result<(), String> {
         let key = self.transport_key(transport_id)?;
@@ -156,12 +157,14 @@ impl Room {
         let slot = slot.ok_or("track_id: not sent on this transport")?;
         if let Some(sender) = transport.senders.get_mut(slot) {
             sender.section.max_spatial = max_spatial;
+            sender.section.priority = priority;
             if paused && !sender.section.paused {
                 sender.resync();
             }
             sender.section.paused = paused;
             sender.announce(&transport.id, cx.out);
         }
+        self.divide(cx, key);
         self.retarget_one(cx, Subscriber { transport: key, slot });
         Ok(())
     }

@@ -4,6 +4,7 @@ use crate::{
     api::{CreateTransport, DataChannel, EventKind, Id, TransportState},
     clock::Now,
     context::Context,
+    control::Control,
     datachannel::{DataChannels, DataOutput},
     ice::{Consent, Ice},
     outbox::{DropReason, Outbox, Path},
@@ -27,6 +28,7 @@ pub(crate) struct Transport {
     pub srtp_out: Option<Outbound>,
     pub receiver: Receiver,
     pub senders: Senders,
+    pub control: Control,
     pub armed: Armed,
     pub state: TransportState,
     /// SSRC under which our own RTCP goes out.
@@ -62,6 +64,7 @@ impl Transport {
             srtp_out: None,
             receiver: Receiver::default(),
             senders: Senders::default(),
+            control: Control::default(),
             armed: Armed::default(),
             state: TransportState::New,
             ssrc: cx.shared.random_u32() | 1,
@@ -180,7 +183,7 @@ impl Transport {
     pub fn deadline_us(&self, cx: &Context<'_>) -> Option<u64> {
         let sctp = self.data.deadline().map(|t| cx.shared.clock.us(t) + 1);
         let ice = self.is_connected().then(|| self.ice.deadline_us(cx.now.us)).flatten();
-        let media = [self.receiver.deadline_us(), self.senders.deadline_us()];
+        let media = [self.receiver.deadline_us(), self.senders.deadline_us(), self.control.deadline_us()];
         [self.dtls_due_us, sctp, ice].into_iter().chain(media).flatten().min()
     }
 

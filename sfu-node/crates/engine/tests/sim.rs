@@ -92,6 +92,7 @@ fn layers_switch_at_key_frames_without_a_seam() {
                 track_id: "V".into(),
                 max_spatial,
                 paused: false,
+                priority: 0,
             },
         );
         film(&mut w, alice, &mut cameras, 40);

@@ -70,6 +70,7 @@ fn command(command: proto::Command) -> Command {
             track_id: c.track_id.into(),
             max_spatial: spatial(c.max_spatial),
             paused: c.paused,
+            priority: c.priority,
         }),
         C::SendData(c) => Ok(Command::SendData {
             transport_ids: c.transport_ids.into_iter().map(Into::into).collect(),
@@ -199,6 +200,8 @@ fn send_section(s: proto::SendSection) -> Result<SendSection, String> {
         extensions: extensions(s.extensions)?,
         max_spatial: spatial(s.max_spatial),
         paused: s.paused,
+        screen: s.screen,
+        priority: s.priority,
     })
 }
 
@@ -273,15 +276,22 @@ pub fn event(event: Event) -> proto::Event {
             binary,
             replayed: false,
         }),
-        EventKind::Quality { participant_id, uplink_loss, downlink_loss, rtt_ms } => {
+        EventKind::Quality { participant_id, uplink_loss, downlink_loss, rtt_ms, downlink_bps } => {
             let participant_id = participant_id.to_string();
-            E::Quality(proto::QualityEvent { participant_id, uplink_loss, downlink_loss, rtt_ms })
+            E::Quality(proto::QualityEvent {
+                participant_id,
+                uplink_loss,
+                downlink_loss,
+                rtt_ms,
+                downlink_bps,
+            })
         }
-        EventKind::Subscription { transport_id, track_id, current_spatial } => {
+        EventKind::Subscription { transport_id, track_id, current_spatial, limited } => {
             E::Subscription(proto::SubscriptionEvent {
                 transport_id: transport_id.to_string(),
                 track_id: track_id.to_string(),
                 current_spatial,
+                limited,
             })
         }
         EventKind::Relay { link_id, up, reason } => {

@@ -16,7 +16,7 @@ use headwater_wire::{
     rtcp,
     rtp::{HeaderWriter, RtpHeader, RtpView},
     srtp::{self, Inbound, Outbound, Profile, Role},
-    stun,
+    stun, twcc,
 };
 use std::{
     cmp::Reverse,
@@ -49,6 +49,35 @@ impl Rng {
 
     pub fn chance(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
+    }
+}
+
+/// Extension id under which subscribers of [`send_with_cc`] get transport-wide numbers.
+pub const TRANSPORT_CC: u8 = 3;
+
+/// A bottleneck towards one client: FIFO with a bounded queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Downlink {
+    pub bps: u64,
+    pub queue_ms: u64,
+    free_us: u64,
+    pub dropped: usize,
+}
+
+impl Downlink {
+    pub fn new(bps: u64, queue_ms: u64) -> Self {
+        Self { bps, queue_ms, free_us: 0, dropped: 0 }
+    }
+
+    /// How long a packet takes through it; `None`: the queue is full.
+    fn take(&mut self, now_us: u64, size: usize) -> Option<u64> {
+        let start = self.free_us.max(now_us);
+        if start - now_us > self.queue_ms * 1000 {
+            self.dropped += 1;
+            return None;
+        }
+        self.free_us = start + size as u64 * 8_000_000 / self.bps;
+        Some(self.free_us - now_us)
     }
 }
 
@@ -103,6 +132,11 @@ pub struct Client {
     gaps: HashMap<u32, GapTracker>,
     pub repair: bool,
     pub silent: bool,
+    /// What its path carries towards it.
+    pub downlink: Option<Downlink>,
+    /// Transport-wide feedback, where the packets have numbers under [`TRANSPORT_CC`].
+    arrivals: twcc::Recorder,
+    feedback_due: u64,
     next_check: Instant,
     transaction: u64,
 }
@@ -231,6 +265,10 @@ impl World {
         }
     }
 
+    pub fn us(&self) -> u64 {
+        (self.now - self.base).as_micros() as u64
+    }
+
     pub fn ms(&self) -> u64 {
         (self.now - self.base).as_millis() as u64
     }
@@ -303,6 +341,9 @@ impl World {
             gaps: HashMap::new(),
             repair: true,
             silent: false,
+            downlink: None,
+            arrivals: twcc::Recorder::new(),
+            feedback_due: 0,
             next_check: self.now,
             transaction: 0,
         });
@@ -323,8 +364,15 @@ impl World {
         if media && self.rng.chance(loss) {
             return;
         }
+        let (now_us, mut at) = (self.us(), self.now + DELAY);
+        if let Some(downlink) =
+            self.clients.iter_mut().find(|c| c.addr == to).and_then(|c| c.downlink.as_mut())
+        {
+            let Some(wait) = downlink.take(now_us, datagram.len()) else { return };
+            at += Duration::from_micros(wait);
+        }
         self.order += 1;
-        self.queue.push(Reverse((self.now + DELAY, self.order, from, to, datagram)));
+        self.queue.push(Reverse((at, self.order, from, to, datagram)));
     }
 
     /// Let `ms` milliseconds pass.
@@ -385,7 +433,7 @@ impl World {
     }
 
     fn on_client_datagram(&mut self, i: usize, from: SocketAddr, mut datagram: Vec<u8>) {
-        let at_ms = self.ms();
+        let (at_ms, arrived_us) = (self.ms(), self.us());
         let mut net = Vec::new();
         let c = &mut self.clients[i];
         match classify(&datagram) {
@@ -399,6 +447,9 @@ impl World {
                     && let Ok(opened) = inbound.open_rtp(&mut datagram)
                 {
                     let view = RtpView::parse(&datagram[..opened.len]).unwrap();
+                    if let Some((_, &[a, b])) = view.extensions().find(|e| e.0 == TRANSPORT_CC) {
+                        c.arrivals.record(u16::from_be_bytes([a, b]), arrived_us);
+                    }
                     let gaps = c.gaps.entry(view.ssrc()).or_default();
                     gaps.on_packet(view.sequence(), at_ms * 1000);
                     c.got.push(Got { at_ms, header: view.header(), payload: view.payload().to_vec() });
@@ -445,6 +496,13 @@ impl World {
             if !c.connected() && at_us.is_multiple_of(50_000) {
                 c.dtls.handle_timeout(self.now).ok();
                 c.drain(&mut net, to);
+            }
+            if c.connected() && c.arrivals.is_pending() && c.feedback_due <= at_us {
+                c.feedback_due = at_us + 60_000;
+                let mut compound = Vec::new();
+                while c.arrivals.push_feedback(&mut compound, 1, 2) {}
+                let packet = c.rtcp(compound);
+                net.push((c.addr, to, packet));
             }
             if c.repair && c.connected() {
                 let mut lost = Vec::new();
@@ -520,7 +578,16 @@ pub fn send(mid: &str, track: &str, ssrc: u32, rtx_ssrc: u32, kind: Kind) -> Sen
         extensions: vec![ExtensionMap { id: 7, extension: Extension::Mid }],
         max_spatial: 2,
         paused: false,
+        screen: false,
+        priority: 0,
     }
+}
+
+/// As [`send`], with transport-wide sequence numbers.
+pub fn send_with_cc(mid: &str, track: &str, ssrc: u32, rtx_ssrc: u32, kind: Kind) -> SendSection {
+    let mut section = send(mid, track, ssrc, rtx_ssrc, kind);
+    section.extensions.push(ExtensionMap { id: TRANSPORT_CC, extension: Extension::TransportCc });
+    section
 }
 
 pub fn configure_receive(transport: &str, sections: Vec<ReceiveSection>) -> Command {
