@@ -50,6 +50,8 @@ class Settings:
     trusted_proxies: tuple[Network, ...]
     proxy_protocol: bool
     max_connections_per_address: int
+    max_joins_per_address: int
+    allowed_origins: frozenset[str]
     max_frame_bytes: int
     web_dir: Path
     public_url: str
@@ -84,6 +86,8 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_TRUSTED_PROXIES: comma-separated CIDRs whose X-Forwarded-For and PROXY headers are believed.
     HEADWATER_PROXY_PROTOCOL: true expects PROXY protocol v1 or v2 from the trusted proxies. Default false.
     HEADWATER_MAX_CONNECTIONS_PER_ADDRESS: WebSockets of one client address, 0: no limit. Default 1000.
+    HEADWATER_MAX_JOINS_PER_ADDRESS: joins a second of one client address, 0: no limit. Default 100.
+    HEADWATER_ALLOWED_ORIGINS: comma-separated origins (https://app.example) of pages. Default: any.
     HEADWATER_MAX_FRAME_BYTES: largest signalling frame. Default 524288.
     HEADWATER_WEB_DIR: directory of the demo page.
     HEADWATER_PUBLIC_URL: where clients reach the gateways (https://…). Default: as the caller did.
@@ -118,6 +122,8 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         trusted_proxies=read.networks("HEADWATER_TRUSTED_PROXIES"),
         proxy_protocol=read.flag("HEADWATER_PROXY_PROTOCOL", False),
         max_connections_per_address=read.integer("HEADWATER_MAX_CONNECTIONS_PER_ADDRESS", 1000, 0, 1_000_000),
+        max_joins_per_address=read.integer("HEADWATER_MAX_JOINS_PER_ADDRESS", 100, 0, 1_000_000),
+        allowed_origins=frozenset(url.lower() for url in read.urls("HEADWATER_ALLOWED_ORIGINS")),
         max_frame_bytes=read.integer("HEADWATER_MAX_FRAME_BYTES", 524_288, 65_536, 16_777_216),
         public_url=_http(read.text("HEADWATER_PUBLIC_URL")),
         region_urls=read.by_name("HEADWATER_REGION_URLS"),

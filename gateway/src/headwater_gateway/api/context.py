@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 
 from headwater_gateway.api.errors import ApiError
 from headwater_gateway.auth import KeyStore, bearer_token
-from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, Gatekeeper, voucher
+from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, Gatekeeper, check_origin, voucher
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.settings import Settings
@@ -72,6 +72,8 @@ class ApiContext:
         token = bearer_token(request.headers.get("Authorization"), request.query.get("access_token"))
         claims = self.gatekeeper.verifier.verify(token, time.time(), time.monotonic(), also_for=audience)
         address, vouched = self.gatekeeper.address_of(request, token)
+        if not vouched:
+            check_origin(request, self.settings.allowed_origins)
         return Caller(claims, token, address, vouched)
 
     async def owner(self, room: RoomId, caller: Caller) -> GatewayPeer | None:

@@ -13,6 +13,7 @@ from headwater_gateway.auth import TokenVerifier, bearer_token
 from headwater_gateway.geo.client_address import client_address
 from headwater_gateway.geo.region import Locator, RegionUnknown, check_override, resolve
 from headwater_gateway.http.doorkeeper import peer_address
+from headwater_gateway.http.limits import JoinLimiter
 from headwater_gateway.http.query import JoinQuery, parse_query
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.settings import Settings
@@ -49,6 +50,13 @@ def voucher(secret: str, address: str, token: str) -> str:
     return hmac.new(secret.encode(), f"{address}\n{token}".encode(), "sha256").hexdigest()
 
 
+def check_origin(request: web.Request, allowed: frozenset[str]) -> None:
+    """Browsers say which page asks (RFC 6454). JoinRefused 403: it is none of those that may."""
+    origin = request.headers.get("Origin")
+    if allowed and origin is not None and origin.lower() not in allowed:
+        raise JoinRefused(403, Reason.ORIGIN_NOT_ALLOWED, "pages of this origin may not use this server")
+
+
 class Gatekeeper:
     """Decides joins: token, grants, query, region, owner, and the rooms' own policy."""
 
@@ -65,11 +73,17 @@ class Gatekeeper:
         self._locator = locator
         self._plane = plane
         self._metrics = metrics
+        self._limiter = JoinLimiter(settings.max_joins_per_address)
         self.draining = False
 
     def renewed_token(self, claims: Claims) -> str | None:
         """A fresh token for a client that is in. None: its API key is gone."""
         return self.verifier.renew(claims, time.time(), time.monotonic())
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Of pages that may ask; empty: any."""
+        return self._settings.allowed_origins
 
     def unreachable(self, gateway: GatewayId) -> None:
         """A room's gateway did not answer."""
@@ -90,6 +104,9 @@ class Gatekeeper:
         address, vouched = self.address_of(request, token)
         hello = self._hello(claims, query, name, address)
         hops = _hops(request) if vouched else 0
+        if not vouched:
+            check_origin(request, self._settings.allowed_origins)
+            self._limiter.check(address, name, claims.identity, started)
         owner = await self._plane.owner(name, hops=hops, resumes=hello.reconnect)
         if owner is None:
             hello = await self._plane.admit(hello)

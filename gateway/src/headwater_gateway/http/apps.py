@@ -1,6 +1,6 @@
 """The two HTTP applications: the public one and the admin one."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from headwater_api.reasons import Reason
@@ -25,7 +25,7 @@ def public_app(signalling: Signalling, site: Site, peers: PeerDoor) -> web.Appli
     Newer clients ask /rtc/v1 first and fall back to /rtc on that 404.
     """
     app = web.Application(client_max_size=MAX_BODY)
-    app.on_response_prepare.append(_on_response)
+    app.on_response_prepare.append(_open_to(signalling.gatekeeper.allowed_origins))
     for path in ("/rtc", "/rtc/"):
         app.router.add_get(path, signalling.join, allow_head=False)
     for path in ("/rtc/validate", "/rtc/validate/"):
@@ -62,11 +62,23 @@ def admin_app(metrics: Metrics, unready: Callable[[], str]) -> web.Application:
     return app
 
 
-async def _on_response(request: web.Request, response: web.StreamResponse) -> None:
-    """Tokens, not cookies, say who a client is: any page may ask."""
-    note_response(request)
-    if request.path.startswith(OPEN):
-        response.headers["Access-Control-Allow-Origin"] = "*"
+def _open_to(
+    allowed: frozenset[str],
+) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Tokens, not cookies, say who a client is: any page may ask, or those that are allowed."""
+
+    async def on_response(request: web.Request, response: web.StreamResponse) -> None:
+        note_response(request)
+        if not request.path.startswith(OPEN):
+            return
+        origin = request.headers.get("Origin", "")
+        if not allowed:
+            response.headers["Access-Control-Allow-Origin"] = "*"
+        elif origin.lower() in allowed:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Vary"] = "Origin"
+
+    return on_response
 
 
 async def _on_admin_response(request: web.Request, _: web.StreamResponse) -> None:

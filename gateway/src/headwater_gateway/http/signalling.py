@@ -2,20 +2,29 @@
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
 from headwater_api.reasons import Reason
-from livekit.protocol import rtc
+from livekit.protocol import models, rtc
 
 from headwater_gateway.http.admission import Admission, Gatekeeper
 from headwater_gateway.http.forward import Forwarder, OwnerUnreachable
 from headwater_gateway.http.limits import AddressLimiter
 from headwater_gateway.http.websocket import CLOSE_SECONDS, HEARTBEAT_SECONDS, AiohttpWire
 from headwater_gateway.metrics import Metrics
+from headwater_gateway.room.wire import leave
 from headwater_gateway.signal.channel import Channel
-from headwater_gateway.signal.types import CLOSE_INTERNAL, Claims, JoinRefused, SessionRunner, SignalChannel
+from headwater_gateway.signal.types import (
+    CLOSE_INTERNAL,
+    CLOSE_POLICY,
+    Claims,
+    JoinRefused,
+    SessionRunner,
+    SignalChannel,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -108,11 +117,19 @@ class Signalling:
         return socket
 
     async def _renew_token(self, claims: Claims, channel: SignalChannel) -> None:
-        """Hand out a token that outlives the first one: a resume checks it again."""
+        """Hand out a token that outlives the first one: a resume checks it again.
+
+        Without its API key there is none, and the session ends with the token that it has.
+        """
         while True:
             await asyncio.sleep(self.renew_seconds)
             token = self.gatekeeper.renewed_token(claims)
             if token is None:
+                await asyncio.sleep(max(0.0, claims.expires_at - time.time()))
+                _log.info("token expired", reason=Reason.TOKEN_EXPIRED, api_key=claims.api_key)
+                farewell = leave(models.DisconnectReason.PARTICIPANT_REMOVED, rtc.LeaveRequest.DISCONNECT)
+                await channel.send(rtc.SignalResponse(leave=farewell))
+                await channel.close(CLOSE_POLICY, Reason.TOKEN_EXPIRED)
                 return
             await channel.send(rtc.SignalResponse(refresh_token=token))
 
