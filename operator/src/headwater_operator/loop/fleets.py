@@ -37,6 +37,8 @@ TICK_S: Final = 5.0  # the scaler's pace too
 SOON_S: Final = 0.5
 # CPU and latency alone are not worth a write more often than this.
 FIGURES_EVERY_S: Final = 15.0
+# In a large fleet somebody comes or goes all the time.
+COUNTS_EVERY_S: Final = 3.0
 BUDGET_EVERY_S: Final = 300.0
 
 
@@ -134,8 +136,10 @@ class FleetLoop:
     async def _write(self, key: Key, cluster: SFUCluster, status: SFUClusterStatus) -> None:
         if cluster.metadata.deletion_timestamp is not None or cluster.status == status:
             return
-        quiet = self._monotonic() - self._written_at.get(key, float("-inf")) < FIGURES_EVERY_S
-        if quiet and _without_figures(cluster.status) == _without_figures(status):
+        since_s = self._monotonic() - self._written_at.get(key, float("-inf"))
+        if since_s < COUNTS_EVERY_S and _without_counts(cluster.status) == _without_counts(status):
+            return
+        if since_s < FIGURES_EVERY_S and _without_figures(cluster.status) == _without_figures(status):
             return
         if await self._statuses.write(SFUCLUSTERS, *key, status) is None:
             return
@@ -216,6 +220,13 @@ def _targets(world: ClusterWorld) -> dict[NodeKey, Target]:
 def _address(pod: PodView) -> str:
     host = f"[{pod.pod_ip}]" if ":" in pod.pod_ip else pod.pod_ip
     return f"{host}:{PORT_NODE_GRPC}"
+
+
+def _without_counts(status: SFUClusterStatus) -> SFUClusterStatus:
+    """The status without figures, and without how many participants and rooms there are."""
+    bare = _without_figures(status)
+    regions = tuple(region.model_copy(update={"participants": 0, "rooms": 0}) for region in bare.regions)
+    return bare.model_copy(update={"regions": regions, "participants": 0, "rooms": 0})
 
 
 def _without_figures(status: SFUClusterStatus) -> SFUClusterStatus:

@@ -4,7 +4,7 @@ A relist every `resync_s` does the same for whatever the watches missed, and dro
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -28,6 +28,7 @@ POD_DELAY_S = 0.05
 PRESENCE_DELAY_S = 0.2
 # Of the Meetings that a relist finds unchanged, so many are looked at all the same: should a wake be lost.
 BACKSTOP_SHARE = 0.1
+SLICE = 50
 # What concerns all Meetings of a fleet is spread over time, not to hold up what concerns one.
 MEETINGS_PER_S = 2000.0
 MAX_SPREAD_S = 4.0
@@ -109,18 +110,16 @@ class Intake:
     async def relist(self) -> None:
         """Reads every SFUCluster and Meeting. Raises KubeError."""
         fleets = await self._list(SFUCLUSTERS)
+        before = dict(self._store.meetings)
         meetings = await self._list(MEETINGS)
         listed = {_key(body) for body in fleets}
         for key in listed | set(self._store.fleets) | self._store.fleet_keys:
             self._fleets.wake(key)
         self._store.fleet_keys = listed | set(self._store.fleets)
         self._generations = {key: seen for key, seen in self._generations.items() if key in listed}
+        kept, changed = await self._take_meetings(meetings, before)
+        self._store.drop_meetings(before.keys() - {_key(body) for body in meetings})
         first, self._store.listed = not self._store.listed, True
-        changed = {key for body in meetings if self._is_new(key := _key(body), body)}
-        kept = [
-            key for body in meetings if (key := _key(body)) not in changed or self._put_meeting(key, body)
-        ]
-        self._store.keep_meetings(kept)
         for key in kept:
             if first or key in changed:
                 self._meetings.wake(key)
@@ -146,10 +145,26 @@ class Intake:
             body for namespace in self._namespaces for body in await self._client.list(resource, namespace)
         ]
 
-    def _is_new(self, key: Key, body: Body) -> bool:
-        """Whether this version of the Meeting is not the one that we have."""
-        known = self._store.meetings.get(key)
-        return known is None or known.metadata.resource_version != body["metadata"]["resourceVersion"]
+    async def _take_meetings(
+        self, bodies: Sequence[Body], before: Mapping[Key, Meeting]
+    ) -> tuple[list[Key], set[Key]]:
+        """Those that can be read, and of them those that are new to us. `before`: as it was before the list
+        was asked for; what a watch has told since then is newer than the list."""
+        kept: list[Key] = []
+        changed: set[Key] = set()
+        for number, body in enumerate(bodies):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)  # thousands take seconds: the Lease must be renewed meanwhile
+            key = _key(body)
+            known = before.get(key)
+            overtaken = self._store.meetings.get(key) is not known
+            version = body["metadata"]["resourceVersion"]
+            if not overtaken and (known is None or known.metadata.resource_version != version):
+                if not self._put_meeting(key, body):
+                    continue
+                changed.add(key)
+            kept.append(key)
+        return kept, changed
 
     def _put_meeting(self, key: Key, body: Body) -> bool:
         try:

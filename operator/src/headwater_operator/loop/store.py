@@ -28,8 +28,7 @@ class Store:
             if key[0] == namespace and meeting.spec.cluster_ref.name == name:
                 yield key
 
-    def keep_meetings(self, keys: Iterable[Key]) -> None:
-        """Drops all other Meetings."""
-        kept = set(keys)
-        for key in [key for key in self.meetings if key not in kept]:
-            del self.meetings[key]
+    def drop_meetings(self, keys: Iterable[Key]) -> None:
+        """They are gone."""
+        for key in keys:
+            self.meetings.pop(key, None)
