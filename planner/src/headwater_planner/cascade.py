@@ -1,15 +1,19 @@
 """Which relay links a room needs, and the way each track takes over them. Pure.
 
-Each region with a node of the room has one hub; hubs form a full mesh and the other nodes of a region
-hang under their hub. A track runs publisher's node → its hub → the other hubs → their nodes, so that each
-node gets it over exactly one link and no link carries it twice.
+Each region with a node of the room has one hub. Few hubs form a mesh, many a tree; the other nodes of a region
+hang under their hub. A track runs publisher's node → its hub → other hubs → their nodes, so that each node gets
+it over exactly one link and no link carries it twice.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Literal, Self
 
 from headwater_api.ids import NodeId, RegionName
+
+from headwater_planner.hub_tree import Edge, RegionMap, neighbours, plan_hub_tree
+
+MESH_REGIONS: Final = 5  # so many hubs form a mesh; more, a tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The cascade of one room."""
+    """The cascade of one room. `tree`: the edges between its regions; None: all hubs are linked."""
 
     hubs: Mapping[RegionName, NodeId]
     region_of: Mapping[NodeId, RegionName]
     links: frozenset[Link]
+    tree: frozenset[Edge] | None = None
 
     def hub_of(self, node: NodeId) -> NodeId:
         """The hub of the node's region (may be the node itself)."""
@@ -59,11 +64,24 @@ class LinkChange:
     closed: tuple[Link, ...]
 
 
-EMPTY = Topology(hubs={}, region_of={}, links=frozenset())
+@dataclass(frozen=True, slots=True)
+class CascadePolicy:
+    """How an SFUCluster wants its rooms linked. `max_hops`: links between two regions' hubs, at most."""
+
+    shape: Literal["Auto", "Mesh", "Tree"] = "Auto"
+    max_hops: int = 3
+    geography: RegionMap = RegionMap()
+
+
+AUTO: Final = CascadePolicy()
+EMPTY: Final = Topology(hubs={}, region_of={}, links=frozenset())
 
 
 def plan_topology(
-    members: Iterable[Member], current: Topology = EMPTY, avoid: frozenset[NodeId] = frozenset()
+    members: Iterable[Member],
+    current: Topology = EMPTY,
+    avoid: frozenset[NodeId] = frozenset(),
+    policy: CascadePolicy = AUTO,
 ) -> Topology:
     """The wanted cascade. Living hubs stay hubs, so that a change touches only the nodes that it must.
 
@@ -71,23 +89,47 @@ def plan_topology(
     """
     present = sorted(members, key=lambda m: m.node_id)
     region_of = {m.node_id: m.region for m in present}
+    by_region: dict[RegionName, list[Member]] = {}
+    for member in present:
+        by_region.setdefault(member.region, []).append(member)
     hubs: dict[RegionName, NodeId] = {}
-    for region in sorted({m.region for m in present}):
-        local = [m for m in present if m.region == region]
-        local = [m for m in local if m.node_id not in avoid] or local
+    for region, members_there in sorted(by_region.items()):
+        local = [m for m in members_there if m.node_id not in avoid] or members_there
         kept = current.hubs.get(region)
         if kept is not None and any(m.node_id == kept for m in local):
             hubs[region] = kept
         else:
             hubs[region] = min(local, key=lambda m: (-m.participants, m.node_id)).node_id
-    return Topology(hubs=hubs, region_of=region_of, links=_links(hubs, region_of))
+    tree = _plan_tree(hubs, current, policy)
+    return Topology(hubs=hubs, region_of=region_of, links=_links(hubs, region_of, tree), tree=tree)
 
 
-def _links(hubs: Mapping[RegionName, NodeId], region_of: Mapping[NodeId, RegionName]) -> frozenset[Link]:
+def _plan_tree(
+    hubs: Mapping[RegionName, NodeId], current: Topology, policy: CascadePolicy
+) -> frozenset[Edge] | None:
+    """The tree between the regions; None: a mesh."""
+    # A way of one link between any two hubs is a mesh and nothing else.
+    if policy.shape == "Mesh" or policy.max_hops < 2 or len(hubs) < 3:
+        return None
+    # Once a tree, a room stays one until it is clearly smaller: a region that comes and goes must not flap.
+    limit = MESH_REGIONS - 1 if current.tree is not None else MESH_REGIONS
+    if policy.shape != "Tree" and len(hubs) <= limit:
+        return None
+    if current.tree is not None and set(hubs) == set(current.hubs):
+        return current.tree
+    return plan_hub_tree(hubs, current.tree or frozenset(), policy.geography, policy.max_hops)
+
+
+def _links(
+    hubs: Mapping[RegionName, NodeId], region_of: Mapping[NodeId, RegionName], tree: frozenset[Edge] | None
+) -> frozenset[Link]:
     heads = sorted(hubs.values())
-    mesh = {Link.between(a, b) for i, a in enumerate(heads) for b in heads[i + 1 :]}
+    if tree is None:
+        core = {Link.between(a, b) for i, a in enumerate(heads) for b in heads[i + 1 :]}
+    else:
+        core = {Link.between(hubs[a], hubs[b]) for a, b in tree}
     spokes = {Link.between(n, hubs[r]) for n, r in region_of.items() if n != hubs[r]}
-    return frozenset(mesh | spokes)
+    return frozenset(core | spokes)
 
 
 def diff_links(before: Topology, after: Topology) -> LinkChange:
@@ -98,27 +140,28 @@ def diff_links(before: Topology, after: Topology) -> LinkChange:
     )
 
 
-def inbound_link(topology: Topology, publisher: NodeId, receiver: NodeId) -> Link | None:
-    """The link over which a track published on `publisher` reaches `receiver`; None on its own node.
-
-    KeyError if either node is not in the topology.
-    """
-    if publisher == receiver:
-        return None
-    receiver_hub = topology.hub_of(receiver)
-    if receiver != receiver_hub:
-        return Link.between(receiver, receiver_hub)
-    publisher_hub = topology.hub_of(publisher)
-    if receiver == publisher_hub:
-        return Link.between(publisher, receiver)
-    return Link.between(publisher_hub, receiver)
-
-
 def routes(topology: Topology, publisher: NodeId) -> dict[NodeId, Link]:
-    """For each other node: the one link on which a track of `publisher` arrives there."""
+    """For each other node: the one link on which a track of `publisher` arrives there.
+
+    KeyError if the publisher's node is not in the topology.
+    """
+    home = topology.region_of[publisher]
+    inbound = {home: topology.hubs[home]}  # region → the hub that its hub gets the track from
+    queue = [home]
+    near = neighbours(topology.tree) if topology.tree is not None else None
+    for region in queue:
+        others = topology.hubs if near is None else near.get(region, ())
+        for other in others:
+            if other not in inbound:
+                inbound[other] = topology.hubs[region]
+                queue.append(other)
     found: dict[NodeId, Link] = {}
-    for node in topology.region_of:
-        link = inbound_link(topology, publisher, node)
-        if link is not None:
-            found[node] = link
+    for node, region in topology.region_of.items():
+        hub = topology.hubs[region]
+        if node == publisher:
+            continue
+        if node != hub:
+            found[node] = Link.between(node, hub)
+        else:
+            found[node] = Link.between(node, publisher if region == home else inbound[region])
     return found

@@ -12,10 +12,19 @@ from typing import Final
 from headwater_api.ids import ClusterName, NodeId, RegionName
 from headwater_api.reasons import Reason
 
+from headwater_planner.cluster_policy import DEFAULT, ClusterPolicy
 from headwater_planner.geo_distance import Coordinates, great_circle_km
+from headwater_planner.node_load import CONNECTIONS_PER_PARTICIPANT, NodeView, fullness, has_room
+
+__all__ = ["CONNECTIONS_PER_PARTICIPANT", "NodeView", "Placement", "PlacementRequest", "Refusal", "place"]
 
 STALE_REPORT_S: Final = 5.0
-CONNECTIONS_PER_PARTICIPANT: Final = 2  # a publisher and a subscriber transport
+# A room that is larger on one node takes another, where its region has one: a node's fan-out is its square.
+ROOM_PER_NODE: Final = 250
+# A measured time is worth so much distance: round trips in fibre, by ways that are half as long again.
+KM_PER_MS: Final = 66.0
+# Measured times that differ by less are as good as equal.
+RTT_STEP_MS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,33 +34,17 @@ class RegionView:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeView:
-    """One node as last reported. `connections`: transports, with those promised since the report."""
-
-    node_id: NodeId
-    region: RegionName
-    connections: int
-    max_connections: int
-    draining: bool = False
-    report_age_s: float = 0.0
-    cluster: ClusterName | None = None
-    participants: int = 0  # of all rooms, as last reported
-    move_rate: float = 0.0  # while draining: participants per second to be moved off it; 0: not named
-    move_by_ms: int = 0  # while draining: Unix ms by which all must have gone; 0: no deadline
-
-    @property
-    def utilisation(self) -> float:
-        """Share of the node's connections in use, 0…1 and above."""
-        return self.connections / self.max_connections if self.max_connections > 0 else 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class PlacementView:
     """`cluster_regions`: where each SFUCluster lets participants be placed; empty or absent: everywhere."""
 
     regions: tuple[RegionView, ...]
     nodes: tuple[NodeView, ...]
     cluster_regions: Mapping[ClusterName, frozenset[RegionName]] = field(default_factory=dict)
+    policies: Mapping[ClusterName, ClusterPolicy] = field(default_factory=dict)
+
+    def policy_of(self, cluster: ClusterName | None) -> ClusterPolicy:
+        """A cluster's policy; of no cluster, or one that is not known, the defaults."""
+        return self.policies.get(cluster, DEFAULT) if cluster is not None else DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +60,10 @@ class PlacementRequest:
     denied_regions: frozenset[RegionName] = frozenset()
     cluster: ClusterName | None = None
     room_nodes: frozenset[NodeId] = frozenset()
+    # How many of the room each of its nodes has.
+    room_counts: Mapping[NodeId, int] = field(default_factory=dict)
+    # Round-trip times that the client has measured, ms. They count for more than distance.
+    rtts_ms: Mapping[RegionName, float] = field(default_factory=dict)
     excluded_nodes: frozenset[NodeId] = frozenset()
 
 
@@ -103,7 +100,7 @@ def place(view: PlacementView, request: PlacementRequest) -> Placement | Refusal
     stale = [n for n in permitted if n.report_age_s > STALE_REPORT_S]
     for candidates in (fresh, stale):
         for position, region in enumerate(ranked):
-            node = _pick_node([n for n in candidates if n.region == region], request.room_nodes)
+            node = _pick_node(view, request, [n for n in candidates if n.region == region])
             if node is not None:
                 return _placed(node, ranked[:position], request, stale_used=candidates is stale)
     return Refusal(Reason.NO_CAPACITY, _describe_full(permitted))
@@ -166,7 +163,10 @@ def _rank_regions(
     def key(region: RegionName) -> tuple[bool, float, bool, float, str]:
         place_of = places.get(region)
         distance = great_circle_km(origin, place_of) if origin and place_of else float("inf")
-        return (region != request.named_region, distance, region not in in_room, load[region], region)
+        away = distance / KM_PER_MS
+        if region in request.rtts_ms:
+            away = request.rtts_ms[region] // RTT_STEP_MS * RTT_STEP_MS
+        return (region != request.named_region, away, region not in in_room, load[region], region)
 
     return sorted(wanted, key=key)
 
@@ -176,27 +176,40 @@ def _region_load(nodes: Iterable[NodeView], region: RegionName) -> float:
     return min(loads, default=1.0)
 
 
-def _has_room(node: NodeView) -> bool:
-    return not node.draining and node.connections + CONNECTIONS_PER_PARTICIPANT <= node.max_connections
+def _pick_node(view: PlacementView, request: PlacementRequest, nodes: list[NodeView]) -> NodeView | None:
+    """By the cluster's strategy. The room's own node comes first (each further node costs links)."""
+
+    def key(node: NodeView) -> tuple[bool, float, NodeId]:
+        policy = view.policy_of(node.cluster)
+        crowded = request.room_counts.get(node.node_id, 0) >= ROOM_PER_NODE
+        stays = node.node_id in request.room_nodes and not crowded
+        sticky = policy.one_node or (policy.sticky and policy.strategy != "Spread")
+        full = fullness(node, policy)
+        return (not (stays and sticky), -full if policy.strategy == "Packed" else full, node.node_id)
+
+    usable = [n for n in nodes if has_room(n, view.policy_of(n.cluster)) and _may_host(view, request, n)]
+    return min(usable, key=key, default=None)
 
 
-def _pick_node(nodes: list[NodeView], room_nodes: frozenset[NodeId]) -> NodeView | None:
-    """The room's node if it has room (each further node of a room costs links), else the least loaded."""
-    usable = [n for n in nodes if _has_room(n)]
-    return min(usable, key=lambda n: (n.node_id not in room_nodes, n.utilisation, n.node_id), default=None)
+def _may_host(view: PlacementView, request: PlacementRequest, node: NodeView) -> bool:
+    """Rooms that are not cascaded stay on the node that they have."""
+    elsewhere = bool(request.room_nodes) and node.node_id not in request.room_nodes
+    return not (elsewhere and view.policy_of(node.cluster).one_node)
 
 
 def _placed(
     node: NodeView, skipped: list[RegionName], request: PlacementRequest, *, stale_used: bool
 ) -> Placement:
-    why = (
-        "it already serves the room" if node.node_id in request.room_nodes else "it is the least loaded there"
-    )
+    why = "it already serves the room" if node.node_id in request.room_nodes else "it fits best there"
     if skipped:
         reason = Reason.PLACED_ELSEWHERE
         text = f"{', '.join(skipped)} had no room, so {node.node_id} in {node.region}: {why}."
     elif request.named_region == node.region:
         reason, text = Reason.PLACED_IN_REGION, f"{node.region} was asked for, {node.node_id}: {why}."
+    elif node.region in request.rtts_ms:
+        reason = Reason.PLACED_NEAREST
+        ms = request.rtts_ms[node.region]
+        text = f"{node.region} answers the participant in {ms:.0f} ms, {node.node_id}: {why}."
     elif request.coordinates is not None or request.named_region is not None:
         reason = Reason.PLACED_NEAREST
         text = f"{node.region} is the nearest permitted region, {node.node_id}: {why}."

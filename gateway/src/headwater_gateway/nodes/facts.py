@@ -10,6 +10,8 @@ from headwater_planner.place import CONNECTIONS_PER_PARTICIPANT, NodeView
 
 # A promise is dropped once the node has had the time to count the connection itself.
 PROMISE_LIFETIME_S: Final = 4.0
+# A media loop turns each few milliseconds.
+MEDIA_STANDS_MS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def node_view(
 ) -> NodeView:
     """The planner's view: the last report plus the joins promised since (monotonic seconds)."""
     fresh = sum(1 for at in promises if now - at <= PROMISE_LIFETIME_S)
+    told = report if report is not None else node_pb2.NodeReport()
     reported = report.connections if report is not None else 0
     limit = (report.max_connections if report is not None else 0) or facts.max_connections
     return NodeView(
@@ -72,7 +75,11 @@ def node_view(
         draining=bool(report is not None and report.draining),
         report_age_s=report_age_s,
         cluster=cluster,
-        participants=report.participants if report is not None else 0,
-        move_rate=report.drain.move_rate if report is not None else 0.0,
-        move_by_ms=report.drain.deadline_ms if report is not None else 0,
+        participants=told.participants,
+        move_rate=told.drain.move_rate,
+        move_by_ms=told.drain.deadline_ms,
+        egress_mbps=told.tx_mbps,
+        packets_per_second=told.tx_pps,
+        promised=fresh,
+        media_stands=told.media_stalled_ms >= MEDIA_STANDS_MS,
     )
