@@ -12,7 +12,7 @@ from headwater_api.nodev1 import node_pb2
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
-from headwater_gateway.room.model import RoomConfig
+from headwater_gateway.room.model import RoomConfig, Wish
 from headwater_gateway.room.policy import AVOID_S, FailedNodes, choose_other, nodes_to_leave
 from headwater_gateway.signal.session_runner import SessionRunner
 from headwater_gateway.signal.types import CLOSE_GOING_AWAY, JoinRefused
@@ -143,9 +143,9 @@ def test_forbidden_and_draining_nodes_are_left_for_another() -> None:
 def test_a_participant_goes_to_no_other_unfit_node() -> None:
     unfit, free = NodeView(NodeId("eu-1"), EU, 4, 100, draining=True), NodeView(NodeId("us-1"), US, 0, 100)
     ids = frozenset({unfit.node_id})
-    only = choose_other(PlacementView((), (unfit,)), RoomConfig(), EU, ids, ids)
+    only = choose_other(PlacementView((), (unfit,)), RoomConfig(), Wish(EU), dict.fromkeys(ids, 1), ids)
     assert isinstance(only, Refusal)
-    other = choose_other(PlacementView((), (unfit, free)), RoomConfig(), EU, ids, ids)
+    other = choose_other(PlacementView((), (unfit, free)), RoomConfig(), Wish(EU), dict.fromkeys(ids, 1), ids)
     assert isinstance(other, Placement) and other.node_id == "us-1"
 
 

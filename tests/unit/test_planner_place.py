@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 from headwater_api.ids import ClusterName, NodeId, RegionName
 from headwater_api.reasons import Reason
+from headwater_planner.cluster_policy import ClusterPolicy
 from headwater_planner.geo_distance import Coordinates, great_circle_km
 from headwater_planner.place import (
+    ROOM_PER_NODE,
     NodeView,
     Placement,
     PlacementRequest,
@@ -180,3 +182,71 @@ def test_unknown_place_prefers_the_rooms_region_then_load() -> None:
 )
 def test_great_circle(a: Coordinates, b: Coordinates, kilometres: float) -> None:
     assert great_circle_km(a, b) == pytest.approx(kilometres, abs=1.0)
+
+
+def test_measured_times_count_for_more_than_distance() -> None:
+    request = PlacementRequest(coordinates=PARIS, rtts_ms={EU: 180.0, US: 90.0, AP: 250.0})
+    result = placed(PlacementView(REGIONS, NODES), request)
+    assert (result.region, result.reason) == (US, Reason.PLACED_NEAREST)
+    assert "90 ms" in result.sentence
+    close = PlacementRequest(rtts_ms={US: 31.0, EU: 38.0}, room_nodes=frozenset({NodeId("eu-1")}))
+    assert placed(PlacementView(REGIONS, NODES), close).region == EU, "as good as equal: where the room is"
+
+
+def test_a_time_never_opens_a_region_that_policy_forbids() -> None:
+    request = PlacementRequest(rtts_ms={US: 1.0}, allowed_regions=frozenset({EU}))
+    assert placed(PlacementView(REGIONS, NODES), request).region == EU
+    only_us = PlacementView(REGIONS, (node("us-1", US),))
+    assert refused(only_us, request).reason == Reason.REGION_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({"egress_mbps": 95.0, "participants": 50}, True),  # 1.9 Mbit/s each so far
+        ({"egress_mbps": 99.0, "participants": 50}, False),
+        ({"egress_mbps": 90.0, "participants": 50, "promised": 6}, False),
+        ({"packets_per_second": 9_900.0, "participants": 50}, False),
+        ({"egress_mbps": 99.0, "participants": 2}, False),  # too few to tell: what is usual
+        ({"media_stands": True}, False),
+    ],
+)
+def test_a_node_takes_nobody_beyond_its_egress(changes: dict[str, object], fits: bool) -> None:
+    policy = ClusterPolicy(egress_mbps=100.0, packets_per_second=10_000.0)
+    view = PlacementView(REGIONS, (node("eu-1", EU, cluster=BLUE, **changes),), policies={BLUE: policy})
+    answer = place(view, PlacementRequest(coordinates=PARIS))
+    assert isinstance(answer, Placement) is fits
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (ClusterPolicy(), "eu-1"),  # the room's own
+        (ClusterPolicy(strategy="Packed"), "eu-1"),
+        (ClusterPolicy(strategy="Packed", sticky=False), "eu-2"),
+        (ClusterPolicy(strategy="Spread"), "eu-3"),
+        (ClusterPolicy(sticky=False), "eu-3"),
+    ],
+)
+def test_strategies(policy: ClusterPolicy, expected: str) -> None:
+    nodes = tuple(node(f"eu-{i}", EU, used, cluster=BLUE) for i, used in ((1, 30), (2, 60), (3, 10)))
+    view = PlacementView(REGIONS, nodes, policies={BLUE: policy})
+    request = PlacementRequest(coordinates=PARIS, room_nodes=frozenset({NodeId("eu-1")}))
+    assert placed(view, request).node_id == expected
+
+
+def test_a_large_room_takes_a_second_node_of_its_region() -> None:
+    here = NodeId("eu-1")
+    view = PlacementView(REGIONS, tuple(replace(n, max_connections=10_000) for n in NODES))
+    few = PlacementRequest(coordinates=PARIS, room_nodes=frozenset({here}), room_counts={here: 10})
+    assert placed(view, few).node_id == here
+    many = replace(few, room_counts={here: ROOM_PER_NODE})
+    busy = replace(view, nodes=tuple(replace(n, connections=500 * (n.node_id == here)) for n in view.nodes))
+    assert placed(busy, many).node_id == "eu-2"
+
+
+def test_a_room_that_is_not_cascaded_stays_on_its_node() -> None:
+    nodes = (node("eu-1", EU, cluster=BLUE), node("us-1", US, cluster=BLUE))
+    view = PlacementView(REGIONS, nodes, policies={BLUE: ClusterPolicy(one_node=True)})
+    request = PlacementRequest(named_region=US, room_nodes=frozenset({NodeId("eu-1")}))
+    assert placed(view, request).node_id == "eu-1"

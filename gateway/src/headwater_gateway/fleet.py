@@ -7,6 +7,7 @@ from dataclasses import replace
 import structlog
 from headwater_api import wellknown
 from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName, RoomId
+from headwater_planner.cluster_policy import ClusterPolicy
 from headwater_planner.geo_distance import Coordinates
 from kubernetes.aio.client import ApiClient
 
@@ -57,6 +58,10 @@ class Fleet:
     def allowed_regions(self) -> dict[ClusterName, frozenset[RegionName]]:
         """Where each cluster lets participants be placed; empty: everywhere."""
         return {name: cluster.allowed for name, cluster in self._clusters.items()}
+
+    def policies(self) -> dict[ClusterName, ClusterPolicy]:
+        """Each cluster's capacity, strategy and cascade."""
+        return {name: cluster.policy for name, cluster in self._clusters.items()}
 
     def pod_seen(self, name: str, body: Object) -> None:
         pod = views.node_pod(body)

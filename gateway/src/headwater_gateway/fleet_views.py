@@ -10,7 +10,11 @@ from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentit
 from headwater_api.meeting import ENDED, Meeting, Schedule
 from headwater_api.sfucluster import SFUCluster
 from headwater_api.wellknown import LABEL_CLUSTER, LABEL_REGION, PORT_NODE_GRPC, PORT_SIGNAL
-from headwater_planner.geo_distance import Coordinates
+from headwater_planner.cascade import CascadePolicy
+from headwater_planner.cluster_policy import ClusterPolicy
+from headwater_planner.geo_distance import Coordinates, great_circle_km
+from headwater_planner.hub_tree import RegionMap, edge
+from headwater_planner.place import KM_PER_MS
 from pydantic import ValidationError
 
 from headwater_gateway.nodes.facts import NodePod
@@ -78,6 +82,7 @@ class ClusterView:
 
     regions: Mapping[RegionName, Coordinates | None]
     allowed: frozenset[RegionName] = frozenset()
+    policy: ClusterPolicy = field(default_factory=ClusterPolicy)
     turn: Turn = field(default_factory=Turn)
 
 
@@ -95,7 +100,33 @@ def cluster_view(cluster: Object) -> ClusterView | None:
         for r in parsed.spec.regions
     }
     allowed = frozenset(RegionName(r) for r in parsed.spec.placement.allowed_regions)
-    return ClusterView(regions, allowed, parsed.spec.turn)
+    return ClusterView(regions, allowed, cluster_policy(parsed, regions), parsed.spec.turn)
+
+
+def cluster_policy(cluster: SFUCluster, regions: Mapping[RegionName, Coordinates | None]) -> ClusterPolicy:
+    """What the planner needs of spec.node.capacity, spec.placement and spec.cascade."""
+    spec = cluster.spec
+    shape = spec.cascade.topology
+    return ClusterPolicy(
+        egress_mbps=spec.node.capacity.egress_mbps,
+        packets_per_second=spec.node.capacity.packets_per_second,
+        strategy=spec.placement.strategy,
+        sticky=spec.placement.stickiness == "Room",
+        one_node=shape == "Disabled",
+        cascade=CascadePolicy(
+            "Auto" if shape == "Disabled" else shape,
+            spec.cascade.max_hops,
+            RegionMap(
+                {(RegionName(c.source), RegionName(c.target)): c.cost for c in spec.cascade.egress_costs},
+                {
+                    edge(a, b): great_circle_km(here, there) / KM_PER_MS / 2
+                    for a, here in regions.items()
+                    for b, there in regions.items()
+                    if a < b and here is not None and there is not None
+                },
+            ),
+        ),
+    )
 
 
 def meeting_config(meeting: Object, defaults: RoomConfig) -> RoomConfig | None:

@@ -14,6 +14,7 @@ import structlog
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantSid, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
+from headwater_planner.cluster_policy import ClusterPolicy
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.place import RegionView
 from livekit.protocol import rtc
@@ -166,7 +167,10 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     def cluster_regions() -> Mapping[ClusterName, frozenset[RegionName]]:
         return fleet_box[0].allowed_regions() if fleet_box else {}
 
-    options = DirectoryOptions(settings.auto_create_rooms, defaults, regions, cluster_regions)
+    def policies() -> Mapping[ClusterName, ClusterPolicy]:
+        return fleet_box[0].policies() if fleet_box else {}
+
+    options = DirectoryOptions(settings.auto_create_rooms, defaults, regions, cluster_regions, policies)
     directory = RoomDirectory(settings.gateway, settings.node_token, options, ids=ids)
     passwords = Passwords()
     secrets = MeetingSecrets(passwords, random.Random())

@@ -1,12 +1,12 @@
 """Which relay links a room needs, and the way each track takes over them. Pure.
 
-Each region with a node of the room has one hub. Few hubs form a mesh, many a tree; the other nodes of a region
-hang under their hub. A track runs publisher's node → its hub → other hubs → their nodes, so that each node gets
-it over exactly one link and no link carries it twice.
+Each region with a node of the room has one hub. Few hubs form a mesh, many a tree; the other nodes of a
+region hang under their hub. A track runs publisher's node → its hub → other hubs → their nodes, so that each
+node gets it over exactly one link and no link carries it twice.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
 from headwater_api.ids import NodeId, RegionName
@@ -70,7 +70,7 @@ class CascadePolicy:
 
     shape: Literal["Auto", "Mesh", "Tree"] = "Auto"
     max_hops: int = 3
-    geography: RegionMap = RegionMap()
+    geography: RegionMap = field(default_factory=RegionMap)
 
 
 AUTO: Final = CascadePolicy()

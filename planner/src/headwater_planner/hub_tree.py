@@ -1,7 +1,7 @@
 """How the hubs of a room's regions are linked where a mesh would be too much: a bounded, cheap tree. Pure.
 
-Cheap is a sum of prices for what crosses each link, both ways. Bounded are the links on the way between any two
-hubs and the time that the way takes, compared with the straight one.
+Cheap is a sum of prices for what crosses each link, both ways. Bounded are the links on the way between any
+two hubs and the time that the way takes, compared with the straight one.
 """
 
 from collections.abc import Iterable, Mapping

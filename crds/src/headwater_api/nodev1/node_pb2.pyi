@@ -1453,6 +1453,36 @@ class RoomClosed(_message.Message):
 Global___RoomClosed: _TypeAlias = RoomClosed  # noqa: Y015
 
 @_typing.final
+class SourcesEvent(_message.Message):
+    """Which SSRC carries each layer of a publisher's m-line, as its first packets told: later ones do not, so that
+    a node that takes the publisher over must be told (ReceiveSection.layers).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSPORT_ID_FIELD_NUMBER: _builtins.int
+    MID_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    transport_id: _builtins.str
+    mid: _builtins.str
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Layer]: ...
+    def __init__(
+        self,
+        *,
+        transport_id: _builtins.str = ...,
+        mid: _builtins.str = ...,
+        layers: _abc.Iterable[Global___Layer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers", "mid", b"mid", "transport_id", b"transport_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourcesEvent: _TypeAlias = SourcesEvent  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1465,6 +1495,7 @@ class Event(_message.Message):
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     RELAY_FIELD_NUMBER: _builtins.int
     ROOM_CLOSED_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     @_builtins.property
     def transport(self) -> Global___TransportEvent: ...
@@ -1482,6 +1513,8 @@ class Event(_message.Message):
     def relay(self) -> Global___RelayEvent: ...
     @_builtins.property
     def room_closed(self) -> Global___RoomClosed: ...
+    @_builtins.property
+    def sources(self) -> Global___SourcesEvent: ...
     def __init__(
         self,
         *,
@@ -1494,12 +1527,13 @@ class Event(_message.Message):
         subscription: Global___SubscriptionEvent | None = ...,
         relay: Global___RelayEvent | None = ...,
         room_closed: Global___RoomClosed | None = ...,
+        sources: Global___SourcesEvent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_levels", b"audio_levels", "data", b"data", "event", b"event", "quality", b"quality", "relay", b"relay", "room_closed", b"room_closed", "subscription", b"subscription", "track", b"track", "transport", b"transport"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_levels", b"audio_levels", "data", b"data", "event", b"event", "quality", b"quality", "relay", b"relay", "room_closed", b"room_closed", "sources", b"sources", "subscription", b"subscription", "track", b"track", "transport", b"transport"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_levels", b"audio_levels", "data", b"data", "event", b"event", "quality", b"quality", "relay", b"relay", "room_closed", b"room_closed", "room_id", b"room_id", "subscription", b"subscription", "track", b"track", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_levels", b"audio_levels", "data", b"data", "event", b"event", "quality", b"quality", "relay", b"relay", "room_closed", b"room_closed", "room_id", b"room_id", "sources", b"sources", "subscription", b"subscription", "track", b"track", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["transport", "track", "audio_levels", "data", "quality", "subscription", "relay", "room_closed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["transport", "track", "audio_levels", "data", "quality", "subscription", "relay", "room_closed", "sources"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

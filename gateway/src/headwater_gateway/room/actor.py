@@ -16,7 +16,7 @@ from headwater_gateway.room import effects, events, links, migration, roster, tr
 from headwater_gateway.room.calls import PendingCalls
 from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, door, matters
 from headwater_gateway.room.memo import note_commands
-from headwater_gateway.room.model import JoinRequest, transport_owner
+from headwater_gateway.room.model import JoinRequest, Wish, transport_owner
 from headwater_gateway.room.mover import Mover
 from headwater_gateway.room.policy import View, check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal, RoomError
@@ -375,8 +375,8 @@ class RoomActor:
     def _join(self, request: JoinRequest, port: ClientPort, now: float) -> Joined:
         state = self._state
         role = check_join(state, request, self._unix_ms())
-        nodes, failed = frozenset(state.nodes), self._mover.failed.at(now)
-        answer = choose_node(self._view(), state.config, request.region, nodes, failed)
+        wish, failed = Wish(request.region, request.rtts_ms), self._mover.failed.at(now)
+        answer = choose_node(self._view(), state.config, wish, state.counts(), failed)
         facts = self._pool.facts(answer.node_id)
         if facts is None:
             raise JoinRefusal(Reason.NO_CAPACITY, "the chosen node has just gone; try again")

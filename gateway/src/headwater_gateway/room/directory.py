@@ -12,6 +12,7 @@ import structlog
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
+from headwater_planner.cluster_policy import ClusterPolicy
 from headwater_planner.place import Placement, PlacementView, RegionView
 from livekit.protocol import models
 
@@ -63,6 +64,11 @@ def nobody_listens(_: models.Room, __: Happened) -> None:
     """No webhooks."""
 
 
+def no_policies() -> Mapping[ClusterName, ClusterPolicy]:
+    """Defaults for each SFUCluster."""
+    return {}
+
+
 @dataclass(slots=True)
 class DirectoryOptions:
     """What the gateway allows. `regions` gives the fleet's regions with their coordinates.
@@ -74,6 +80,7 @@ class DirectoryOptions:
     defaults: RoomConfig = field(default_factory=RoomConfig)
     regions: Callable[[], tuple[RegionView, ...]] = no_regions
     cluster_regions: Callable[[], Mapping[ClusterName, frozenset[RegionName]]] = no_limits
+    policies: Callable[[], Mapping[ClusterName, ClusterPolicy]] = no_policies
     # Told of each snapshot, to keep it elsewhere than on nodes too; and of rooms that live here no more.
     on_snapshot: OnSnapshot = lambda *_: None
     on_room_gone: Callable[[RoomActor], None] = lambda _: None
@@ -130,7 +137,8 @@ class RoomDirectory:
 
     def _view(self) -> PlacementView:
         options = self._options
-        return PlacementView(options.regions(), self.pool.views(), options.cluster_regions())
+        regions = options.cluster_regions()
+        return PlacementView(options.regions(), self.pool.views(), regions, options.policies())
 
     async def join(self, room_id: RoomId, request: JoinRequest, port: ClientPort) -> tuple[RoomActor, Joined]:
         """Join, making the room if need be. JoinRefusal, TimeoutError."""

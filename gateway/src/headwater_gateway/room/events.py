@@ -21,6 +21,10 @@ def handle_event(room: RoomState, node_id: NodeId, event: node_pb2.Event, now: f
             return _on_transport(room, node_id, event.transport, now)
         case "track":
             _on_track(room, node_id, event.track)
+        case "sources":
+            sender = room.participants.get(transport_owner(event.sources.transport_id))
+            if sender is not None:
+                tracks.note_sources(sender, event.sources)
         case "audio_levels":
             _on_levels(room, node_id, event.audio_levels, now)
         case "data":

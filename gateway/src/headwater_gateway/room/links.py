@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 from headwater_api.ids import LinkId, NodeId, TrackSid
 from headwater_api.nodev1 import node_pb2
-from headwater_planner.cascade import EMPTY, Link, Member, Topology, diff_links, plan_topology, routes
+from headwater_planner.cascade import (
+    AUTO,
+    EMPTY,
+    CascadePolicy,
+    Link,
+    Member,
+    Topology,
+    diff_links,
+    plan_topology,
+    routes,
+)
 
 from headwater_gateway.room.effects import ReleaseNode
 
@@ -37,6 +47,7 @@ class CascadeState:
     routed: dict[NodeId, dict[TrackSid, LinkId]] = field(default_factory=dict)
     # On their way out: no hubs while their region has another.
     avoid: frozenset[NodeId] = frozenset()
+    policy: CascadePolicy = AUTO
 
 
 def sync_cascade(room: RoomState) -> None:
@@ -51,7 +62,7 @@ def sync_cascade(room: RoomState) -> None:
         if node_id in counts
     ]
     before = room.cascade.topology
-    after = plan_topology(members, before, room.cascade.avoid)
+    after = plan_topology(members, before, room.cascade.avoid, room.cascade.policy)
     change = diff_links(before, after)
     room.cascade.topology = after
     for link in change.opened:

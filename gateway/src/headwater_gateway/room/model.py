@@ -85,6 +85,14 @@ class RoomConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """Where a participant wants to be, or was found to be; and round-trip times that its client measured."""
+
+    region: RegionName = NOWHERE
+    rtts_ms: Mapping[RegionName, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class JoinRequest:
     """A verified participant that wants in."""
 
@@ -95,6 +103,7 @@ class JoinRequest:
     permission: models.ParticipantPermission = field(default_factory=models.ParticipantPermission)
     kind: models.ParticipantInfo.Kind = models.ParticipantInfo.STANDARD
     region: RegionName = NOWHERE
+    rtts_ms: Mapping[RegionName, float] = field(default_factory=dict)
     auto_subscribe: bool = True
     protocol: int = 0
     client_protocol: int = 0
@@ -214,7 +223,7 @@ class Participant:
     permission: models.ParticipantPermission
     kind: models.ParticipantInfo.Kind
     region: RegionName
-    wish: RegionName  # where it asked to be, or was found to be
+    wish: Wish
     node_id: NodeId
     joined_at_ms: int  # Unix
     auto_subscribe: bool
@@ -240,6 +249,8 @@ class Participant:
     # It is led to another node without a new join.
     migration: Migration | None = None
     has_uplink: bool = False  # its publisher connection has been negotiated
+    # The SSRCs of its m-lines' layers, by mid, as its node has learnt them.
+    sources: dict[str, tuple[node_pb2.Layer, ...]] = field(default_factory=dict)
     role: Role = Role.PARTICIPANT
     is_http: bool = False
 

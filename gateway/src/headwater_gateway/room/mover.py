@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from headwater_api.ids import NodeId
+from headwater_api.ids import ClusterName, NodeId
 from headwater_api.reasons import Reason
 from headwater_planner.place import Placement, PlacementView, Refusal
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import drains, roster
+from headwater_gateway.room.links import sync_cascade
 from headwater_gateway.room.model import Participant
 from headwater_gateway.room.policy import FailedNodes, View, choose_other, nodes_to_leave
 from headwater_gateway.room.state import RoomState
@@ -39,11 +40,20 @@ class Mover:
             return
         self._look_at = now + LOOK_S
         view = self._view()
+        policy = view.policy_of(state.config.cluster or self._only_cluster(view)).cascade
+        if policy != state.cascade.policy:
+            state.cascade.policy = policy
+            sync_cascade(state)
         here = {node_id: drains.here_on(state, node_id) for node_id in state.nodes}
         unfit = nodes_to_leave(view, state.config, here, self._unix_ms())
         avoid = frozenset(unfit)
         done = drains.empty_nodes(state, unfit, lambda p: self._choose(view, p, avoid, now), now, self._rng)
         self._report(done, avoid)
+
+    def _only_cluster(self, view: PlacementView) -> ClusterName | None:
+        """The cluster of an ad-hoc room: that of its nodes, where they have one and the same."""
+        clusters = {node.cluster for node in view.nodes if node.node_id in self._state.nodes}
+        return clusters.pop() if len(clusters) == 1 else None
 
     def is_lost(self, node_id: NodeId) -> bool:
         """Whether the room has given the node up and not told it so."""
@@ -72,10 +82,10 @@ class Mover:
         self, view: PlacementView, participant: Participant, avoid: frozenset[NodeId], now: float
     ) -> NodeFacts | Refusal:
         state, failed = self._state, self.failed.at(now)
-        nodes, wish = frozenset(state.nodes), participant.wish
-        answer = choose_other(view, state.config, wish, nodes, avoid | failed)
+        counts, wish = state.counts(), participant.wish
+        answer = choose_other(view, state.config, wish, counts, avoid | failed)
         if isinstance(answer, Refusal) and failed - avoid:
-            answer = choose_other(view, state.config, wish, nodes, avoid)
+            answer = choose_other(view, state.config, wish, counts, avoid)
         if isinstance(answer, Refusal):
             return answer
         facts = self._pool.facts(answer.node_id)

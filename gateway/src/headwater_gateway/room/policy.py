@@ -3,18 +3,21 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from headwater_api.ids import NodeId, RegionName
+from headwater_api.ids import NodeId
 from headwater_api.reasons import Reason
 from headwater_planner.moves import Leaving
 from headwater_planner.place import Placement, PlacementRequest, PlacementView, Refusal, is_permitted, place
 
 from headwater_gateway.room.access import Role
-from headwater_gateway.room.model import NOWHERE, JoinRequest, RoomConfig
+from headwater_gateway.room.model import JoinRequest, RoomConfig, Wish
 from headwater_gateway.room.ports import JoinRefusal
 from headwater_gateway.room.rules import check_rules
 from headwater_gateway.room.state import RoomState
 
 AVOID_S: Final = 10.0
+
+ANYWHERE: Final = Wish()
+NOBODY: Final[Mapping[NodeId, int]] = {}
 
 View = Callable[[], PlacementView]
 
@@ -54,14 +57,17 @@ class FailedNodes:
 def choose_node(
     view: PlacementView,
     config: RoomConfig,
-    region: RegionName = NOWHERE,
-    room_nodes: frozenset[NodeId] = frozenset(),
+    wish: Wish = ANYWHERE,
+    counts: Mapping[NodeId, int] = NOBODY,
     failed: frozenset[NodeId] = frozenset(),
 ) -> Placement:
-    """The node for one participant. JoinRefusal with the planner's reason and sentence: there is none."""
-    answer = place(view, _request(config, region, room_nodes, failed))
+    """The node for one participant. JoinRefusal with the planner's reason and sentence: there is none.
+
+    `counts`: how many of the room each of its nodes has.
+    """
+    answer = place(view, _request(config, wish, counts, failed))
     if isinstance(answer, Refusal) and failed:
-        answer = place(view, _request(config, region, room_nodes, frozenset()))
+        answer = place(view, _request(config, wish, counts, frozenset()))
     if isinstance(answer, Refusal):
         raise JoinRefusal(answer.reason, answer.sentence)
     return answer
@@ -71,7 +77,7 @@ def nodes_to_leave(
     view: PlacementView, config: RoomConfig, here: Mapping[NodeId, int], unix_ms: int
 ) -> dict[NodeId, Leaving]:
     """Nodes of the room that drain or that policy permits no more. `here`: its participants on each."""
-    request = _request(config, NOWHERE, frozenset(), frozenset())
+    request = _request(config, ANYWHERE, NOBODY, frozenset())
     return {
         node.node_id: Leaving(
             node.node_id,
@@ -88,22 +94,25 @@ def nodes_to_leave(
 def choose_other(
     view: PlacementView,
     config: RoomConfig,
-    wish: RegionName,
-    room_nodes: frozenset[NodeId],
+    wish: Wish,
+    counts: Mapping[NodeId, int],
     unfit: frozenset[NodeId],
 ) -> Placement | Refusal:
     """Where a participant of an unfit node goes: as if it joined now, and not to another unfit one."""
-    return place(view, _request(config, wish, room_nodes - unfit, unfit))
+    fit = {node_id: count for node_id, count in counts.items() if node_id not in unfit}
+    return place(view, _request(config, wish, fit, unfit))
 
 
 def _request(
-    config: RoomConfig, region: RegionName, room_nodes: frozenset[NodeId], excluded: frozenset[NodeId]
+    config: RoomConfig, wish: Wish, counts: Mapping[NodeId, int], excluded: frozenset[NodeId]
 ) -> PlacementRequest:
     return PlacementRequest(
-        named_region=region or None,
+        named_region=wish.region or None,
+        rtts_ms=wish.rtts_ms,
         allowed_regions=config.allowed_regions,
         denied_regions=config.denied_regions,
         cluster=config.cluster,
-        room_nodes=room_nodes,
+        room_nodes=frozenset(counts),
+        room_counts=counts,
         excluded_nodes=excluded,
     )

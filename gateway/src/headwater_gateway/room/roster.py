@@ -15,6 +15,7 @@ from headwater_gateway.room.migration import Find, nowhere
 from headwater_gateway.room.model import (
     JoinRequest,
     Participant,
+    Wish,
     publisher_transport,
     subscriber_transport,
 )
@@ -58,7 +59,7 @@ def join(
         permission=permission_of(room.config, room.access, request, role),
         kind=request.kind,
         region=facts.region,
-        wish=request.region,
+        wish=Wish(request.region, request.rtts_ms),
         node_id=facts.node_id,
         joined_at_ms=unix_ms,
         auto_subscribe=request.auto_subscribe,

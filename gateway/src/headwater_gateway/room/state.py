@@ -72,6 +72,14 @@ class RoomState:
         publisher = self.participants.get(track.publisher)
         return publisher.uplink_node if publisher is not None else None
 
+    def counts(self) -> dict[NodeId, int]:
+        """The room's participants on each of its nodes, as far as they are not on their way out."""
+        found = dict.fromkeys(self.nodes, 0)
+        for participant in self.participants.values():
+            if participant.moving_at is None and participant.node_id in found:
+                found[participant.node_id] += 1
+        return found
+
     def info(self) -> models.Room:
         shown = self.visible()
         publishers = sum(1 for p in shown if p.tracks)

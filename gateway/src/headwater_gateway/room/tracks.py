@@ -173,6 +173,8 @@ def set_sections(
     """An offer was answered with these m-lines. Tracks whose m-line is gone are unpublished."""
     participant.sections = tuple(s for s in sections if not s.inactive)
     participant.has_uplink = True
+    for mid in participant.sources.keys() - {section.mid for section in participant.sections}:
+        del participant.sources[mid]
     by_mid = {s.mid: s for s in participant.sections}
     for track in list(participant.tracks.values()):
         if track.section is None:
@@ -237,11 +239,32 @@ def configure(room: RoomState, participant: Participant) -> None:
     here = participant.uplink_node == participant.node_id
     track_of = {t.section.mid: t for t in participant.tracks.values() if t.section is not None and here}
     rows = [
-        section.receive_section(track_of[section.mid].sid if section.mid in track_of else "")
+        _with_sources(
+            section.receive_section(track_of[section.mid].sid if section.mid in track_of else ""),
+            participant.sources.get(section.mid, ()),
+        )
         for section in participant.sections
     ]
     command = node_pb2.ConfigureReceive(transport_id=publisher_transport(participant.sid), sections=rows)
     room.command(participant.node_id, [node_pb2.Command(configure_receive=command)])
+
+
+def _with_sources(
+    section: node_pb2.ReceiveSection, learnt: tuple[node_pb2.Layer, ...]
+) -> node_pb2.ReceiveSection:
+    """The m-line with SSRCs that were learnt, not signalled: a node that is new to it could not."""
+    for layer in section.layers:
+        known = next((x for x in learnt if (x.rid, x.spatial) == (layer.rid, layer.spatial)), None)
+        if known is not None:
+            layer.ssrc = layer.ssrc or known.ssrc
+            layer.rtx_ssrc = layer.rtx_ssrc or known.rtx_ssrc
+    return section
+
+
+def note_sources(participant: Participant, event: node_pb2.SourcesEvent) -> None:
+    """The node has learnt which SSRC carries which layer."""
+    if any(section.mid == event.mid for section in participant.sections):
+        participant.sources[event.mid] = tuple(event.layers[:MAX_LAYERS])
 
 
 def mute(room: RoomState, participant: Participant, request: rtc.MuteTrackRequest, now: float) -> None:
