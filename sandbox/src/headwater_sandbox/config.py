@@ -9,6 +9,7 @@ from headwater_api import wellknown
 NAMESPACE: Final = "headwater"
 CLUSTER_NAME: Final = "demo"
 DEFAULT_NAME: Final = "default"
+TURN_SECRET: Final = "turn-secret"
 DEFAULT_REGIONS: Final = ("eu", "us", "ap")
 # A sandbox owns 16 blocks of loopback addresses, one for each Kubernetes node.
 MAX_KUBERNETES_NODES: Final = 16
@@ -85,6 +86,8 @@ def chart_values(config: SandboxConfig, secrets: Secrets, public_url: str) -> di
         "apiKeys": {"values": {secrets.api_key: secrets.api_secret}},
         "publicUrl": public_url,
         "operator": {"replicaCount": 1},
+        # For those who declare TURN nodes: the Secret is theirs to make.
+        "turn": {"sharedSecrets": [TURN_SECRET]},
         "gateway": {
             "replicaCount": config.gateways,
             "regionOverride": True,

@@ -1,0 +1,90 @@
+"""A Prometheus of the test's own, over the Pods of a sandbox."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import pytest
+import yaml
+from headwater_api import wellknown as wk
+from support.cluster import Cluster, free_port
+
+PORTS: Final = {wk.COMPONENT_TURN: wk.PORT_TURN_ADMIN}
+LABELS: Final = {"cluster": wk.LABEL_CLUSTER, "region": wk.LABEL_REGION}
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """Its HTTP API."""
+
+    url: str
+
+    async def query(self, expression: str) -> list[dict[str, Any]]:
+        """The instant vector. AssertionError with Prometheus' words where it refuses the query."""
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"{self.url}/api/v1/query", params={"query": expression}) as response,
+        ):
+            answer = await response.json()
+        assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
+
+    async def count(self, expression: str) -> int:
+        return len(await self.query(expression))
+
+
+def targets_of(cluster: Cluster) -> list[dict[str, Any]]:
+    """One scrape job for each program, with the labels that the chart's PodMonitors give."""
+    pods = json.loads(cluster.kubectl("get", "pods", "-n", "headwater", "-o", "json"))["items"]
+    jobs: dict[str, list[dict[str, Any]]] = {}
+    for pod in pods:
+        labels, ip = pod["metadata"]["labels"], pod["status"].get("podIP")
+        component = labels.get(wk.LABEL_COMPONENT)
+        if not ip or component is None:
+            continue
+        shown = {name: labels[label] for name, label in LABELS.items() if label in labels}
+        shown |= {"namespace": "headwater", "pod": pod["metadata"]["name"]}
+        address = f"{ip}:{PORTS.get(component, wk.PORT_ADMIN)}"
+        jobs.setdefault(component, []).append({"targets": [address], "labels": shown})
+    return [
+        {"job_name": name, "honor_labels": True, "static_configs": configs} for name, configs in jobs.items()
+    ]
+
+
+@contextmanager
+def prometheus(cluster: Cluster, directory: Path, *, rules: Path | None = None) -> Iterator[Prometheus]:
+    """Scrapes once a second, for the block."""
+    if shutil.which("prometheus") is None:
+        pytest.fail("prometheus is missing: run `make setup`, or install it", pytrace=False)
+    config: dict[str, Any] = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": targets_of(cluster),
+        "rule_files": [str(rules)] if rules else [],
+    }
+    path, port = directory / "prometheus.yaml", free_port()
+    path.write_text(yaml.safe_dump(config))
+    with (directory / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "prometheus", f"--config.file={path}",
+             f"--storage.tsdb.path={directory / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        yield Prometheus(f"http://127.0.0.1:{port}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
