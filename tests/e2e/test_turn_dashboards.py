@@ -1,4 +1,4 @@
-"""TURN nodes in a whole cluster, from a Secret to a relayed packet; and dashboards over all that it measures."""
+"""TURN nodes in a whole cluster, from a Secret to a relayed packet; and dashboards over what it measures."""
 
 import json
 import time
