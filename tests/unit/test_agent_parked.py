@@ -69,7 +69,7 @@ async def test_a_new_controller_hears_what_waited_before_what_is_new() -> None:
     fanout.publish("a", events("r", "1"))
     new = fanout.add("b")
     # At the moment of the change the engine still had one event for each.
-    fanout.hand_over("r", "b", [("a", events("r", "2")), ("b", events("r", "3"))])
+    fanout.hand_over("r", "b", "a", [("a", events("r", "2")), ("b", events("r", "3"))])
 
     async def heard(watcher: Watcher) -> list[str]:
         found = []
@@ -82,3 +82,12 @@ async def test_a_new_controller_hears_what_waited_before_what_is_new() -> None:
         return found
 
     assert await heard(new) == ["0", "1", "2", "3"]
+
+
+def test_a_room_is_taken_from_a_controller_whose_stream_still_stands() -> None:
+    kept = Parked(Clock())
+    kept.delivered("frozen", events("r", "unread"))
+    kept.delivered("frozen", events("s", "of a room that it keeps"))
+    kept.taken("r", "frozen")
+    assert texts(kept.take("b", "r")) == [("unread", True)]
+    assert len(kept) == 0

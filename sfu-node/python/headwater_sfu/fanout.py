@@ -100,11 +100,15 @@ class Fanout:
         else:
             self.parked.missed(controller_id, payload)
 
-    def hand_over(self, room_id: str, controller_id: str, drained: list[tuple[str, bytes]]) -> None:
-        """The controller has the room now: it hears first what waited for it, then what has come since.
+    def hand_over(
+        self, room_id: str, controller_id: str, before: str, drained: list[tuple[str, bytes]]
+    ) -> None:
+        """The controller has the room of the one before: it hears first what waited, then what came since.
 
         `drained`: events that the engine had ready, the room's last ones for its old controller among them.
         """
+        if before:
+            self.parked.taken(room_id, before)
         ours = [payload for controller, payload in drained if controller == controller_id]
         for controller, payload in drained:
             if controller != controller_id:

@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from google.protobuf.message import DecodeError
 from headwater_api.nodev1 import node_pb2
 
-# A stream to a dead gateway breaks sooner than that.
-RECENT_S: Final = 1.0
+# A gateway that freezes is succeeded sooner than that.
+RECENT_S: Final = 5.0
 RECENT_BYTES: Final = 1 << 20
 KEPT_S: Final = 60.0
 UNRELIABLE: Final = "_lossy"  # what comes late on that channel is of no use
@@ -47,27 +46,31 @@ class Parked:
 
     def left(self, controller_id: str) -> None:
         """The controller's last stream has ended: what was on its way may be lost."""
-        recent, now = self._recent.pop(controller_id, deque()), self._clock()
+        recent = self._recent.pop(controller_id, deque())
         self._recent_bytes.pop(controller_id, None)
-        for at, payload in recent:
-            if now - at <= RECENT_S:
-                self._park(controller_id, payload, replayed=True)
+        for event in self._data_of(recent):
+            self._park(controller_id, event, replayed=True)
+
+    def taken(self, room_id: str, controller_id: str) -> None:
+        """The room was taken from that controller, whose streams may not have ended yet."""
+        for event in self._data_of(self._recent.get(controller_id, deque())):
+            if event.room_id == room_id:
+                self._park(controller_id, event, replayed=True)
+
+    def _data_of(self, recent: deque[tuple[float, bytes]]) -> list[node_pb2.Event]:
+        now = self._clock()
+        return [event for at, payload in recent if now - at <= RECENT_S for event in _data_events(payload)]
 
     def missed(self, controller_id: str, payload: bytes) -> None:
         """Events for a controller that has no stream."""
-        self._park(controller_id, payload, replayed=False)
+        for event in _data_events(payload):
+            self._park(controller_id, event, replayed=False)
 
-    def _park(self, controller_id: str, payload: bytes, *, replayed: bool) -> None:
-        try:
-            events = node_pb2.WatchResponse.FromString(payload).events
-        except DecodeError:  # ours, so this cannot be
-            return
+    def _park(self, controller_id: str, event: node_pb2.Event, *, replayed: bool) -> None:
         now = self._clock()
-        for event in events:
-            if event.HasField("data") and event.data.label != UNRELIABLE:
-                event.data.replayed = replayed
-                self._kept.append((now, controller_id, event))
-                self._kept_bytes += len(event.data.payload)
+        event.data.replayed = replayed
+        self._kept.append((now, controller_id, event))
+        self._kept_bytes += len(event.data.payload)
         while self._kept and (
             now - self._kept[0][0] > KEPT_S or len(self._kept) > KEPT_EVENTS or self._kept_bytes > KEPT_BYTES
         ):
@@ -94,3 +97,8 @@ class Parked:
                 rest.append((at, controller, event))
         self._kept = rest
         return response.SerializeToString()
+
+
+def _data_events(payload: bytes) -> list[node_pb2.Event]:
+    events = node_pb2.WatchResponse.FromString(payload).events
+    return [event for event in events if event.HasField("data") and event.data.label != UNRELIABLE]

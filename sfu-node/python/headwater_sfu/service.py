@@ -15,6 +15,7 @@ from headwater_sfu.fanout import Fanout, Lagged
 SERVICE: Final = "headwater.node.v1.Node"
 # A room's snapshot rides in one command; anything near this is a fault of the sender.
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+MAX_ROOMS: Final = 20_000
 HANDED_OVER: Final = 1024  # events taken from the engine at once when a room changes gateways
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -44,6 +45,7 @@ class NodeService:
         self._stale_epoch = stale_epoch
         self._fanout = fanout
         self._state = state
+        self._controllers: dict[str, str] = {}  # by room: who commanded it last
 
     async def info(self, request: bytes, context: Context) -> bytes:
         return self._engine.info()
@@ -51,8 +53,7 @@ class NodeService:
     async def apply(self, request: bytes, context: Context) -> bytes:
         try:
             answer = self._engine.apply(request)
-            if len(self._fanout.parked):
-                self._hand_over(request)
+            self._note_controller(request)
             return answer
         except self._stale_epoch as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
@@ -63,10 +64,17 @@ class NodeService:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the engine does not answer: {error}")
         raise AssertionError("abort returned")
 
-    def _hand_over(self, request: bytes) -> None:
+    def _note_controller(self, request: bytes) -> None:
         """What no gateway has heard goes to the one that commands the room now, before anything newer."""
         message = node_pb2.ApplyRequest.FromString(request)
-        self._fanout.hand_over(message.room_id, message.controller_id, self._engine.drain(HANDED_OVER))
+        room, controller = message.room_id, message.controller_id
+        before = self._controllers.pop(room, "")
+        self._controllers[room] = controller
+        while len(self._controllers) > MAX_ROOMS:
+            del self._controllers[next(iter(self._controllers))]
+        taken_from = before if before != controller else ""
+        if taken_from or len(self._fanout.parked):
+            self._fanout.hand_over(room, controller, taken_from, self._engine.drain(HANDED_OVER))
 
     async def rooms(self, request: bytes, context: Context) -> bytes:
         try:

@@ -5,24 +5,23 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 import structlog
-from headwater_api.ids import LinkId, NodeId, ParticipantSid, RoomId, TrackSid
+from headwater_api.ids import LinkId, NodeId, ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
-from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import effects, events, links, migration, roster, tracks
 from headwater_gateway.room.calls import PendingCalls
-from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, door, matters
+from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, door
 from headwater_gateway.room.memo import note_commands
 from headwater_gateway.room.model import JoinRequest, Wish, transport_owner
 from headwater_gateway.room.mover import Mover
+from headwater_gateway.room.outlets import Listeners, OnSnapshot, Outlets
 from headwater_gateway.room.policy import View, check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal, RoomError
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.rules import is_barred
-from headwater_gateway.room.shelf import Shelf
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.timers import next_deadline, run_due
 from headwater_gateway.room.wire import leave, participant_info
@@ -34,7 +33,6 @@ MAILBOX: Final = 8192
 ANSWER_DEADLINE_S: Final = 5.0
 
 Job = Callable[[float], None]
-OnSnapshot = Callable[[RoomId, SnapshotKeeper, node_pb2.PutSnapshot], None]
 T = TypeVar("T")
 
 
@@ -54,24 +52,26 @@ class RoomActor:
         on_snapshot: OnSnapshot,
         on_chat: Callable[[effects.ChatSaid], None],
     ) -> None:
-        self._on_chat = on_chat
-        self._on_happened, self._on_snapshot = on_happened, on_snapshot
         self._state = state
         self._pool = pool
         self.keeper = keeper
         self._view = view
         self._clock, self._unix_ms = clock, unix_ms
         self._mailbox: asyncio.Queue[tuple[ParticipantSid | None, Job]] = asyncio.Queue(MAILBOX)
-        self._ports: dict[ParticipantSid, ClientPort] = {}
-        self._queues: dict[NodeId, CommandQueue] = {}
-        self._closing: dict[NodeId, CommandQueue] = {}
         self._log = log.bind(room=state.room_id)
         self._mover = Mover(state, pool, view, unix_ms)
-        self._shelf = Shelf(state)
+        listeners = Listeners(
+            self.node_lost, self._on_refused, self._on_superseded, on_happened, on_chat, on_snapshot
+        )
+        self._out = Outlets(state, pool, keeper, view, listeners)
         self._is_superseded = False
         self.is_handed_over = False
         self.dropped_events = 0
-        self.calls = PendingCalls()
+
+    @property
+    def calls(self) -> PendingCalls:
+        """Calls of the API that wait for a participant's answer."""
+        return self._out.calls
 
     @property
     def state(self) -> RoomState:
@@ -162,7 +162,7 @@ class RoomActor:
 
         def job(now: float) -> None:
             roster.remove(self._state, sid, reason, now)
-            self._ports.pop(sid, None)
+            self._out.ports.pop(sid, None)
 
         self._post(sid, job)
 
@@ -184,7 +184,7 @@ class RoomActor:
     def node_back(self, node_id: NodeId) -> None:
         """A node is up, perhaps one that the room has given up: what that still holds of the room ends."""
         if self._mover.is_lost(node_id):
-            self._post(None, lambda _: self._fence(node_id))
+            self._post(None, lambda now: self._on_found(node_id, now))
 
     def end(self, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:
         """Close the room. `comes_back`: its clients are asked to join again, at another gateway."""
@@ -197,7 +197,7 @@ class RoomActor:
             self._is_superseded, self.is_handed_over = is_superseded, True
             if not is_superseded:
                 self.keeper.due = now
-                self._keep()
+                self._out.keep(self._clock)
             roster.hand_over(self._state, why)
 
         self._post(None, job)
@@ -209,7 +209,7 @@ class RoomActor:
             participant = self._state.participants.get(sid)
             if participant is None or participant.moving_at is not None:
                 return
-            self._ports[sid] = port
+            self._out.ports[sid] = port
             wanted = tuple(participant.wanted.values())
             dropped = tuple(carried - participant.wanted.keys())
             self._state.effects.append(effects.ChangeWanted(sid, wanted, dropped))
@@ -239,14 +239,9 @@ class RoomActor:
             await self._until_kept(kept)
             return result
 
-    @property
-    def is_kept(self) -> bool:
-        """There is a node that keeps the room's snapshots."""
-        return bool(self._state.nodes) or self._shelf.node_id is not None
-
     async def _until_kept(self, kept: "list[asyncio.Future[None]]") -> None:
         """Who may come in is acknowledged only once a second place holds it. TimeoutError: none does."""
-        if kept and self.is_kept and not self._state.ended:
+        if kept and self._out.has_keeper and not self._state.ended:
             async with asyncio.timeout(STORED_DEADLINE_S):
                 await kept[0]
 
@@ -283,21 +278,7 @@ class RoomActor:
                 await self._step()
         finally:
             self._refuse_rest()
-            self._clear_shelf()
-            farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
-            for port in self._ports.values():  # none left, unless the task itself was ended
-                port.end(farewell, "the room has ended")
-            for queue in self._queues.values():
-                if self._is_superseded:
-                    queue.abandon()
-                else:
-                    queue.close()
-            self.keeper.close()
-
-    def _clear_shelf(self) -> None:
-        queue = self._queues.get(self._shelf.node_id) if self._shelf.node_id is not None else None
-        if queue is not None and not self.is_handed_over and self._shelf.node_id not in self._state.nodes:
-            queue.send([node_pb2.Command(close_room=node_pb2.CloseRoom())])
+            self._out.close(is_handed_over=self.is_handed_over, is_superseded=self._is_superseded)
 
     async def _step(self) -> None:
         wait = self._next_deadline(self._clock())
@@ -310,34 +291,16 @@ class RoomActor:
             except TimeoutError:
                 pass
         self._guard(blame, job)
-        self._perform()
-        self._keep()
+        self._out.perform(self._clock())
+        self._out.keep(self._clock)
 
     def _next_deadline(self, now: float) -> float:
         wait = next_deadline(self._state, now)
         return wait if self.keeper.due is None else min(wait, self.keeper.due - now)
 
-    def _keep(self) -> None:
-        """Give the nodes the snapshot that is due."""
-        now = self._clock()
-        if self.keeper.due is None or now < self.keeper.due or self._state.ended:
-            return
-        put = self.keeper.make(self._state, now)
-        self.keeper.spent(self._clock() - now)
-        if put is None:
-            return
-        for node_id in list(self._state.nodes) or self._shelf.find(self._view()):
-            if (queue := self._queue(node_id)) is not None:
-                queue.store(put)
-        self._on_snapshot(self._state.room_id, self.keeper, put)
-
     def _run_due(self, now: float) -> None:
         run_due(self._state, now)
-        left = self._shelf.leave(self._view())
-        if left is not None and (queue := self._queue(left)) is not None:
-            queue.send([node_pb2.Command(close_room=node_pb2.CloseRoom())])
-            self._release(left, dead=False)
-            self.keeper.touch(now)
+        self._out.tidy(now)
         self._mover.run_due(now)
 
     def _guard(self, blame: ParticipantSid | None, job: Job) -> None:
@@ -382,7 +345,7 @@ class RoomActor:
             raise JoinRefusal(Reason.NO_CAPACITY, "the chosen node has just gone; try again")
         self._pool.promise(answer.node_id)
         participant = roster.join(state, request, facts, now=now, unix_ms=self._unix_ms(), role=role)
-        self._ports[participant.sid] = port
+        self._out.ports[participant.sid] = port
         self._log.info(
             "join.placed",
             participant=participant.sid,
@@ -434,13 +397,9 @@ class RoomActor:
     def _on_lost(self, node_id: NodeId, why: str, now: float) -> None:
         self._mover.lose_node(node_id, why, now)
 
-    def _fence(self, node_id: NodeId) -> None:
+    def _on_found(self, node_id: NodeId, now: float) -> None:
         self._mover.found(node_id)
-        queue = self._queue(node_id) if node_id not in self._state.nodes else None
-        if queue is not None:
-            self._log.info("room.node_fenced", node=node_id)
-            queue.send([node_pb2.Command(close_room=node_pb2.CloseRoom())])
-            self._release(node_id, dead=False)
+        self._out.fence(node_id, now)
 
     def _on_superseded(self, why: str) -> None:
         """A node serves a later room of that name: the clients are to find the gateway that has it."""
@@ -458,87 +417,3 @@ class RoomActor:
             why = f"its node refused it: {error}"
             self._mover.failed.note(node_id, self._clock())
             self.inform(lambda state, now: roster.send_away(state, sid, why, now))
-
-    # -- effects ---------------------------------------------------------------------------------
-
-    def _perform(self) -> None:
-        for effect in self._state.take_effects():
-            if matters(effect):
-                self.keeper.touch(self._clock())
-            match effect:
-                case effects.ToNode(node_id, commands):
-                    queue = self._queue(node_id)
-                    if queue is not None:
-                        queue.send(commands)
-                case effects.ReleaseNode(node_id, dead):
-                    self._release(node_id, dead=dead)
-                case effects.RoomEnded(why):
-                    self._log.info("room.ended", reason=why)
-                case effects.Happened() | effects.RpcAnswered() | effects.ChatSaid():
-                    self._tell_application(effect)
-                case effects.ToClients(sids, message):
-                    self._tell_clients(sids, message)
-                case _:
-                    self._tell_session(effect)
-
-    def _tell_clients(self, sids: tuple[ParticipantSid, ...], message: rtc.SignalResponse) -> None:
-        encoded = message.SerializeToString()
-        for sid in sids:
-            if (port := self._ports.get(sid)) is not None:
-                port.deliver(message, encoded)
-
-    def _tell_session(self, effect: effects.ToSession) -> None:
-        port = self._ports.get(effect.sid)
-        if port is None:
-            return
-        match effect:
-            case effects.ChangeWanted(_, changed, dropped):
-                port.change_wanted(changed, dropped)
-            case effects.MoveSession(_, facts, why, was_connected):
-                port.move(facts, why, was_connected=was_connected)
-            case effects.EndSession(sid, farewell, why):
-                del self._ports[sid]
-                port.end(farewell, why)
-            case effects.DropSession(sid, why):
-                del self._ports[sid]
-                port.drop(why)
-
-    def _tell_application(self, effect: effects.ToApplication) -> None:
-        if isinstance(effect, effects.RpcAnswered):
-            self.calls.answer(effect.answer)
-        elif isinstance(effect, effects.ChatSaid):
-            self._on_chat(effect)
-        else:
-            self._on_happened(self._state.info(), effect)
-
-    def _queue(self, node_id: NodeId) -> CommandQueue | None:
-        queue = self._queues.get(node_id)
-        if queue is None and (closing := self._closing.pop(node_id, None)) is not None and closing.reopen():
-            # The farewell to the node has not gone out yet: what comes now must come after it.
-            queue = self._queues[node_id] = closing
-        if queue is None:
-            try:
-                queue = self._pool.open_queue(
-                    node_id,
-                    self._state.room_id,
-                    self.keeper.claim.epoch,
-                    on_failed=lambda why: self.node_lost(node_id, why),
-                    on_refused=lambda command, error: self._on_refused(node_id, command, error),
-                    on_stale=self._on_superseded,
-                    on_stored=self.keeper.stored,
-                )
-            except KeyError:
-                self.node_lost(node_id, "its Pod is gone")
-                return None
-            self._queues[node_id] = queue
-        return queue
-
-    def _release(self, node_id: NodeId, *, dead: bool) -> None:
-        queue = self._queues.pop(node_id, None)
-        if queue is None:
-            return
-        if dead:
-            queue.abandon()
-        else:
-            queue.close()
-            self._closing[node_id] = queue

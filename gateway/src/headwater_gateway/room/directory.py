@@ -20,11 +20,12 @@ from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import moderation
 from headwater_gateway.room.access import Access
-from headwater_gateway.room.actor import OnSnapshot, RoomActor
+from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.effects import ChatSaid, Happened
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.keeper import SnapshotKeeper
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
+from headwater_gateway.room.outlets import OnSnapshot
 from headwater_gateway.room.policy import check_join, choose_node
 from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
 from headwater_gateway.room.quality import rate
