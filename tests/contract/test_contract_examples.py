@@ -99,8 +99,9 @@ def test_the_models_refuse_wrong_values_too() -> None:
         "meeting-allow-and-deny", "meeting-by-region", "meeting-lead-time", "meeting-no-duration",
         "meeting-pin-and-deny", "meeting-too-many-expected", "sfucluster-allowed-region",
         "sfucluster-duplicate-region", "sfucluster-egress-cost", "sfucluster-long-name",
-        "sfucluster-min-over-max",
-        "sfucluster-no-coordinates", "sfucluster-own-label", "sfucluster-replicas", "sfucluster-toleration",
+        "sfucluster-max-nodes", "sfucluster-min-over-max",
+        "sfucluster-no-coordinates", "sfucluster-own-label", "sfucluster-prometheus",
+        "sfucluster-replicas", "sfucluster-schedule-region", "sfucluster-toleration",
         "sfucluster-turn", "sfucluster-turn-secret", "sfucluster-unknown-field",
     }  # fmt: skip
     assert lenient == with_rules_only

@@ -5,6 +5,7 @@ from headwater_cli.doctor.command import doctor
 
 from headwater_sandbox.commands import sandbox_app
 from headwater_sandbox.plugin import cli as plugin
+from headwater_sandbox.simulate import cli as simulation
 
 app = typer.Typer(
     name="headwater",
@@ -15,6 +16,7 @@ app = typer.Typer(
 app.add_typer(sandbox_app, name="sandbox")
 plugin.register(app)
 app.command()(doctor)
+simulation.register(app)
 
 try:
     from headwater_sandbox.demo.cli import register
