@@ -24,6 +24,7 @@ from headwater_operator.kube.lease import Lease
 from headwater_operator.kube.status import StatusWriter
 from headwater_operator.loop.act import Actor
 from headwater_operator.loop.fleets import FleetLoop
+from headwater_operator.loop.history import HistoryStore
 from headwater_operator.loop.intake import Intake
 from headwater_operator.loop.meetings import MeetingLoop
 from headwater_operator.loop.observe import Key, Observer
@@ -169,7 +170,7 @@ class App:
         actor = Actor(client, streams, events, defaults=defaults, metrics=metrics)
         turn = self._turn_loop(client, turn_client := TurnClient(settings.node_token), events)
         sources = MetricsSources()
-        scaler = Scaler(sources, monotonic=monotonic)
+        scaler = Scaler(sources, HistoryStore(client), monotonic=monotonic)
         fleets, meetings = self._loops(client, intake, store, streams, events, observer, actor, turn, scaler)
         fleet_workers = Workers("SFUCluster", fleet_queue, fleets.reconcile, rng=rng, metrics=metrics)
         meeting_workers = Workers("Meeting", meeting_queue, meetings.reconcile, rng=rng, metrics=metrics)

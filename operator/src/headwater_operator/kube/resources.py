@@ -35,6 +35,7 @@ SFUCLUSTERS: Final = Resource(wellknown.GROUP, wellknown.VERSION, "sfuclusters",
 MEETINGS: Final = Resource(wellknown.GROUP, wellknown.VERSION, "meetings", "Meeting")
 PODS: Final = Resource("", "v1", "pods", "Pod")
 NODES: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
+CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 BUDGETS: Final = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")

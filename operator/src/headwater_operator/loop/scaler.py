@@ -11,6 +11,7 @@ from headwater_planner.scale.plan import plan_scale
 from headwater_planner.scale.result import ScalePlan, ScaleState
 from headwater_planner.world import ClusterWorld
 
+from headwater_operator.loop.history import HistoryStore
 from headwater_operator.loop.observe import Key
 from headwater_operator.metrics_source.choose import MetricsSources
 
@@ -22,13 +23,18 @@ class _Last:
     plan: ScalePlan
     generation: int
     at: float
+    now: datetime
 
 
 class Scaler:
-    """State lives in memory: after a restart nothing is lowered for a stabilisation window."""
+    """State lives in memory: after a restart nothing is lowered for a stabilisation window. Only the load
+    history of a fleet that is forecast is kept, once for each of its buckets."""
 
-    def __init__(self, sources: MetricsSources, *, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, sources: MetricsSources, history: HistoryStore, *, monotonic: Callable[[], float]
+    ) -> None:
         self._sources = sources
+        self._history = history
         self._monotonic = monotonic
         self._last: dict[Key, _Last] = {}
 
@@ -41,13 +47,22 @@ class Scaler:
         at = self._monotonic()
         if last is not None and last.generation == generation and at - last.at < SCALE_EVERY_S * 0.9:
             return last.plan, False
-        state = last.plan.state if last is not None else ScaleState()
+        is_forecast = world.cluster.spec.autoscaling.forecast.method != "None"
+        if last is not None:
+            state = last.plan.state
+        else:
+            state = (
+                ScaleState(history=await self._history.load(world.cluster)) if is_forecast else ScaleState()
+            )
         seed = zlib.crc32(world.cluster.metadata.uid.encode())
         signals, trouble = await self._sources.read(world, now)
         plan = plan_scale(world, signals, meetings, state, now, seed=seed)
         if trouble is not None:
             plan = replace(plan, problems=(trouble, *plan.problems))
-        self._last[key] = _Last(plan, generation, at)
+        self._last[key] = _Last(plan, generation, at, now)
+        known, bucket = state.history, plan.state.history.bucket(now)
+        if is_forecast and last is not None and known.bucket(last.now) != bucket:
+            await self._history.save(world.cluster, plan.state.history)
         return plan, True
 
     def forget(self, key: Key) -> None:
