@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 from playwright.async_api import Locator, Page, async_playwright
+from support.chromium import SWITCHES
 from support.clients import bot_spec, bots
 from support.cluster import Cluster
 from support.deadline import until
@@ -14,20 +15,6 @@ from support.protocol_client import ProtocolClient
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-    # Without it a machine with nothing but `lo` gives Chromium no candidate at all.
-    "--allow-loopback-in-peer-connection",
-    "--autoplay-policy=no-user-gesture-required",
-]
 LAYERS = """async () => {
   const publication = [...headwaterRoom.localParticipant.videoTrackPublications.values()][0];
   const stats = await publication.track.sender.getStats();

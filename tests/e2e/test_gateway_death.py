@@ -1,6 +1,7 @@
 """kill -9 of the gateway that has a room: media goes on, clients resume elsewhere, nothing is lost."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ GAP_MS = 800
 GRANTS = {"canUpdateOwnMetadata": True, "canPublishData": True}
 
 
-async def test_a_killed_gateway_costs_no_media_and_no_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked to end"])
+async def test_a_gateways_end_costs_no_media_and_no_command(tmp_path: Path, how: signal.Signals) -> None:
     room = "survivor"
     async with gateway_fleet(tmp_path) as fleet:
         specs = [fleet.bot("cam-eu", 1, "eu", room), fleet.bot("cam-us", 2, "us", room)]
@@ -35,7 +37,7 @@ async def test_a_killed_gateway_costs_no_media_and_no_command(tmp_path: Path) ->
                 lambda: fleet.has_kept(room, participants=4, tracks=4), 10, "nodes keep the whole room"
             )
             cameras.mark()
-            at = await fleet.kill(fleet.owner(room))
+            at = await fleet.kill(fleet.owner(room), how)
             try:
                 taken = await asyncio.gather(*(c.resumed(at, RESUME_S + 5) for c in (ann, bob)))
             except AssertionError as error:

@@ -143,14 +143,15 @@ class GatewayFleet:
         program = running("headwater_gateway", env, self.addresses[number], log)
         self.gateways[number] = await self._stacks[number].enter_async_context(program)
 
-    async def kill(self, number: int) -> float:
-        """kill -9. The time of it (monotonic seconds)."""
+    async def kill(self, number: int, how: signal.Signals = signal.SIGKILL) -> float:
+        """End a gateway. The time of it (monotonic seconds)."""
         program = self.gateways[number]
         assert program is not None and program.process.returncode is None
-        os.kill(program.process.pid, signal.SIGKILL)
+        os.kill(program.process.pid, how)
         at = time.monotonic()
         await program.process.wait()
-        assert program.process.returncode == -signal.SIGKILL, "the fault was injected"
+        if how == signal.SIGKILL:
+            assert program.process.returncode == -how, "the fault was injected"
         self.gateways[number] = None
         await self._stacks[number].aclose()
         return at

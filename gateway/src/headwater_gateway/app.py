@@ -55,7 +55,8 @@ async def run(
         gatekeeper = Gatekeeper(
             settings, TokenVerifier(keys, settings.token_audience), locator, plane, metrics
         )
-        app = _public(settings, gatekeeper, plane, forwarder, metrics)
+        peers = PeerDoor(settings.node_token, settings.gateway)
+        app = _public(settings, gatekeeper, plane, forwarder, metrics, peers=peers)
         add_routes = await stack.enter_async_context(open_api(settings, keys, gatekeeper, plane))
         add_routes(app)
         proxies = settings.trusted_proxies if settings.proxy_protocol else None
@@ -65,13 +66,20 @@ async def run(
         _log.info("gateway serves", address=settings.bind_address, port=port, gateway=settings.gateway)
         await stop.wait()
         state.stopping = gatekeeper.draining = True
+        peers.leave()
         _log.info("gateway stops: sending sessions away", seconds=settings.shutdown_seconds)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(plane.close(settings.shutdown_seconds), settings.shutdown_seconds + 1.0)
 
 
 def _public(
-    settings: Settings, gatekeeper: Gatekeeper, plane: RoomPlane, forwarder: Forwarder, metrics: Metrics
+    settings: Settings,
+    gatekeeper: Gatekeeper,
+    plane: RoomPlane,
+    forwarder: Forwarder,
+    metrics: Metrics,
+    *,
+    peers: PeerDoor,
 ) -> web.Application:
     signalling = Signalling(
         gatekeeper,
@@ -82,7 +90,7 @@ def _public(
         settings.max_frame_bytes,
         RENEW_SECONDS,
     )
-    return public_app(signalling, Site(settings.web_dir), PeerDoor(settings.node_token, settings.gateway))
+    return public_app(signalling, Site(settings.web_dir), peers)
 
 
 def _no_report(name: str, port: int) -> None:

@@ -145,6 +145,7 @@ class ApiContext:
             log.warning(
                 "owner of the room unreachable", reason=Reason.OWNER_UNREACHABLE, gateway=peer.gateway
             )
+            self.plane.unreachable(peer.gateway)
             raise ApiError(
                 "unavailable", "the room's gateway cannot be reached now: try again", Reason.OWNER_UNREACHABLE
             ) from None

@@ -16,6 +16,9 @@ from headwater_gateway.directory.liveness import SILENCE_S, Liveness, Verdict
 log = structlog.get_logger(__name__)
 
 PATH: Final = "/peer"
+# How a gateway says that it goes: to the links that stand, and to new ones.
+CLOSE_LEAVING: Final = 1001
+STATUS_LEAVING: Final = 503
 DIAL_S: Final = 0.5
 CLOSE_S: Final = 0.1  # a peer that hangs is not waited for
 REDIAL_S: Final = 0.15
@@ -106,7 +109,7 @@ class Peers:
                 pass
 
     async def _listen(self, url: str, known: Liveness) -> bool:
-        """Until the link breaks or falls silent. True: nobody listens there."""
+        """Until the link breaks or falls silent. True: nobody listens there, or it says that it goes."""
         if self._http is None:
             self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         headers = dict(self._headers())
@@ -120,6 +123,8 @@ class Peers:
                 )
         except aiohttp.ClientConnectorError as error:
             return isinstance(error.os_error, ConnectionRefusedError)
+        except aiohttp.WSServerHandshakeError as error:
+            return error.status == STATUS_LEAVING
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
         try:
@@ -127,7 +132,7 @@ class Peers:
                 async with asyncio.timeout(SILENCE_S):
                     message = await link.receive()
                 if message.type is not aiohttp.WSMsgType.TEXT:
-                    return False
+                    return link.close_code == CLOSE_LEAVING
                 known.hear(self._clock())
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False

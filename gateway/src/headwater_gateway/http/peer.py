@@ -1,12 +1,15 @@
 """GET /peer: beats for another gateway, as long as this one's loop turns."""
 
 import asyncio
+import contextlib
 import hmac
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from headwater_gateway.directory.liveness import BEAT_S
+from headwater_gateway.directory.peers import CLOSE_LEAVING, STATUS_LEAVING
 from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, voucher
+from headwater_gateway.signal.types import CLOSE_NORMAL
 
 _PURPOSE = "peer"
 _CLOSE_SECONDS = 0.2
@@ -22,6 +25,11 @@ class PeerDoor:
 
     def __init__(self, secret: str, gateway: str) -> None:
         self._secret, self._gateway = secret, gateway
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Tell the other gateways at once that this one goes: its rooms are theirs now."""
+        self._leaving.set()
 
     async def beats(self, request: web.Request) -> web.StreamResponse:
         """A text frame with this gateway's name, each BEAT_S seconds."""
@@ -31,18 +39,17 @@ class PeerDoor:
         socket = web.WebSocketResponse(timeout=_CLOSE_SECONDS, max_msg_size=4096)
         if not socket.can_prepare(request).ok:
             return web.Response(status=426, text="connect here with a WebSocket")
+        if self._leaving.is_set():
+            return web.Response(status=STATUS_LEAVING, text="this gateway is shutting down")
         await socket.prepare(request)
         try:
-            while not socket.closed:
+            while not socket.closed and not self._leaving.is_set():
                 await socket.send_str(self._gateway)
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(BEAT_S):
-                        if (await socket.receive()).type is not WSMsgType.TEXT:
-                            break
-                except TimeoutError:
-                    continue
+                        await self._leaving.wait()
         except ConnectionError:
             pass
         finally:
-            await socket.close()
+            await socket.close(code=CLOSE_LEAVING if self._leaving.is_set() else CLOSE_NORMAL)
         return socket
