@@ -58,6 +58,7 @@ class Agent:
         self._busy = asyncio.Lock()
         self.changed = asyncio.Event()
         self._stop = asyncio.Event()
+        self._told = asyncio.Event()
 
     # -- what the admin port asks ----------------------------------------------------------------
 
@@ -92,15 +93,16 @@ class Agent:
             await self._take_secrets()
             if desired.draining:
                 self._drain()
+        self._told.set()
         return self.status()
 
     def _unready(self) -> str:
-        if not self._coturn.alive:
-            return "coturn does not run"
         if self._draining_since is not None:
             return "draining"
         if self._desired is None:
             return "the operator has not said yet who may be reached"
+        if not self._coturn.alive:
+            return "coturn does not run"
         if not self._secrets:
             return (
                 f"no shared secret: none of {', '.join(self._desired.secrets) or 'no reference'} is mounted"
@@ -192,11 +194,25 @@ class Agent:
         await self._take_peers(frozenset())
         await self._take_certificate()
         async with serve_admin(self, self._config):
+            # coturn reads who may be reached when it starts, and then each five seconds only: clients that
+            # are sent here at once would be refused.
+            if not await self._is_told():
+                return
             await self._coturn.start()
             try:
                 await self._serve()
             finally:
                 await self._coturn.stop()
+
+    async def _is_told(self) -> bool:
+        """Whether the operator spoke before somebody asked to stop."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._told, self._stop)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self._told.is_set()
 
     async def _serve(self) -> None:
         ended = asyncio.create_task(self._coturn.run(), name="coturn")
