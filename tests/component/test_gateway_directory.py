@@ -14,6 +14,7 @@ from headwater_gateway.directory.breaker import FAILURES, Breaker
 from headwater_gateway.directory.store import Kept, Store
 from headwater_gateway.room import moderation, snapshot
 from headwater_gateway.room.actor import RoomActor
+from headwater_gateway.settings import SettingsError, from_environment
 from support.deadline import until
 from support.gateways import Gateways, SignalClient, running_gateways
 from support.redis_server import PASSWORD, RedisServer, redis_server
@@ -196,3 +197,16 @@ async def test_no_secret_of_redis_is_shown(pair: Gateways, capsys: pytest.Captur
         pass
     shown = capsys.readouterr()
     assert PASSWORD not in shown.out + shown.err + "".join(map(repr, pair.planes))
+
+
+def test_a_url_with_a_password_is_refused_without_showing_it(tmp_path: Path) -> None:
+    env = {"HEADWATER_API_KEYS_DIR": str(tmp_path), "HEADWATER_NODE_TOKEN": "t" * 32}
+    for url, what in (
+        ("redis://:hush@host:6379", "HEADWATER_REDIS_PASSWORD"),
+        ("http://host", "redis://host"),
+    ):
+        with pytest.raises(SettingsError, match=what) as refused:
+            from_environment({**env, "HEADWATER_REDIS_URL": url})
+        assert "hush" not in str(refused.value)
+    read = from_environment({**env, "HEADWATER_REDIS_URL": "redis://h:1", "HEADWATER_REDIS_PASSWORD": "hush"})
+    assert read.redis_password == "hush" and "hush" not in repr(read)

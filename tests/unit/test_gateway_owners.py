@@ -116,7 +116,13 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
         for name in (A, B, C):
             ids, links = SystemIds(), FakeLinks()
             directory = RoomDirectory(name, "token", DirectoryOptions(), ids=ids)
-            succession = Succession(directory, ids, time.monotonic, NoArchive())
+            succession = Succession(
+                directory,
+                ids,
+                time.monotonic,
+                NoArchive(),
+                lambda g, links=links: g in links.dead,  # type: ignore[misc]
+            )
             fleet = FakeFleet({k: v for k, v in everybody.items() if k != name})
             owners = Owners(
                 name,
@@ -172,6 +178,24 @@ async def test_a_dead_gateways_room_goes_to_its_successor_and_to_no_other(world:
     assert world.gateways[C].directory.room(RoomId(room)) is None
     await world.reported(room, by=B)
     assert await world.gateways[C].find(room) == B
+
+
+async def test_old_reports_do_not_take_a_room_back(world: World) -> None:
+    room = named()
+    first, second = world.gateways[A], world.gateways[B]
+    await first.join(room, "ann", "eu")
+    await world.reported(room)
+    for node in world.nodes.values():
+        node.silent = True  # no more reports: the first gateway's view is from before
+    second.links.dead.add(A)
+    taken = await second.succession.take_over(RoomId(room))
+    assert taken is not None
+    actor = first.directory.room(RoomId(room))
+    assert actor is not None
+    actor.hand_over("refused by a node", is_superseded=True)
+    await until(lambda: first.directory.room(RoomId(room)) is None, 3, "given up", 0.01)
+    assert await first.find(room) == B
+    assert first.directory.room(RoomId(room)) is None and second.directory.room(RoomId(room)) is taken
 
 
 async def test_a_room_that_nobody_asks_for_is_taken_over_too(world: World) -> None:

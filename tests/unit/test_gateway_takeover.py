@@ -49,6 +49,11 @@ class Gateway:
         await client.wait("join")
         return client
 
+    async def take_over(self) -> RoomActor:
+        room = await self.succession.take_over(ROOM)
+        assert isinstance(room, RoomActor)
+        return room
+
     def room(self) -> RoomActor:
         room = self.directory.room(ROOM)
         assert room is not None
@@ -139,7 +144,7 @@ async def test_a_client_resumes_at_another_gateway_without_a_change_of_its_media
     before = world.commands("us-1", "configure_send")[-1]
     created = [len(world.commands(node, "create_transport")) for node in world.nodes]
     await world.kept()
-    room = await second.succession.take_over(ROOM)
+    room = await second.take_over()
     assert room is not None and room.keeper.claim.epoch > first.room().keeper.claim.epoch
     for node in world.nodes.values():
         await until(lambda n=node: n.held[ROOM].controller_id == "gw-b", 3, "adopted", 0.01)  # type: ignore[misc]
@@ -173,7 +178,7 @@ async def test_what_was_published_after_the_last_snapshot_comes_back_with_its_cl
     await world.kept()
     world.nodes["eu-1"].held[ROOM].snapshot_version += 1_000_000  # no later snapshot is kept
     track = await publish(ann, "audio", "mic")
-    room = await second.succession.take_over(ROOM)
+    room = await second.take_over()
     assert room is not None and not room.state.tracks
     back = second.connect("ann", resume=ann.sid)
     await back.wait("reconnect")
@@ -200,7 +205,7 @@ async def test_lock_and_ban_are_kept_before_they_are_acknowledged(world: World) 
     await first.join("eve", "us")
     await first.room().ask(lambda state, now: moderation.remove(state, "eve", now, ban=True))
     # No wait here: the acknowledgement itself is the promise.
-    room = await second.succession.take_over(ROOM)
+    room = await second.take_over()
     assert room is not None and ParticipantIdentity("eve") in room.state.access.banned
     with pytest.raises(JoinRefusal):
         second.directory.check(ROOM, join_request(hello("eve")))
@@ -239,7 +244,7 @@ async def test_a_participant_whose_node_died_too_is_told_to_reconnect(world: Wor
     bob = await first.join("bob", "us")
     await world.kept()
     world.nodes["us-1"].held.pop(ROOM)  # as after a restart of the node
-    room = await second.succession.take_over(ROOM)
+    room = await second.take_over()
     assert room is not None
     back = second.connect("bob", resume=bob.sid)
     leave = await back.wait("leave")
@@ -255,7 +260,7 @@ async def test_rows_of_a_room_taken_over_are_newer_than_what_clients_have(world:
     await world.kept()
     await until(lambda: "bob" in ann.roster(), 3, "ann sees bob")
     had = ann.roster()["bob"].version
-    await second.succession.take_over(ROOM)
+    await second.take_over()
     back = await resume(second, ann, "ann")
     await until(lambda: "bob" in back.roster(), 3, "the roster")
     assert back.roster()["bob"].version > had
@@ -272,7 +277,7 @@ async def test_those_who_do_not_come_back_are_taken_off_in_the_end(
     first, second = world.gateways
     await first.join("ann", "eu")
     await world.kept()
-    room = await second.succession.take_over(ROOM)
+    room = await second.take_over()
     assert room is not None
     await until(lambda: not room.state.participants, 5, "the roster is empty")
     await until(lambda: world.commands("eu-1", "close_transport", "gw-b"), 3, "its node is told")

@@ -100,8 +100,8 @@ class Owners:
             successor = choose(room, self.serving())
             if successor != self._myself and hops < MAX_HOPS:
                 return self._forward(successor, hops)
-        await self._succession.take_over(room)
-        return None
+        taken = await self._succession.take_over(room)
+        return self._forward(taken.gateway, hops) if isinstance(taken, Claim) else None
 
     def _lives_here(self, room: RoomId) -> bool:
         actor = self._directory.room(room)

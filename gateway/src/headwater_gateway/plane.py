@@ -20,6 +20,7 @@ from headwater_planner.place import RegionView
 from livekit.protocol import rtc
 
 from headwater_gateway.directory.archive import NoArchive
+from headwater_gateway.directory.liveness import Verdict
 from headwater_gateway.directory.peers import Peers
 from headwater_gateway.directory.store import Kept, Store
 from headwater_gateway.fleet import Fleet, Watches
@@ -180,7 +181,9 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     fleet = Fleet(directory, defaults, secrets, turn=turn, links=peers, meetings=meetings)
     fleet_box.append(fleet)
     archive = _open_archive(settings, options)
-    succession = Succession(directory, ids, time.monotonic, archive)
+    succession = Succession(
+        directory, ids, time.monotonic, archive, lambda gateway: peers.verdict(gateway) is Verdict.DEAD
+    )
     owners = Owners(settings.gateway, fleet, peers, directory, succession, registrar=archive)
     metrics.registry.register(PlaneCollector(directory, turn))
     directory.figures = RoomFigures(metrics, unix_ms)

@@ -57,7 +57,7 @@ class SnapshotKeeper:
         self.stored_version = 0
         self._not_before = 0.0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        self._is_too_large = False
+        self._has_failed = False
 
     def touch(self, now: float) -> None:
         """Something has changed that a successor needs."""
@@ -78,12 +78,12 @@ class SnapshotKeeper:
         self.version += 1
         try:
             blob = snapshot.encode(state, self.claim, self.version, self.seen, now)
-        except snapshot.SnapshotError as error:
-            if not self._is_too_large:
+        except (snapshot.SnapshotError, TypeError, ValueError) as error:  # must not end the room
+            if not self._has_failed:
                 log.error("room.snapshot_impossible", room=state.room_id, reason=str(error))
-            self._is_too_large = True
+            self._has_failed = True
             return None
-        self._is_too_large = False
+        self._has_failed = False
         return node_pb2.PutSnapshot(version=self.version, blob=blob)
 
     def spent(self, seconds: float) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
-from headwater_api.ids import NodeId, RoomId
+from headwater_api.ids import GatewayId, NodeId, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 
@@ -15,6 +15,7 @@ from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.keeper import SnapshotKeeper
 from headwater_gateway.room.model import IdSource
+from headwater_gateway.room.snapshot import Claim
 
 log = structlog.get_logger(__name__)
 
@@ -36,15 +37,23 @@ class Succession:
     """Takes rooms over, one at a time each: whoever asks meanwhile waits for the same result."""
 
     def __init__(
-        self, directory: RoomDirectory, ids: IdSource, clock: Callable[[], float], archive: Archive
+        self,
+        directory: RoomDirectory,
+        ids: IdSource,
+        clock: Callable[[], float],
+        archive: Archive,
+        is_gone: Callable[[GatewayId], bool] = lambda _: True,
     ) -> None:
         self._directory, self._ids, self._clock, self._archive = directory, ids, clock, archive
-        self._running: dict[RoomId, asyncio.Task[RoomActor | None]] = {}
+        self._is_gone = is_gone
+        self._running: dict[RoomId, asyncio.Task[RoomActor | Claim | None]] = {}
         self._healing: set[asyncio.Task[None]] = set()
         self.taken_total = 0
 
-    async def take_over(self, room_id: RoomId) -> RoomActor | None:
+    async def take_over(self, room_id: RoomId) -> RoomActor | Claim | None:
         """The room with all that is left of it, owned by this gateway. None: nothing is left.
+
+        A claim: the nodes obey another gateway that lives, whatever their last reports said.
 
         The claim is over all that nodes and the archive have seen, so that whoever had the room is refused.
         """
@@ -55,15 +64,20 @@ class Succession:
             task.add_done_callback(lambda _: self._running.pop(room_id, None))
         return await asyncio.shield(task)
 
-    async def _take_over(self, room_id: RoomId) -> RoomActor | None:
+    async def _take_over(self, room_id: RoomId) -> RoomActor | Claim | None:
         directory, pool = self._directory, self._directory.pool
         started = self._clock()
         nodes = frozenset(view.node_id for view in pool.views())
         (epoch, blobs), held = await asyncio.gather(self._archive.read(room_id), self._ask(room_id, nodes))
-        found = takeover.read_inheritance((row for row in held.values() if row is not None), blobs)
+        rows = [row for row in held.values() if row is not None]
+        found = takeover.read_inheritance(rows, blobs)
+        holder = max((Claim(row.epoch, GatewayId(row.controller_id)) for row in rows), default=None)
         known = directory.room(room_id)
         if known is not None and not known.state.ended:
             return known
+        is_others = holder is not None and holder.gateway != directory.controller_id
+        if holder is not None and is_others and not self._is_gone(holder.gateway):
+            return holder
         if not found.epoch and not epoch:
             return None
         now = self._clock()
