@@ -8,8 +8,10 @@ from typing import Final
 import pytest
 import yaml
 from headwater_api import wellknown as wk
+from headwater_api.sfucluster import SFUCluster
+from headwater_operator.render.turn_node import TurnDefaults, render_turn_pod
 from support.charts import CHARTS, SECRET, Manifest, RenderRefused, find, render
-from support.kube import ApiServer, poll
+from support.kube import ROOT, ApiServer, poll
 
 CHART: Final = CHARTS / "headwater"
 FILES: Final = sorted((CHART / "ci").glob("*-values.yaml"))
@@ -201,3 +203,40 @@ def test_artifact_hub_is_told_of_what_is_there() -> None:
     used = {values[part]["image"]["repository"] for part in ("operator", "gateway", "sfu", "turn")}
     assert images == used
     assert told["artifacthub.io/license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize(
+    ("exposure", "packet_filter", "violations"),
+    [
+        ("PodIP", "Disabled", set()),
+        ("PodIP", "Enabled", {"non-default capabilities", "unrestricted capabilities"}),
+        ("HostNetwork", "Disabled", {"host namespaces", "hostPort"}),
+    ],
+)
+def test_a_turn_pod_is_as_restricted_as_what_is_asked_of_it(
+    exposure: str, packet_filter: str, violations: set[str], ready_server: ApiServer
+) -> None:
+    body: Manifest = yaml.safe_load((ROOT / "crds/examples/sfucluster-minimal.yaml").read_text())
+    body["metadata"] |= {"namespace": "headwater", "uid": "00000000-0000-0000-0000-000000000001"}
+    body["spec"] |= {
+        "node": {"exposure": {"mode": exposure}},
+        "turn": {
+            "maxPerRegion": 1,
+            "packetFilter": packet_filter,
+            "tlsSecretRef": {"name": "turn-tls"},
+            "sharedSecretRefs": [{"name": "turn-secret", "key": "current"}],
+        },
+    }
+    cluster = SFUCluster.from_kubernetes(body)
+    pod = render_turn_pod(cluster, cluster.spec.regions[0], "t-1", TurnDefaults("image:1", "node-token"))
+    account = find(render("headwater", values_of("minimal")), "ServiceAccount", "headwater-sfu")
+    ready_server.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(account))
+    done = ready_server.run(
+        "create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(pod)
+    )
+    if not violations:
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+        return
+    (named,) = re.findall(r'violates PodSecurity "restricted:latest": (.*)', done.stderr)
+    assert set(re.findall(r"(\w[\w -]*) \(", named)) <= violations, named
