@@ -150,7 +150,7 @@ class RoomActor:
 
     def tell_all(self, sid: ParticipantSid) -> None:
         """Send the client the whole roster and who speaks: it may have missed updates."""
-        self._post(sid, lambda _: self._tell_all(sid))
+        self._post(sid, lambda _: roster.tell_everything(self._state, sid))
 
     def subscribed(self, sid: ParticipantSid, track_sids: Iterable[str]) -> None:
         """The client has taken these tracks: their publishers are told of the first subscriber."""
@@ -213,7 +213,7 @@ class RoomActor:
             wanted = tuple(participant.wanted.values())
             dropped = tuple(carried - participant.wanted.keys())
             self._state.effects.append(effects.ChangeWanted(sid, wanted, dropped))
-            self._tell_all(sid)
+            roster.tell_everything(self._state, sid)
 
         self._post(sid, job)
 
@@ -374,17 +374,6 @@ class RoomActor:
         participant.detached_at = None
         migration.client_is_back(participant, now)
         answer.set_result(participant.data_sequence)
-
-    def _tell_all(self, sid: ParticipantSid) -> None:
-        state = self._state
-        participant = state.participants.get(sid)
-        if participant is None:
-            return
-        rows = [participant_info(participant), *roster.others(state, sid)]
-        state.tell(sid, rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=rows)))
-        speaking = state.speakers.active()
-        if speaking:
-            state.tell(sid, rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=speaking)))
 
     def _on_event(self, node_id: NodeId, event: node_pb2.Event, now: float) -> None:
         if event.HasField("room_closed"):  # as good as dead, for this room

@@ -86,6 +86,18 @@ def others(room: RoomState, sid: ParticipantSid) -> list[models.ParticipantInfo]
     return [participant_info(p) for p in room.visible() if p.sid != sid]
 
 
+def tell_everything(room: RoomState, sid: ParticipantSid) -> None:
+    """The whole roster and who speaks, for a client that may have missed updates."""
+    participant = room.participants.get(sid)
+    if participant is None:
+        return
+    rows = [participant_info(participant), *others(room, sid)]
+    room.tell(sid, rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=rows)))
+    speaking = room.speakers.active()
+    if speaking:
+        room.tell(sid, rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=speaking)))
+
+
 def remove(room: RoomState, sid: ParticipantSid, reason: models.DisconnectReason, now: float) -> None:
     """The participant is gone: its transports, tracks and row with it."""
     participant = room.participants.get(sid)

@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -18,6 +17,7 @@ from headwater_gateway.room.ports import Joined
 from headwater_gateway.room.tracks import codec_named
 from headwater_gateway.room.wire import PUBLISH_CODECS, leave
 from headwater_gateway.sdp import SdpError, StaleAnswer
+from headwater_gateway.signal.notices import Drop, End, Message, Move, Notice, Wanted
 from headwater_gateway.signal.session_media import SessionMedia
 from headwater_gateway.signal.types import (
     CLOSE_GOING_AWAY,
@@ -46,36 +46,6 @@ def no_ice_servers(sid: ParticipantSid, node: NodeId) -> Sequence[rtc.ICEServer]
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    message: rtc.SignalResponse
-    encoded: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    changed: tuple[WantedTrack, ...]
-    dropped: tuple[TrackSid, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Move:
-    facts: NodeFacts
-    why: str
-    was_connected: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Drop:
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    leave: rtc.LeaveRequest | None
-    why: str
-
-
 class Session:
     """Between a client's channel and its room; the room's ClientPort.
 
@@ -94,7 +64,7 @@ class Session:
         self.room_id, self.identity = room_id, identity
         self.sid = ParticipantSid("")
         self._ids, self._unix_ms = ids, unix_ms
-        self._notices: deque[_Message | _Wanted | _Move | _End | _Drop] = deque()
+        self._notices: deque[Notice] = deque()
         self._wake = asyncio.Event()
         self._channel: SignalChannel | None = None
         self._room: RoomActor | None = None
@@ -112,28 +82,28 @@ class Session:
     # -- ClientPort ------------------------------------------------------------------------------
 
     def deliver(self, message: rtc.SignalResponse, encoded: bytes) -> None:
-        self._notify(_Message(message, encoded))
+        self._notify(Message(message, encoded))
 
     def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
-        self._notify(_Wanted(changed, dropped))
+        self._notify(Wanted(changed, dropped))
 
     def move(self, facts: NodeFacts, why: str, *, was_connected: bool) -> None:
-        self._notify(_Move(facts, why, was_connected))
+        self._notify(Move(facts, why, was_connected))
 
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
-        self._notices.append(_End(leave, why))
+        self._notices.append(End(leave, why))
         self._wake.set()
 
     def drop(self, why: str) -> None:
-        self._notices.append(_Drop(why))
+        self._notices.append(Drop(why))
         self._wake.set()
 
-    def _notify(self, notice: _Message | _Wanted | _Move) -> None:
+    def _notify(self, notice: Message | Wanted | Move) -> None:
         if len(self._notices) >= MAX_NOTICES:
             # Only a stuck task gets here: slow clients are the channel's business.
             self._notices.clear()
             farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
-            self._notices.append(_End(farewell, "too many notices are waiting"))
+            self._notices.append(End(farewell, "too many notices are waiting"))
         else:
             self._notices.append(notice)
         self._wake.set()
@@ -268,21 +238,21 @@ class Session:
                 await self._perform(self._notices.popleft())
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    async def _perform(self, notice: _Message | _Wanted | _Move | _End | _Drop) -> None:
+    async def _perform(self, notice: Notice) -> None:
         match notice:
-            case _Message(message, encoded):
+            case Message(message, encoded):
                 if self._channel is not None:
                     await self._channel.send_encoded(encoded, message)
-            case _Wanted():
+            case Wanted():
                 await self._want(notice)
-            case _Move():
+            case Move():
                 await self._move(notice)
-            case _End(farewell, why):
+            case End(farewell, why):
                 await self._finish(farewell, why)
-            case _Drop(why):
+            case Drop(why):
                 await self._finish(None, why, CLOSE_GOING_AWAY)
 
-    async def _move(self, notice: _Move) -> None:
+    async def _move(self, notice: Move) -> None:
         """New transports first; then a client that publishes is made to resume, since only its own offer can
         restart that connection. One that only listens needs no more than our next offer.
 
@@ -380,7 +350,7 @@ class Session:
 
     # -- the subscriber transport ----------------------------------------------------------------
 
-    async def _want(self, change: _Wanted) -> None:
+    async def _want(self, change: Wanted) -> None:
         assert self._media is not None and self._room is not None
         self._room.command(self.sid, self._media.want(change.changed, change.dropped))
         await self._offer_if_due()
