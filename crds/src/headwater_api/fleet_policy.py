@@ -105,7 +105,7 @@ class Autoscaling(ApiModel):
 
 
 class EgressCost(ApiModel):
-    """The price of one GiB from one region to another, both ways unless given twice. Reserved."""
+    """The price of one GiB from one region to another, both ways unless given twice."""
 
     source: Annotated[Region, Field(alias="from")]
     target: Annotated[Region, Field(alias="to")]
@@ -115,7 +115,7 @@ class EgressCost(ApiModel):
 class Cascade(ApiModel):
     """How the nodes of one room are linked."""
 
-    # Auto: a mesh of the regions' hubs, other nodes under their hub. The others are reserved.
+    # Auto: a mesh of up to five regions' hubs, beyond that a tree; other nodes under their hub.
     topology: Literal["Auto", "Mesh", "Tree", "Disabled"] = "Auto"
     max_hops: Annotated[int, Field(ge=1, le=8)] = 3
     egress_costs: Annotated[tuple[EgressCost, ...], Field(max_length=256)] = ()
@@ -124,11 +124,12 @@ class Cascade(ApiModel):
 class Placement(ApiModel):
     """Which node a participant gets."""
 
-    # Nearest: the nearest region with room. The others are reserved.
+    # The node of the nearest region with room. Nearest: the emptiest; Packed: the fullest; Spread: the
+    # emptiest, whichever the room is on.
     strategy: Literal["Nearest", "Packed", "Spread"] = "Nearest"
     # Empty: every region.
     allowed_regions: Annotated[tuple[Region, ...], Field(max_length=32)] = ()
-    # Room: prefer a node that already serves the room, within the region. None: reserved.
+    # Room: prefer a node that already serves the room, within the region.
     stickiness: Literal["Room", "None"] = "Room"
 
 
