@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,6 +108,9 @@ class FakePlane:
 
     def ice_servers(self, region: RegionName, sid: ParticipantSid, node: NodeId) -> list[rtc.ICEServer]:
         return []
+
+    def placements(self, room: str, identity: str, node: str) -> Iterator[dict[str, Any]]:
+        return iter([{"room": room, "identity": identity, "node": node}])
 
     def unready(self) -> str:
         return self.not_ready

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -47,7 +48,9 @@ async def run(
     report = on_listening or _no_report
     locator = open_locator(settings.geoip_database)
     async with AsyncExitStack() as stack:
-        admin = serving(admin_app(metrics, state.unready), settings.bind_address, settings.admin_port)
+        admin = serving(
+            admin_app(metrics, state.unready, state.placements), settings.bind_address, settings.admin_port
+        )
         report("admin", await stack.enter_async_context(admin))
         state.plane = plane = await stack.enter_async_context(open_plane(settings, metrics))
         forwarder = Forwarder(settings.node_token, settings.max_frame_bytes, metrics)
@@ -104,6 +107,10 @@ class _Readiness:
         self._keys = keys
         self.plane: RoomPlane | None = None
         self.stopping = False
+
+    def placements(self, room: str, identity: str, node: str) -> Iterator[dict[str, Any]]:
+        """Why participants are where they are."""
+        return self.plane.placements(room, identity, node) if self.plane is not None else iter(())
 
     def unready(self) -> str:
         if self.stopping:

@@ -5,10 +5,10 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantSid, RegionName, RoomId
@@ -138,6 +138,9 @@ class Plane:
 
     def ice_servers(self, region: RegionName, sid: ParticipantSid, node: NodeId) -> list[rtc.ICEServer]:
         return self._turn.for_client(region, sid, node)
+
+    def placements(self, room: str, identity: str, node: str) -> Iterator[dict[str, Any]]:
+        return self.directory.pool.decisions.about(room, identity, node)
 
     def unready(self) -> str:
         if self._closed:

@@ -135,6 +135,7 @@ class Gatekeeper:
             region_source=source,
             client_address=address,
             country=country,
+            rtts_ms=query.rtts_ms,
             protocol=query.protocol,
             client_protocol=query.client_protocol,
             sdk=query.sdk,

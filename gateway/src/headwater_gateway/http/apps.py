@@ -1,6 +1,8 @@
 """The two HTTP applications: the public one and the admin one."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
+from typing import Any
 
 from aiohttp import web
 from headwater_api.reasons import Reason
@@ -17,6 +19,7 @@ from headwater_gateway.metrics import Metrics
 MAX_LINE = 64 * 1024
 OPEN = ("/rtc", "/v1/", "/whip/", "/whep/")
 MAX_BODY = 256 * 1024
+MAX_PLACEMENTS = 500
 
 
 def public_app(signalling: Signalling, site: Site, peers: PeerDoor) -> web.Application:
@@ -39,8 +42,17 @@ def public_app(signalling: Signalling, site: Site, peers: PeerDoor) -> web.Appli
     return app
 
 
-def admin_app(metrics: Metrics, unready: Callable[[], str]) -> web.Application:
-    """/healthz says that this process's loop turns, and nothing else; /readyz whether joins can be served."""
+def admin_app(
+    metrics: Metrics, unready: Callable[[], str], placements: Callable[..., Iterator[dict[str, Any]]]
+) -> web.Application:
+    """/healthz says that this process's loop turns, and nothing else; /readyz whether joins can be served.
+
+    /placements.json?room=&identity=&node= tells why participants are where they are, newest first.
+    """
+
+    async def placed(request: web.Request) -> web.Response:
+        named = {key: request.query.get(key, "") for key in ("room", "identity", "node")}
+        return web.json_response({"placements": list(islice(placements(**named), MAX_PLACEMENTS))})
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok")
@@ -59,6 +71,7 @@ def admin_app(metrics: Metrics, unready: Callable[[], str]) -> web.Application:
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", exposition)
+    app.router.add_get("/placements.json", placed)
     return app
 
 

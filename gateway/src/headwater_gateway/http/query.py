@@ -1,14 +1,17 @@
 """What a client says of itself in the query of GET /rtc."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headwater_api.ids import ParticipantSid
+from headwater_api.ids import ParticipantSid, RegionName
 from headwater_api.reasons import Reason
 
 from headwater_gateway.signal.types import JoinRefused
 
 _MAX_TEXT = 256
+_MAX_REGIONS = 32
+_TIME = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?")
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -34,6 +37,7 @@ class JoinQuery:
     reconnect_reason: int
     password: str
     recording_consent: bool
+    rtts_ms: Mapping[RegionName, float]
 
 
 def parse_query(query: Mapping[str, str]) -> JoinQuery:
@@ -60,6 +64,7 @@ def parse_query(query: Mapping[str, str]) -> JoinQuery:
         reconnect_reason=_number(query, "reconnect_reason"),
         password=_text(query, "password"),
         recording_consent=_flag(query, "recording_consent", False),
+        rtts_ms=_times(query.get("rtt", "")),
     )
 
 
@@ -72,6 +77,17 @@ def _text(query: Mapping[str, str], name: str) -> str:
     if len(value) > _MAX_TEXT:
         raise _invalid(name, f"must have at most {_MAX_TEXT} characters")
     return value
+
+
+def _times(text: str) -> dict[RegionName, float]:
+    """`rtt=eu:12,us:80.5`: round-trip times that the client has measured, ms by region."""
+    found: dict[RegionName, float] = {}
+    for entry in text.split(",", _MAX_REGIONS) if text else ():
+        name, _, value = entry.partition(":")
+        if not name or len(name) > _MAX_TEXT or not _TIME.fullmatch(value) or len(found) == _MAX_REGIONS:
+            raise _invalid("rtt", f"must be region:milliseconds,… of at most {_MAX_REGIONS} regions")
+        found[RegionName(name)] = float(value)
+    return found
 
 
 def _number(query: Mapping[str, str], name: str) -> int:

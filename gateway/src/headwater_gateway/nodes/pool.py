@@ -14,6 +14,7 @@ from headwater_planner.place import NodeView
 
 from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.connection import NodeConnection, NodeListener
+from headwater_gateway.nodes.decisions import Decisions
 from headwater_gateway.nodes.facts import NodeFacts, NodePod
 from headwater_gateway.nodes.liveness import Evidence, is_dead, neighbours
 
@@ -36,6 +37,7 @@ class NodePool:
         self._clock = clock
         self._rng = rng or random.Random()
         self._nodes: dict[NodeId, NodeConnection] = {}
+        self.decisions = Decisions()
         self._runs: dict[NodeId, asyncio.Task[None]] = {}
         self._queues: set[asyncio.Task[None]] = set()
 

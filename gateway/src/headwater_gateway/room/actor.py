@@ -346,15 +346,7 @@ class RoomActor:
         self._pool.promise(answer.node_id)
         participant = roster.join(state, request, facts, now=now, unix_ms=self._unix_ms(), role=role)
         self._out.ports[participant.sid] = port
-        self._log.info(
-            "join.placed",
-            participant=participant.sid,
-            identity=request.identity,
-            node=answer.node_id,
-            region=answer.region,
-            reason=answer.reason,
-            sentence=answer.sentence,
-        )
+        self._mover.note(participant, answer, "join.placed")
         response = rtc.JoinResponse(
             room=state.info(),
             participant=participant_info(participant),

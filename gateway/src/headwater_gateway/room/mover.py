@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Final
 
 import structlog
@@ -9,6 +10,7 @@ from headwater_api.ids import ClusterName, NodeId
 from headwater_api.reasons import Reason
 from headwater_planner.place import Placement, PlacementView, Refusal
 
+from headwater_gateway.nodes.decisions import Decision
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import drains, roster
@@ -92,20 +94,27 @@ class Mover:
         if facts is None:
             return Refusal(Reason.NO_CAPACITY, f"{answer.node_id} has just gone.")
         self._pool.promise(answer.node_id)
-        self._log_placement(participant, answer)
+        self.note(participant, answer, "move.placed", source=participant.node_id)
         return facts
 
-    def _log_placement(self, participant: Participant, answer: Placement) -> None:
-        self._log.info(
-            "move.placed",
+    def note(self, participant: Participant, answer: Placement, event: str, source: str = "") -> None:
+        """Say where the participant goes and why: in the log, and for whoever asks later."""
+        decision = Decision(
+            at_ms=self._unix_ms(),
+            room=self._state.room_id,
             participant=participant.sid,
             identity=participant.identity,
-            source=participant.node_id,
             node=answer.node_id,
             region=answer.region,
             reason=answer.reason,
             sentence=answer.sentence,
+            source=source,
         )
+        self._pool.decisions.note(decision)
+        told = asdict(decision)
+        for name in ("at_ms", "room", *(() if source else ("source",))):
+            del told[name]
+        self._log.info(event, **told)
 
     def _report(self, done: drains.Emptied, unfit: frozenset[NodeId]) -> None:
         state = self._state

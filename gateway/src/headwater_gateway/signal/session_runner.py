@@ -13,7 +13,7 @@ from livekit.protocol import models, rtc
 from headwater_gateway.room.access import Role
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import RoomDirectory
-from headwater_gateway.room.model import IdSource, JoinRequest
+from headwater_gateway.room.model import NOWHERE, IdSource, JoinRequest
 from headwater_gateway.room.ports import Joined, JoinRefusal
 from headwater_gateway.room.requests import kind_of
 from headwater_gateway.room.rules import WAITING
@@ -25,6 +25,7 @@ from headwater_gateway.signal.types import (
     Claims,
     ClientHello,
     JoinRefused,
+    RegionSource,
     SignalChannel,
     VideoGrant,
 )
@@ -69,7 +70,9 @@ def join_request(hello: ClientHello) -> JoinRequest:
         attributes=dict(hello.attributes),
         permission=permission(hello.grants),
         kind=kind_of(hello.claims.kind),
-        region=hello.region,
+        # Measured times say more than an address; what the client asks for says more than both.
+        region=NOWHERE if hello.rtts_ms and hello.region_source != RegionSource.OVERRIDE else hello.region,
+        rtts_ms=hello.rtts_ms,
         auto_subscribe=hello.auto_subscribe,
         protocol=hello.protocol,
         client_protocol=hello.client_protocol,

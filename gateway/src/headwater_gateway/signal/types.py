@@ -1,6 +1,6 @@
 """The seam between the HTTP edge and the sessions: who joins, over what, and how a join is refused."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -137,6 +137,8 @@ class ClientHello:
     region: RegionName
     region_source: RegionSource
     client_address: str = ""  # the client's own, behind trusted proxies too
+    # Round-trip times that the client has measured, ms by region.
+    rtts_ms: Mapping[RegionName, float] = field(default_factory=dict)
     country: str = ""  # ISO 3166 alpha-2, empty: unknown
     # What the client said of itself in the query.
     protocol: int = 0
@@ -253,6 +255,9 @@ class RoomPlane(RoomPolicy, Protocol):
     @property
     def directory(self) -> RoomDirectory:
         """The rooms of this gateway, for the API."""
+
+    def placements(self, room: str, identity: str, node: str) -> Iterator[dict[str, Any]]:
+        """Why participants are where they are, newest first; only those of what is named."""
 
     def unready(self) -> str:
         """Why no join can be served now, in one sentence; empty when joins can be served."""
