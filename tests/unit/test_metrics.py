@@ -1,4 +1,4 @@
-"""All programs' metrics together: what is measured, under which labels, and that nothing else is asked for."""
+"""All programs' metrics together: what is measured, under which labels, and that no more is asked for."""
 
 import re
 from collections.abc import Iterator
