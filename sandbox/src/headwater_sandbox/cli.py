@@ -2,6 +2,7 @@
 
 import typer
 from headwater_cli.doctor.command import doctor
+from headwater_cli.probe.command import probe
 
 from headwater_sandbox.commands import sandbox_app
 from headwater_sandbox.plugin import cli as plugin
@@ -17,6 +18,7 @@ app.add_typer(sandbox_app, name="sandbox")
 plugin.register(app)
 app.command()(doctor)
 simulation.register(app)
+app.command()(probe)
 
 try:
     from headwater_sandbox.demo.cli import register
