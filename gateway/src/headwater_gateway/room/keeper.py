@@ -99,7 +99,9 @@ class SnapshotKeeper:
         self._waiting = [(wanted, kept) for wanted, kept in self._waiting if not kept.done()]
 
     def close(self) -> None:
-        """Nothing will be kept any more: who waits gets CancelledError."""
+        """Nothing will be kept any more: who waits gets a TimeoutError."""
         for _, kept in self._waiting:
-            kept.cancel()
+            if not kept.done():
+                kept.set_exception(TimeoutError("the room has ended here before its change was kept"))
+                kept.exception()  # nobody may be waiting
         self._waiting.clear()
