@@ -273,3 +273,38 @@ async def test_rooms_tells_a_successor_who_had_them_and_the_newest_snapshot(node
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await node.channel.unary_unary("/headwater.node.v1.Node/Rooms")(b"\xff", metadata=bearer(), timeout=5)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_data_that_a_rooms_gateway_may_not_have_read_goes_to_the_next_first_and_in_order(
+    node: Node,
+) -> None:
+    async def apply(controller: str, epoch: int) -> None:
+        request = node_pb2.ApplyRequest(room_id="r", epoch=epoch, controller_id=controller)
+        await node.stub.Apply(request, metadata=bearer(), timeout=5)
+
+    async def watch(controller: str) -> AsyncIterator[tuple[str, bool]]:
+        request = node_pb2.WatchRequest(controller_id=controller)
+        async for response in node.stub.Watch(request, metadata=bearer(), timeout=20):
+            for event in response.events:
+                if event.HasField("data"):
+                    yield event.data.payload.decode(), event.data.replayed
+
+    await apply("gw-a", 1)
+    old, new = watch("gw-a"), watch("gw-b")
+    first = asyncio.ensure_future(anext(old))
+    await until(lambda: "gw-a" in node.engine.resynced, 5, "the old gateway watches")
+    node.engine.say("gw-a", "r", "heard")
+    assert await asyncio.wait_for(first, 5) == ("heard", False)
+    heard = [asyncio.ensure_future(anext(new))]
+    await until(lambda: "gw-b" in node.engine.resynced, 5, "the new gateway watches")
+    node.engine.say("gw-a", "r", "on its way")  # the old gateway hangs: its stream still stands
+    await apply("gw-b", 2)
+    node.engine.say("gw-b", "r", "new")
+    found = [await asyncio.wait_for(heard[0], 5)]
+    found += [await asyncio.wait_for(anext(new), 5) for _ in range(2)]
+    assert found == [("heard", True), ("on its way", True), ("new", False)]
+    await apply("gw-b", 2)
+    node.engine.say("gw-b", "r", "once each")
+    assert await asyncio.wait_for(anext(new), 5) == ("once each", False)
+    await old.aclose()
+    await new.aclose()

@@ -44,6 +44,13 @@ class FakeEngine:
         self._events.extend([(controller_id, payload)] * count)
         os.eventfd_write(self._fd, 1)
 
+    def say(self, controller_id: str, room_id: str, text: str) -> None:
+        """A client has sent data."""
+        data = node_pb2.DataEvent(transport_id="t", label="_reliable", payload=text.encode())
+        event = node_pb2.Event(room_id=room_id, data=data)
+        self._events.append((controller_id, node_pb2.WatchResponse(events=[event]).SerializeToString()))
+        os.eventfd_write(self._fd, 1)
+
     def info(self) -> bytes:
         node_id, region, limit = self._node
         return node_pb2.NodeInfo(node_id=node_id, region=region, max_connections=limit).SerializeToString()
