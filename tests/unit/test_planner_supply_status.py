@@ -1,5 +1,6 @@
 """SFUCluster.status: conditions in words, figures, printer columns."""
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
@@ -172,3 +173,11 @@ def test_a_spec_that_cannot_be_read_is_told_without_losing_the_figures() -> None
     )
     assert seen.participants == old.participants
     assert verdicts(seen)["Ready"] == "False InvalidSpec"
+
+
+@pytest.mark.parametrize("nonsense", [math.nan, math.inf, -5.0])
+def test_one_node_s_nonsense_is_left_out_of_the_figures(nonsense: float) -> None:
+    loads = [a_load("a", cpu_percent=nonsense, p95_ms=nonsense), a_load("b", cpu_percent=40.0, p95_ms=2.0)]
+    world = a_world(pods=[a_pod("a"), a_pod("b")], loads=loads)
+    region = status(world).regions[0]
+    assert (region.cpu_percent, region.p95_latency_ms) == (40, 2.0)

@@ -127,7 +127,8 @@ def _region_status(
     loads = [load for load in _loads(world) if load.region == name]
     fresh = [load for load in loads if load.fresh]
     draining = sum(1 for pod in pods.alive if (load := world.load(pod)) is not None and load.draining)
-    cpu = sum(load.cpu_percent for load in fresh) / len(fresh) if fresh else None
+    cpu = _believable(load.cpu_percent for load in fresh)
+    p95_ms = _believable(load.p95_ms for load in fresh)
     return RegionStatus(
         name=name,
         desired=plan.desired.get(name, 0),
@@ -135,12 +136,15 @@ def _region_status(
         draining=draining + len(pods.terminating),
         participants=sum(load.participants for load in loads),
         rooms=len({room.room for load in loads for room in load.rooms}),
-        cpu_percent=None if cpu is None else round(cpu / CPU_STEP) * CPU_STEP,
-        p95_latency_ms=round(max(load.p95_ms for load in fresh) / P95_STEP_MS) * P95_STEP_MS
-        if fresh
-        else None,
+        cpu_percent=round(sum(cpu) / len(cpu) / CPU_STEP) * CPU_STEP if cpu else None,
+        p95_latency_ms=round(max(p95_ms) / P95_STEP_MS) * P95_STEP_MS if p95_ms else None,
         forecast_nodes=None if forecast is None or forecast.nodes is None else math.ceil(forecast.nodes),
     )
+
+
+def _believable(figures: Iterable[float]) -> list[float]:
+    """Without those that no node can have: one node's nonsense is not the fleet's."""
+    return [figure for figure in figures if math.isfinite(figure) and figure >= 0]
 
 
 def _capacity_gaps(world: ClusterWorld, pods: dict[str, RegionPods]) -> dict[str, Verdict]:
