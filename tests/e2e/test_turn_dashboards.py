@@ -51,6 +51,11 @@ async def turn_nodes(cluster: Cluster) -> AsyncIterator[dict[str, dict[str, Any]
         f"--from-literal=current={'s' * 32}",
     )
     cluster.kubectl(*secret)
+    # A kubelet looks at mounted Secrets once a minute or so, and whenever their Pod changes.
+    gateways = f"{wk.LABEL_COMPONENT}={wk.COMPONENT_GATEWAY}"
+    cluster.kubectl(
+        "annotate", "pods", "-n", NAMESPACE, "-l", gateways, "--overwrite", "headwater.dev/test=turn"
+    )
     references = [{"name": TURN_SECRET, "key": "current"}]
     set_turn(cluster, minPerRegion=1, maxPerRegion=2, sharedSecretRefs=references, drain={"deadline": "1s"})
     try:
