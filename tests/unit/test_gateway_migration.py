@@ -1,12 +1,23 @@
 """Participants led to another node without a new join: new transports first, old ones as long as needed."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 import pytest
-from headwater_api.ids import RoomId
+from headwater_api.ids import NodeId, ParticipantIdentity, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
+from headwater_gateway.nodes.decisions import Decisions
+from headwater_gateway.nodes.facts import NodeFacts
+from headwater_gateway.room import roster
+from headwater_gateway.room.effects import MoveSession
+from headwater_gateway.room.model import JoinRequest, RoomConfig
+from headwater_gateway.room.mover import CROWD, RETURNS_PER_S, Mover
+from headwater_gateway.room.state import RoomState
 from headwater_gateway.signal.types import CLOSE_SERVICE_RESTART
+from headwater_planner.node_load import NodeView
+from headwater_planner.place import PlacementView
 from livekit.protocol import models, rtc
+from support.counting_ids import CountingIds
 from support.deadline import until
 from support.fake_channel import FakeClient, hello
 from support.gateway_world import World, gateway_world
@@ -190,3 +201,95 @@ async def test_a_node_that_thaws_is_told_that_the_room_went_on_without_it(world:
     world.emit(frozen, node_pb2.Event(transport=event))
     await until(lambda: ann.kinds().count("offer") >= 2, 3, "ann was offered her new node")
     assert ann.all("leave") == []
+
+
+async def test_the_new_node_is_told_which_ssrc_carries_which_layer(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if old == "us-1" else "us-1"
+    ann.add_track("video", "cam")
+    await ann.wait("track_published")
+    ann.offer(("video", "cam"))
+    await ann.wait("answer")
+    first = await world.command(old, "configure_receive", match=lambda c: len(c.sections) == 1)
+    assert [layer.ssrc for layer in first.sections[0].layers] == [0, 0, 0]
+    learnt = [
+        node_pb2.Layer(rid=rid, spatial=spatial, ssrc=100 + spatial, rtx_ssrc=200 + spatial)
+        for spatial, rid in enumerate("qhf")
+    ]
+    event = node_pb2.SourcesEvent(transport_id=f"{ann.sid}/pub", mid=first.sections[0].mid, layers=learnt)
+    world.emit(old, node_pb2.Event(sources=event))
+    await until(
+        lambda: world.directory.room(RoomId("demo")).state.participants[ann.sid].sources,  # type: ignore[union-attr]
+        3,
+        "the room knows",
+    )
+    drain(world, old)
+    told = await world.command(new, "configure_receive")
+    assert [(x.ssrc, x.rtx_ssrc) for x in told.sections[0].layers] == [(100, 200), (101, 201), (102, 202)]
+
+
+async def test_data_channels_are_adopted_by_the_new_node(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if old == "us-1" else "us-1"
+    await publish(ann)
+    connected(world, old, ann.sid, "sub")
+    drain(world, old)
+    made = await world.command(new, "create_transport", match=lambda c: c.transport_id.endswith("/sub"))
+    assert [(c.label, c.established, c.stream_id) for c in made.data_channels] == [
+        ("_reliable", True, 1),
+        ("_lossy", True, 3),
+    ]
+    back = await resume(world, ann, "us")
+    rows = [
+        rtc.DataChannelInfo(label="_lossy", id=0, target=rtc.SignalTarget.PUBLISHER),
+        rtc.DataChannelInfo(label="_reliable", id=2, target=rtc.SignalTarget.PUBLISHER),
+        rtc.DataChannelInfo(label="_reliable", id=1, target=rtc.SignalTarget.SUBSCRIBER),
+        rtc.DataChannelInfo(label="far", id=70_000, target=rtc.SignalTarget.PUBLISHER),
+    ]
+    back.say(sync_state=rtc.SyncState(data_channels=rows))
+    adopted = await world.command(new, "adopt_data_channels")
+    assert adopted.transport_id == f"{ann.sid}/pub"
+    assert [(c.label, c.ordered, c.max_retransmits, c.stream_id) for c in adopted.data_channels] == [
+        ("_lossy", False, 0, 0),
+        ("_reliable", True, -1, 2),
+    ]
+
+
+async def test_a_crowd_comes_back_spread_out_and_a_few_at_once() -> None:
+    for crowd, at_once in ((CROWD, True), (4 * CROWD, False)):
+        state = RoomState(RoomId("demo"), "RM_1", RoomConfig(), 0, 0.0, CountingIds())
+        nodes = [
+            NodeFacts(NodeId(name), RegionName("eu"), "1", ("127.0.0.1:1",), "sha-256 AB", 10_000)
+            for name in ("eu-1", "eu-2")
+        ]
+        for number in range(crowd):
+            request = JoinRequest(ParticipantIdentity(f"p{number}"), protocol=16)
+            roster.join(state, request, nodes[0], now=0.0, unix_ms=0)
+        pool = FakePool(nodes[1])
+        view = PlacementView((), (NodeView(nodes[1].node_id, RegionName("eu"), 0, 10_000),))
+        mover = Mover(state, pool, lambda view=view: view, lambda: 0)  # type: ignore[arg-type, misc]
+        state.take_effects()
+        mover.lose_node(nodes[0].node_id, "dead", 1.0)
+        delays = [e.delay_s for e in state.take_effects() if isinstance(e, MoveSession)]
+        assert len(delays) == crowd
+        assert (max(delays) == 0.0) is at_once
+        assert max(delays) <= crowd / RETURNS_PER_S
+        if not at_once:
+            early = sum(d < crowd / RETURNS_PER_S / 2 for d in delays)
+            assert crowd / 3 < early < crowd * 2 / 3
+
+
+@dataclass
+class FakePool:
+    """A pool with one node."""
+
+    node: NodeFacts
+    decisions: Decisions = field(default_factory=Decisions)
+
+    def facts(self, _: NodeId) -> NodeFacts:
+        return self.node
+
+    def promise(self, _: NodeId) -> None:
+        pass

@@ -12,6 +12,7 @@ from headwater_planner.place import Refusal
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room import roster
 from headwater_gateway.room.links import sync_cascade
+from headwater_gateway.room.migration import Lead
 from headwater_gateway.room.model import Participant
 from headwater_gateway.room.state import RoomState
 
@@ -52,7 +53,7 @@ def empty_nodes(
                 done.stuck[node_id] = answer
                 break
             done.moved[participant.sid] = answer.node_id
-            roster.move(room, participant, answer, WHY, now)
+            roster.move(room, participant, Lead(answer), WHY, now)
     room.drains = dict.fromkeys(unfit, now)
     room.moves_due = now + STEP_S if unfit else None
     return done

@@ -41,6 +41,7 @@ class MoveSession:
     facts: NodeFacts
     why: str
     was_connected: bool  # it has received on the node before
+    delay_s: float = 0.0  # before its client is told
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ with the publisher connection, what it receives with the subscriber connection.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from headwater_api.ids import NodeId, ParticipantSid
@@ -21,14 +22,14 @@ from headwater_gateway.room.links import sync_cascade
 from headwater_gateway.room.model import Migration, Participant, publisher_transport, subscriber_transport
 from headwater_gateway.room.state import RoomState
 
-Find = Callable[[Participant], NodeFacts | None]
+Find = Callable[[Participant], "Lead | None"]
 
 # For the client to come back on a new WebSocket, and then for its connections, seconds.
 RETURN_S: Final = 6.0
 CONNECT_S: Final = 6.0
 
 
-def nowhere(_: Participant) -> NodeFacts | None:
+def nowhere(_: Participant) -> "Lead | None":
     """A Find that leaves it to a new join."""
     return None
 
@@ -38,17 +39,26 @@ def can_migrate(participant: Participant) -> bool:
     return participant.moving_at is None and participant.migration is None and participant.resumes
 
 
-def start(room: RoomState, participant: Participant, facts: NodeFacts, why: str, now: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Where a participant is led, and after how many seconds its client is told: a crowd comes spread out."""
+
+    facts: NodeFacts
+    delay_s: float = 0.0
+
+
+def start(room: RoomState, participant: Participant, lead: Lead, why: str, now: float) -> None:
     """Begin: the node joins the room, the session prepares transports there and tells the client."""
+    facts = lead.facts
     source = participant.node_id if participant.node_id in room.nodes else None
     was_connected = participant.state == models.ParticipantInfo.ACTIVE
-    participant.migration = Migration(source, now, why)
+    participant.migration = Migration(source, now + lead.delay_s, why)
     participant.node_id, participant.region = facts.node_id, facts.region
     participant.attributes |= {ATTRIBUTE_NODE: facts.node_id, ATTRIBUTE_REGION: facts.region}
     room.nodes[facts.node_id] = facts
     room.moved += 1
     sync_cascade(room)
-    room.effects.append(MoveSession(participant.sid, facts, why, was_connected))
+    room.effects.append(MoveSession(participant.sid, facts, why, was_connected, lead.delay_s))
     room.announce(participant, now)
 
 

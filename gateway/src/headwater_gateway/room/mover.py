@@ -15,12 +15,16 @@ from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import drains, roster
 from headwater_gateway.room.links import sync_cascade
+from headwater_gateway.room.migration import Lead
 from headwater_gateway.room.model import Participant
 from headwater_gateway.room.policy import FailedNodes, View, choose_other, nodes_to_leave
 from headwater_gateway.room.state import RoomState
 
 log = structlog.get_logger(__name__)
 
+# More than that at once come back spread out, at what a gateway takes of resumes.
+CROWD: Final = 40
+RETURNS_PER_S: Final = 200.0
 LOOK_S: Final = 0.5  # how often the room looks for nodes that it has to leave
 
 
@@ -72,9 +76,12 @@ class Mover:
         view = self._view()
         drained = frozenset(n.node_id for n in view.nodes if n.draining)
 
-        def find(participant: Participant) -> NodeFacts | None:
+        crowd = drains.here_on(self._state, node_id)
+        spread_s = crowd / RETURNS_PER_S if crowd > CROWD else 0.0
+
+        def find(participant: Participant) -> Lead | None:
             answer = self._choose(view, participant, drained | {node_id}, now)
-            return answer if isinstance(answer, NodeFacts) else None
+            return Lead(answer, spread_s * self._rng.random()) if isinstance(answer, NodeFacts) else None
 
         moved = roster.lose_node(self._state, node_id, why, now, find)
         if moved:

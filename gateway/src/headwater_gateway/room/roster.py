@@ -11,7 +11,7 @@ from headwater_gateway.room import migration
 from headwater_gateway.room.access import Role
 from headwater_gateway.room.effects import DropSession, EndSession, RoomEnded
 from headwater_gateway.room.links import forget_node, sync_cascade
-from headwater_gateway.room.migration import Find, nowhere
+from headwater_gateway.room.migration import Find, Lead, nowhere
 from headwater_gateway.room.model import (
     JoinRequest,
     Participant,
@@ -164,10 +164,10 @@ def lose_node(room: RoomState, node_id: NodeId, why: str, now: float, find: Find
     return len(lost)
 
 
-def move(room: RoomState, participant: Participant, facts: NodeFacts | None, why: str, now: float) -> None:
+def move(room: RoomState, participant: Participant, lead: Lead | None, why: str, now: float) -> None:
     """Off its node: by migration where there is a node and its client can, else by a new join."""
-    if facts is not None and migration.can_migrate(participant):
-        migration.start(room, participant, facts, why, now)
+    if lead is not None and migration.can_migrate(participant):
+        migration.start(room, participant, lead, why, now)
     else:
         send_away(room, participant.sid, why, now)
 

@@ -32,6 +32,7 @@ class Move:
     facts: NodeFacts
     why: str
     was_connected: bool
+    delay_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,8 @@ class Session:
     def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
         self._notify(Wanted(changed, dropped))
 
-    def move(self, facts: NodeFacts, why: str, *, was_connected: bool) -> None:
-        self._notify(Move(facts, why, was_connected))
+    def move(self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float) -> None:
+        self._notify(Move(facts, why, was_connected, delay_s))
 
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
         self._notices.append(End(leave, why))
@@ -198,9 +198,14 @@ class Session:
                 return request
         return None
 
-    def _retire(self, older: SignalChannel, code: int, reason: str) -> None:
+    def _retire(self, older: SignalChannel, code: int, reason: str, delay_s: float = 0.0) -> None:
         """Close a WebSocket that was; its network may be gone, so nothing waits for it."""
-        task = asyncio.create_task(older.close(code, reason), name="retire-channel")
+
+        async def close() -> None:
+            await asyncio.sleep(delay_s)
+            await older.close(code, reason)
+
+        task = asyncio.create_task(close(), name="retire-channel")
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
@@ -266,7 +271,8 @@ class Session:
         self._room.prepared(self.sid, self._media.move_to(facts, has_channels=notice.was_connected))
         if self._media.has_uplink:
             if self._channel is not None:
-                self._retire(self._channel, CLOSE_SERVICE_RESTART, "resume to go on at another node")
+                text = "resume to go on at another node"
+                self._retire(self._channel, CLOSE_SERVICE_RESTART, text, notice.delay_s)
         else:
             await self._offer_if_due()
 
