@@ -15,14 +15,13 @@ async def test_the_end_state_is_that_of_the_undisturbed_run(
     scenario: Scenario, api_server: ApiServer, namespace: str, kubelet: FakeKubelet, fleet: Fleet
 ) -> None:
     async with restarting(api_server, namespace) as operator:
-        before = len(operator.proxy.writes)
         undisturbed = await carry_out(scenario, 0, operator, kubelet, fleet)
-        writes = len(operator.proxy.writes) - before
-        kill_at, kills = 1, 0
-        while kill_at <= writes:
+        writes, kills = operator.writes, 0
+        for kill_at in range(1, writes + 1):
             starts = operator.starts
             end = await carry_out(scenario, kill_at, operator, kubelet, fleet)
-            assert operator.starts > starts
+            kills += operator.starts > starts
+            print(f"{scenario.name}: killed after write {kill_at} of {writes}", flush=True)
             assert end == undisturbed, f"killed after write {kill_at}"
-            kill_at, kills = kill_at + 1, kills + 1
-        print(f"{scenario.name}: {kills} kills, end state always {undisturbed}")
+        print(f"{scenario.name}: {kills} kills, end state always {undisturbed}", flush=True)
+        assert kills >= writes - 2, "a run may take a status write or two less than another"

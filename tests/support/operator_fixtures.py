@@ -84,6 +84,18 @@ class Fleet:
         found: dict[str, Any] = await until(probe, within_s, f"{type_} is {status}")
         return found
 
+    async def settled(self, within_s: float = 60) -> None:
+        """Waits until the operator has seen what was declared and has nothing left to do."""
+
+        async def probe() -> bool:
+            body = await self.client.get(SFUCLUSTERS, self.namespace, "demo")
+            status = body.get("status") or {}
+            told = {c["type"]: c["status"] for c in status.get("conditions", [])}
+            seen = status.get("observedGeneration") == body["metadata"]["generation"]
+            return seen and told.get("Progressing") == "False" and told.get("Ready") == "True"
+
+        await until(probe, within_s, "the fleet is as declared")
+
     async def pods(self) -> list[dict[str, Any]]:
         return await self.client.list(PODS, self.namespace)
 

@@ -13,6 +13,7 @@ from headwater_api import wellknown as wk
 from support.api_proxy import ApiProxy, api_proxy, write_kubeconfig
 from support.deadline import until
 from support.fake_kubelet import FakeKubelet
+from support.fake_node import FakeNode
 from support.kube import ApiServer
 from support.operator_fixtures import Fleet
 from support.operator_process import OperatorProcess, operator_process
@@ -20,12 +21,13 @@ from support.operator_process import OperatorProcess, operator_process
 
 @dataclass
 class Restarting:
-    """One operator at a time. `starts` counts them."""
+    """One operator at a time. `starts` counts them, `writes` what the last scenario took."""
 
     proxy: ApiProxy
     kubeconfig: Path
     namespace: str
     starts: int = 0
+    writes: int = 0  # of the last scenario
     logs: list[str] = field(default_factory=list)
     _process: OperatorProcess | None = None
     _context: Any = None
@@ -164,10 +166,39 @@ async def carry_out(
     scenario: Scenario, kill_at: int, operator: Restarting, kubelet: FakeKubelet, fleet: Fleet
 ) -> Outcome:
     """Runs the scenario; the operator is killed after its write number `kill_at` (0: not at all)."""
+    movers = asyncio.create_task(moves_its_people(kubelet))
+    try:
+        nodes = await _prepare(scenario, kubelet, fleet)
+        since = len(operator.proxy.writes)
+        operator.proxy.kill_at = since + kill_at if kill_at else 0
+        starts = operator.starts
+        old = {pod["metadata"]["uid"] for pod in await fleet.pods()} if scenario.image else set()
+        node_spec = {"node": {"image": scenario.image}} if scenario.image else {}
+        await fleet.declare({"eu": scenario.after}, upgrade=_CANARY, **node_spec)
+
+        async def done() -> bool:
+            pods = await fleet.pods()
+            replaced = not old & {pod["metadata"]["uid"] for pod in pods}
+            return len(pods) == scenario.after[0] and replaced
+
+        await until(done, 90, f"the {scenario.name} of {len(nodes)} nodes is carried out")
+        await fleet.settled(60)
+        end = await outcome(fleet, operator.proxy, since)
+        operator.writes = len(operator.proxy.writes) - since
+    finally:
+        movers.cancel()
+        await asyncio.gather(movers, return_exceptions=True)
+        operator.proxy.kill_at = 0
+    if kill_at and kill_at <= operator.writes:
+        await until(lambda: operator.starts > starts, 15, "the operator was killed and came back")
+    return end
+
+
+async def _prepare(scenario: Scenario, kubelet: FakeKubelet, fleet: Fleet) -> list[FakeNode]:
+    """The fleet as it is before, with a participant on the first node, two on the second, and so on."""
     await fleet.declare({"eu": scenario.before}, upgrade=_CANARY)
-    await fleet.has(scenario.before[0])
+    await fleet.settled(90)
     await until(lambda: len(kubelet.nodes) == scenario.before[0], 20, "its nodes are up")
-    await fleet.says("Ready", "True", 30)
     nodes = sorted(kubelet.nodes.values(), key=lambda node: node.node_id)
     for number, node in enumerate(nodes, start=1):
         node.set_rooms({"standup": number})
@@ -176,28 +207,4 @@ async def carry_out(
         return bool((await fleet.status()).get("participants") == sum(range(1, len(nodes) + 1)))
 
     await until(counted, 20, "the participants are known")
-    since = len(operator.proxy.writes)
-    operator.proxy.kill_at = since + kill_at if kill_at else 0
-    starts = operator.starts
-    movers = asyncio.create_task(moves_its_people(kubelet))
-    try:
-        node_spec = {"node": {"image": scenario.image}} if scenario.image else {}
-        await fleet.declare({"eu": scenario.after}, upgrade=_CANARY, **node_spec)
-        old = {pod["metadata"]["uid"] for pod in await fleet.pods()} if scenario.image else set()
-
-        async def done() -> bool:
-            pods = await fleet.pods()
-            replaced = not old & {pod["metadata"]["uid"] for pod in pods}
-            conditions = await fleet.conditions()
-            quiet = conditions.get("Progressing", {}).get("status") == "False"
-            return len(pods) == scenario.after[0] and replaced and quiet
-
-        await until(done, 90, f"the {scenario.name} is carried out")
-        end = await outcome(fleet, operator.proxy, since)
-    finally:
-        movers.cancel()
-        await asyncio.gather(movers, return_exceptions=True)
-        operator.proxy.kill_at = 0
-    if kill_at:
-        await until(lambda: operator.starts > starts, 15, "the operator was killed and came back")
-    return end
+    return nodes
