@@ -35,6 +35,18 @@ def copy_of(node: FakeNode) -> node_pb2.NodeReport:
     return report
 
 
+async def provisioned(client: KubeClient, namespace: str, meeting: str, within_s: float) -> str:
+    """The reason of Provisioned=True."""
+
+    async def probe() -> str:
+        status = (await client.get(MEETINGS, namespace, meeting)).get("status") or {}
+        found = {entry["type"]: entry for entry in status.get("conditions", [])}.get("Provisioned", {})
+        return str(found["reason"]) if found.get("status") == "True" else ""
+
+    reason: str = await until(probe, within_s, f"{meeting} is provisioned")
+    return reason
+
+
 async def in_region(fleet: Fleet, region: str, count: int, within_s: float) -> None:
     label = "headwater.dev/region"
 
@@ -94,9 +106,14 @@ async def test_a_scheduled_meeting_finds_its_nodes_ready(
     await in_region(fleet, "eu", 8, 40)
     await fleet.says("Ready", "True")
     assert datetime.now(UTC) < start
-    last = (await fleet.status())["lastScale"]
-    assert last["reason"] == "MeetingExpected"
-    assert "3,000 participants are expected at Meeting all-hands" in last["message"]
+
+    async def told() -> str:
+        last = (await fleet.status())["lastScale"]
+        return str(last["message"]) if last["reason"] == "MeetingExpected" else ""
+
+    sentence = await until(told, 10, "status.lastScale says why")
+    assert "3,000 participants are expected at Meeting all-hands" in sentence
+    assert await provisioned(client, namespace, "all-hands", 10) == "CapacityReady"
     await in_region(fleet, "us", 1, 1)
 
 

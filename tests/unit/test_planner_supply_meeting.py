@@ -106,6 +106,39 @@ def test_a_meeting_that_is_not_provisioned_says_why(
     assert (provisioned.is_true, provisioned.reason, provisioned.message) == (False, reason, message)
 
 
+def an_announced(**schedule: str) -> Meeting:
+    times = {"start": format_time(NOW + timedelta(minutes=30)), "duration": "1h", "leadTime": "10m"}
+    return a_meeting(schedule=times | schedule, expectedParticipants={"byRegion": {"eu": 1500}})
+
+
+@pytest.mark.parametrize(
+    ("start_in", "ready", "reason", "message"),
+    [
+        (
+            30,
+            1,
+            "WaitingForLeadTime",
+            "the 4 nodes that 1,500 participants need are ordered by 2030-01-31T09:19:00Z",
+        ),
+        (8, 3, "WaitingForCapacity", "3 of the 4 nodes that 1,500 participants need are ready"),
+        (8, 4, "CapacityReady", "SFU nodes are ready in eu"),
+        (-5, 1, "CapacityReady", "SFU nodes are ready in eu"),
+    ],
+)
+def test_an_announced_meeting_is_provisioned_when_its_nodes_are_ready(
+    start_in: int, ready: int, reason: str, message: str
+) -> None:
+    status = {"regions": [{"name": "eu", "ready": ready}]}
+    cluster = a_cluster({"eu": (1, 9)}, autoscaling={"mode": "Automatic"})
+    cluster = SFUCluster.from_kubernetes({**cluster.to_kubernetes(), "status": status})
+    meeting = an_announced(start=format_time(NOW + timedelta(minutes=start_in)))
+    plan = plan_meeting(MeetingWorld(meeting, cluster), NOW)
+    found = condition(plan, "Provisioned")
+    assert (found.reason, found.message) == (reason, message)
+    if start_in == 30:
+        assert plan.again_at == NOW + timedelta(minutes=19)
+
+
 def test_one_ready_region_is_enough_unless_regions_are_pinned() -> None:
     plan = plan_meeting(
         MeetingWorld(a_meeting(placement={"allow": ["eu", "mars"]}), ready_cluster("eu")), NOW

@@ -16,6 +16,9 @@ from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUCluster
 from headwater_api.units import format_duration, format_time
 
+from headwater_planner.place import CONNECTIONS_PER_PARTICIPANT
+from headwater_planner.scale.need import START_ALLOWANCE, ceil_nodes, nodes_for_connections
+from headwater_planner.supply import nodes_text
 from headwater_planner.world import NodeLoad
 
 MAX_NODES: Final = 256
@@ -71,7 +74,7 @@ def plan_meeting(world: MeetingWorld, now: datetime) -> MeetingPlan:
     end = _end(meeting, presence, empty_since, now)
     verdicts = (
         _scheduled(meeting.spec.schedule, now),
-        _provisioned(world),
+        _provisioned(world, now),
         _active(presence),
         end or _condition(api.ENDED, False, Reason.NOT_ENDED, ""),
     )
@@ -181,7 +184,7 @@ def _again_at(meeting: Meeting, status: MeetingStatus, now: datetime) -> datetim
         ttl = meeting.spec.ttl_after_ended
         return None if ttl is None else status.ended_at + ttl
     schedule = meeting.spec.schedule
-    times = [schedule.start if schedule else None, _over_at(schedule)]
+    times = [schedule.start if schedule else None, _over_at(schedule), _ordered_at(meeting)]
     if status.empty_since is not None:
         times.append(status.empty_since + meeting.spec.empty_timeout)
     return min((time for time in times if time is not None and time > now), default=None)
@@ -205,7 +208,7 @@ def _active(presence: _Presence) -> Condition:
     return _condition(api.ACTIVE, False, Reason.ROOM_EMPTY, "nobody is in the room")
 
 
-def _provisioned(world: MeetingWorld) -> Condition:
+def _provisioned(world: MeetingWorld, now: datetime) -> Condition:
     """Whether the fleet can take it; where it cannot, which field says so."""
     meeting, cluster = world.meeting, world.cluster
     if cluster is None:
@@ -230,8 +233,40 @@ def _provisioned(world: MeetingWorld) -> Condition:
     if len(missing) == len(permitted) or (pinned and missing):
         text = f"no SFU node is ready in {', '.join(missing)}"
         return _condition(api.PROVISIONED, False, Reason.WAITING_FOR_CAPACITY, text)
+    short = _short(meeting, cluster, permitted, now)
+    if short is not None:
+        return short
     text = f"SFU nodes are ready in {', '.join(region for region in permitted if region in ready)}"
     return _condition(api.PROVISIONED, True, Reason.CAPACITY_READY, text)
+
+
+def _short(
+    meeting: Meeting, cluster: SFUCluster, permitted: Sequence[str], now: datetime
+) -> Condition | None:
+    """Provisioned=False while an announced meeting's nodes are not ordered yet, or not ready yet."""
+    schedule, expected = meeting.spec.schedule, meeting.spec.expected_participants
+    people = max(expected.total or 0, sum(expected.by_region.values()))
+    if schedule is None or not people or now >= schedule.start or cluster.spec.autoscaling.mode == "Fixed":
+        return None
+    needed = ceil_nodes(nodes_for_connections(cluster.spec, people * CONNECTIONS_PER_PARTICIPANT))
+    ready = sum(region.ready for region in cluster.status.regions if region.name in permitted)
+    if ready >= needed:
+        return None
+    ordered_at = _ordered_at(meeting)
+    if ordered_at is not None and now < ordered_at:  # no figure that changes with the fleet: this may be long
+        when = format_time(ordered_at)
+        text = f"the {nodes_text(needed)} that {people:,} participants need are ordered by {when}"
+        return _condition(api.PROVISIONED, False, Reason.WAITING_FOR_LEAD_TIME, text)
+    text = f"{ready} of the {nodes_text(needed)} that {people:,} participants need are ready"
+    return _condition(api.PROVISIONED, False, Reason.WAITING_FOR_CAPACITY, text)
+
+
+def _ordered_at(meeting: Meeting) -> datetime | None:
+    """When its nodes are ordered at the latest; None: it does not announce any."""
+    schedule, expected = meeting.spec.schedule, meeting.spec.expected_participants
+    if schedule is None or (not expected.total and not expected.by_region):
+        return None
+    return schedule.start - schedule.lead_time - START_ALLOWANCE
 
 
 def _unknown_region(meeting: Meeting, cluster: SFUCluster) -> str:

@@ -20,12 +20,15 @@ from headwater_api.units import format_time
 from headwater_planner.meeting import is_ended
 from headwater_planner.place import CONNECTIONS_PER_PARTICIPANT
 from headwater_planner.scale.cron import InvalidSchedule, starts_around
-from headwater_planner.scale.need import ceil_nodes, connections_per_node, nodes_for_connections
+from headwater_planner.scale.need import (
+    START_ALLOWANCE,
+    ceil_nodes,
+    connections_per_node,
+    nodes_for_connections,
+)
 from headwater_planner.scale.spill import nearest_regions
 from headwater_planner.supply import Held
 
-# Until a node that is ordered now takes participants.
-START_ALLOWANCE: Final = timedelta(seconds=60)
 MAX_JITTER_S: Final = 60.0
 RAMP_DOWN: Final = timedelta(minutes=10)
 # A meeting without a duration to which nobody comes is not waited for longer than this.

@@ -8,6 +8,7 @@ Every need grows with every figure and never falls because another one grew.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from headwater_api.reasons import Reason
@@ -16,6 +17,8 @@ from headwater_api.sfucluster import RegionSpec, SFUClusterSpec
 from headwater_planner.scale.signals import REQUIRED, NodeSignals, fault_of
 from headwater_planner.supply import nodes_text
 
+# Until a node that is ordered now takes participants.
+START_ALLOWANCE: Final = timedelta(seconds=60)
 # A queue half full means that the node falls behind.
 QUEUE_TARGET_PERCENT: Final = 50.0
 # Of its limit of connections, from which on a node is full: a participant needs two.
