@@ -4,8 +4,8 @@
 
 Each join is a WebSocket, the join response, the subscriber's offer answered, the publisher's offer made; its
 client stays for three seconds. The figures: joins done a second, the wait until the join response, the
-gateway's CPU for each join (from which the joins a second that one core takes), its own time of admission. Not
-a timed test.
+gateway's CPU for each join (from which the joins a second that one core takes), its own time of admission.
+Not a timed test.
 """
 
 import argparse
