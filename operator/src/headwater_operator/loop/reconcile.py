@@ -76,6 +76,8 @@ class Workers(Generic[K]):
                 self._queue.done(key)
             if again_s is not None:
                 self._queue.wake(key, again_s)
+            # A pass that writes nothing never waits: thousands of them in a row would starve the Lease.
+            await asyncio.sleep(0)
 
     async def _once(self, key: K) -> float | None:
         started, outcome = time.perf_counter(), "ok"
