@@ -6,7 +6,7 @@ Nobody is put out of a meeting here: after the scheduled end it ends once it is 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from headwater_api import meeting as api
@@ -23,6 +23,8 @@ from headwater_planner.world import NodeLoad
 
 MAX_NODES: Final = 256
 MAX_LINKS: Final = 1024
+# An announced Meeting whose nodes are starting is looked at so often.
+RECHECK: Final = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,10 @@ def _again_at(meeting: Meeting, status: MeetingStatus, now: datetime) -> datetim
         return None if ttl is None else status.ended_at + ttl
     schedule = meeting.spec.schedule
     times = [schedule.start if schedule else None, _over_at(schedule), _ordered_at(meeting)]
+    provisioned = find_condition(status.conditions, api.PROVISIONED)
+    waits = provisioned is not None and provisioned.reason == Reason.WAITING_FOR_CAPACITY.value
+    if waits and _ordered_at(meeting) is not None:
+        times.append(now + RECHECK)  # each node that becomes ready does not wake every Meeting of its fleet
     if status.empty_since is not None:
         times.append(status.empty_since + meeting.spec.empty_timeout)
     return min((time for time in times if time is not None and time > now), default=None)
