@@ -229,6 +229,17 @@ async def test_the_new_node_is_told_which_ssrc_carries_which_layer(world: World)
     assert [(x.ssrc, x.rtx_ssrc) for x in told.sections[0].layers] == [(100, 200), (101, 201), (102, 202)]
 
 
+async def test_a_publisher_of_layers_that_nobody_could_tell_apart_joins_anew(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    ann.add_track("video", "cam")
+    await ann.wait("track_published")
+    ann.offer(("video", "cam"))
+    await ann.wait("answer")
+    drain(world, ann.all("join")[0].participant.attributes["headwater.node"])
+    leave = await ann.wait("leave", within_s=5)
+    assert (leave.reason, leave.action) == (models.DisconnectReason.MIGRATION, RECONNECT)
+
+
 async def test_data_channels_are_adopted_by_the_new_node(world: World) -> None:
     ann = await world.join(hello("ann", region="us"))
     old = ann.all("join")[0].participant.attributes["headwater.node"]

@@ -36,7 +36,18 @@ def nowhere(_: Participant) -> "Lead | None":
 
 def can_migrate(participant: Participant) -> bool:
     """Whether its client can be led to another node: it is in, not on its way, and knows how to resume."""
-    return participant.moving_at is None and participant.migration is None and participant.resumes
+    is_free = participant.moving_at is None and participant.migration is None
+    return is_free and participant.resumes and _layers_are_known(participant)
+
+
+def _layers_are_known(participant: Participant) -> bool:
+    """Whether a new node could tell published layers apart: clients name them in the first packets only."""
+    return all(
+        len(section.layers) <= 1
+        or all(layer.ssrc for layer in section.layers)
+        or any(layer.ssrc for layer in participant.sources.get(section.mid, ()))
+        for section in participant.sections
+    )
 
 
 @dataclass(frozen=True, slots=True)
