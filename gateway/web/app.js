@@ -36,6 +36,8 @@ function explain(error) {
 
 function fillForm() {
   $("token").value = fragment.get("token") ?? "";
+  $("token").required = !fragment.get("join");
+  $("guest").hidden = !fragment.get("join");
   const regions = new Set((fragment.get("regions") ?? "eu,us,ap").split(","));
   if (fragment.get("region")) regions.add(fragment.get("region"));
   for (const name of regions) {
@@ -46,10 +48,29 @@ function fillForm() {
   if (fragment.get("microphone") === "0") $("with-microphone").checked = false;
 }
 
-function gatewayUrl(region) {
+function gatewayUrl(region, password) {
   const url = new URL(location.origin.replace(/^http/, "ws"));
   if (region) url.searchParams.set("region", region);
+  if (password && !fragment.get("join")) url.searchParams.set("password", password);
   return url.toString();
+}
+
+// A meeting's join link (?meeting=…#join=…) is exchanged for a token; in the waiting room we ask again.
+async function meetingToken(meeting, link) {
+  const mine = (sessionStorage.guest ??= crypto.randomUUID());
+  const body = { user_id: mine, name: $("name").value.trim() || "Guest", password: $("password").value };
+  for (;;) {
+    const answer = await fetch(`/v1/meetings/${encodeURIComponent(meeting)}/join`, {
+      method: "POST",
+      headers: { Authorization: `Bearer ${link}`, "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    const told = await answer.json();
+    if (answer.status === 200) return told.token;
+    if (answer.status !== 202) throw new Error(told.error?.message ?? `HTTP ${answer.status}`);
+    showError("You are in the waiting room: the host will let you in.");
+    await new Promise((resolve) => setTimeout(resolve, 1000 * told.retry_after));
+  }
 }
 
 function makeRoom() {
@@ -79,7 +100,11 @@ async function join(event) {
     room = makeRoom();
     globalThis.headwaterRoom = room; // for the browser's console
     listen(room);
-    await room.connect(gatewayUrl($("region").value), $("token").value.trim());
+    const meeting = new URLSearchParams(location.search).get("meeting");
+    const link = fragment.get("join");
+    if (meeting && link) $("token").value = await meetingToken(meeting, link);
+    showError("");
+    await room.connect(gatewayUrl($("region").value, $("password").value), $("token").value.trim());
     entered();
     await publish();
   } catch (error) {

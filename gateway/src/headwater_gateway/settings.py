@@ -128,7 +128,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         public_url=_http(read.text("HEADWATER_PUBLIC_URL")),
         region_urls=read.by_name("HEADWATER_REGION_URLS"),
         token_audience=read.text("HEADWATER_TOKEN_AUDIENCE"),
-        chat_database=read.text("HEADWATER_CHAT_DATABASE", "sqlite:"),
+        chat_database=_database(read.text("HEADWATER_CHAT_DATABASE", "sqlite:")),
         webhook_urls=(urls := read.urls("HEADWATER_WEBHOOK_URLS")),
         webhook_api_key=(read.required if urls else read.text)(
             "HEADWATER_WEBHOOK_API_KEY", "the API key that signs webhooks" if urls else ""
@@ -151,6 +151,12 @@ def _redis_url(text: str) -> str:
             f"{ENV_REDIS_URL} holds a password: put it into {ENV_REDIS_PASSWORD}, from a Secret"
         )
     return text
+
+
+def _database(url: str) -> str:
+    if urlsplit(url).scheme not in ("sqlite", "postgresql", "postgres"):
+        raise SettingsError("HEADWATER_CHAT_DATABASE must be sqlite:, sqlite:/path or postgresql://…")
+    return url
 
 
 def _http(url: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import asyncpg
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 CONNECT_S: Final = 10.0
+AGAIN_S: Final = 5.0
 QUERY_S: Final = 5.0
 MAX_PAGE: Final = 200
 KEPT_DAYS: Final = 30
@@ -71,6 +73,38 @@ async def open_store(url: str) -> ChatStore:
     if parts.scheme in ("postgresql", "postgres"):
         return await PostgresStore.open(url)
     raise ValueError("the chat database must be sqlite:, sqlite:/path or postgresql://…")
+
+
+class LateStore:
+    """Opened when it is first needed: a database that is away must not keep a gateway from starting."""
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url, self._clock = url, clock
+        self._store: ChatStore | None = None
+        self._lock = asyncio.Lock()
+        self._again_at = 0.0
+
+    async def _opened(self) -> ChatStore:
+        async with self._lock:
+            if self._store is None:
+                if self._clock() < self._again_at:
+                    raise StoreUnavailable("the chat database was away a moment ago")
+                try:
+                    self._store = await open_store(self._url)
+                except StoreUnavailable:
+                    self._again_at = self._clock() + AGAIN_S
+                    raise
+            return self._store
+
+    async def append(self, entry: ChatEntry) -> None:
+        await (await self._opened()).append(entry)
+
+    async def page(self, meeting: str, viewer: str, after: int, limit: int) -> list[ChatEntry]:
+        return await (await self._opened()).page(meeting, viewer, after, limit)
+
+    async def aclose(self) -> None:
+        if self._store is not None:
+            await self._store.aclose()
 
 
 class SqliteStore:

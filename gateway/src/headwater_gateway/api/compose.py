@@ -17,7 +17,7 @@ from aiohttp import web
 
 from headwater_gateway.api.chat_api import ChatApi
 from headwater_gateway.api.chat_notes import ChatNotes
-from headwater_gateway.api.chat_store import open_store
+from headwater_gateway.api.chat_store import LateStore
 from headwater_gateway.api.context import ApiContext
 from headwater_gateway.api.controls_api import ControlsApi
 from headwater_gateway.api.meetings_api import MeetingsApi
@@ -51,7 +51,7 @@ async def open_api(
             random.Random(),
             lambda: f"EV_{uuid.uuid4().hex[:16]}",
         )
-        store = await open_store(settings.chat_database)
+        store = LateStore(settings.chat_database)
         chat = ChatApi(context, store)
         notes = ChatNotes(chat.hear)
         plane.directory.listen(hooks.put, notes.put)
