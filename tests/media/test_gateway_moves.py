@@ -26,7 +26,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[StaticFleet]:
 
 async def test_a_drain_and_then_a_death_move_everybody_without_a_new_join(fleet: StaticFleet) -> None:
     specs = [
-        fleet.bot(name, number, region, "moves", hear_ms=20, simulcast=number == 1)
+        fleet.bot(name, number, region, "moves", hear_ms=20)
         for number, (name, region) in enumerate(WHO.items())
     ]
     async with bots(specs) as clients:
