@@ -150,8 +150,7 @@ class App:
         self, client: KubeClient
     ) -> AsyncIterator[tuple[Intake, dict[str, Coroutine[Any, Any, None]]]]:
         """Everything that runs while this replica leads, by name."""
-        settings, metrics, rng = self._settings, self._metrics, self._rng
-        monotonic = time.monotonic
+        settings, metrics, rng, monotonic = self._settings, self._metrics, self._rng, time.monotonic
         store = Store()
         fleet_queue: WakeQueue[Key] = WakeQueue(monotonic=monotonic, min_interval_s=FLEET_INTERVAL_S)
         meeting_queue: WakeQueue[Key] = WakeQueue(monotonic=monotonic, min_interval_s=MEETING_INTERVAL_S)

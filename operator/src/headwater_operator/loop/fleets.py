@@ -202,9 +202,9 @@ class FleetLoop:
             )
 
 
-def _as_meetings_see_it(world: ClusterWorld) -> tuple[int, frozenset[str]]:
+def _as_meetings_see_it(world: ClusterWorld) -> tuple[int, dict[str, int]]:
     """What decides about a fleet's Meetings beside the reports, which wake them by themselves."""
-    ready = frozenset(region.name for region in world.cluster.status.regions if region.ready)
+    ready = {region.name: region.ready for region in world.cluster.status.regions}
     return world.cluster.metadata.generation, ready
 
 
