@@ -37,7 +37,12 @@ impl Room {
         path: Path,
     ) {
         let Some(transport) = self.transports.get_mut(key) else { return };
+        let before = transport.ice.selected();
         let learned = transport.ice.on_request(cx.now, request, path, cx.out);
+        if before.is_some() && transport.ice.selected() != before && transport.is_connected() {
+            // The room must know over which relay a client comes, to help when that dies.
+            cx.out.event(transport.state_event());
+        }
         if let Some(old) = learned.evicted {
             cx.routes.forget_path(old, (cx.room, key));
         }

@@ -371,6 +371,15 @@ fn a_client_that_moves_is_followed() {
     let before = w.clients[bob].got.len();
     film(&mut w, alice, std::slice::from_mut(&mut camera), 10);
     assert_eq!(w.clients[bob].got.len(), before + 10);
+    let address = |e: &Event| match &e.kind {
+        EventKind::Transport { transport_id, remote_address, .. } if &**transport_id == "bob" => {
+            *remote_address
+        }
+        _ => None,
+    };
+    let told: Vec<_> = w.nodes[0].events.iter().filter_map(address).collect();
+    assert_eq!(told.last(), Some(&addr(9500)), "the room knows over which relay a client comes: {told:?}");
+    assert_eq!(told.len(), 2, "told once for each address");
 }
 
 #[test]
