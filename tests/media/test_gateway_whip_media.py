@@ -1,8 +1,6 @@
 """WHIP and WHEP with real media over a real node: aiortc at both ends, and Debian's simple-whip-client."""
 
 import asyncio
-import shutil
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,21 +16,10 @@ from headwater_sandbox.demo.watermark import read_mark
 from support.deadline import until
 from support.processes import loopback_address, running
 from support.protocol_client import MarkedTrack
+from support.whip_client import whip_client
 
 NODE_TOKEN, API_KEY, API_SECRET = "n" * 32, "devkey", "s" * 40
 SDP = "application/sdp"
-VIDEO = (
-    "videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=180,framerate=15/1 !"
-    " videoconvert ! queue !"
-    " vp8enc deadline=1 keyframe-max-dist=30 ! rtpvp8pay pt=96 ssrc=2 ! queue !"
-    " application/x-rtp,media=video,encoding-name=VP8,payload=96"
-)
-AUDIO = (
-    "audiotestsrc is-live=true ! audioconvert ! audioresample ! queue ! opusenc !"
-    " rtpopuspay pt=111 ssrc=1 ! queue !"
-    " application/x-rtp,media=audio,encoding-name=OPUS,payload=111"
-)
-
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -139,43 +126,23 @@ async def test_whip_to_whep_by_aiortc(gateway: str) -> None:
 
 
 async def test_simple_whip_client(gateway: str, tmp_path: Path) -> None:
-    program = shutil.which("whip-client")
-    if program is None:
-        pytest.skip("simple-whip-client is not installed: run scripts/setup as root on Debian")
-    log = tmp_path / "whip-client.log"
-    with log.open("wb") as out:
-        client = await asyncio.create_subprocess_exec(
-            program,
-            *("--url", f"{gateway}/whip/demo", "--token", _token("gst"), "--disable-colors"),
-            *("--audio", AUDIO, "--video", VIDEO),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=out,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    try:
-        async with aiohttp.ClientSession() as http:
-            async with Viewer().at(http, f"{gateway}/whep/demo/from/gst") as viewer:
-                try:
-                    await until(lambda: viewer.pictures > 30 and viewer.sounds > 30, 40, "picture and sound")
-                except AssertionError as error:
-                    raise AssertionError(f"{error}\n{log.read_text()[-3000:]}") from None
-            client.send_signal(signal.SIGINT)  # its Ctrl-C: it deletes the resource
-            await asyncio.wait_for(client.wait(), 15)
-            claims = {"Authorization": f"Bearer {_admin()}"}
-            url = f"{gateway}/twirp/livekit.RoomService/ListParticipants"
+    url, token = f"{gateway}/whip/demo", _token("gst")
+    async with aiohttp.ClientSession() as http, whip_client(url, token, tmp_path) as client:
+        async with Viewer().at(http, f"{gateway}/whep/demo/from/gst") as viewer:
+            try:
+                await until(lambda: viewer.pictures > 30 and viewer.sounds > 30, 40, "picture and sound")
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{client.printed()}") from None
+        await client.interrupt()
+        claims = {"Authorization": f"Bearer {_admin()}"}
+        listing = f"{gateway}/twirp/livekit.RoomService/ListParticipants"
 
-            async def present() -> list[str]:
-                async with http.post(url, json={"room": "demo"}, headers=claims) as answer:
-                    return [p["identity"] for p in (await answer.json())["participants"]]
+        async def is_gone() -> bool:
+            async with http.post(listing, json={"room": "demo"}, headers=claims) as answer:
+                present = [p["identity"] for p in (await answer.json())["participants"]]
+            return "gst" not in present
 
-            async def gone() -> bool:
-                return "gst" not in await present()
-
-            await until(gone, 5, f"gst is off the roster ({log.read_text()[-1500:]})")
-    finally:
-        if client.returncode is None:
-            client.kill()
-            await client.wait()
+        await until(is_gone, 5, f"gst is off the roster ({client.printed()})")
 
 
 def _admin() -> str:
