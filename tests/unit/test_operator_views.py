@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from headwater_api import wellknown as wk
 from headwater_operator.loop.deaths import Deaths
 from headwater_operator.loop.views import kube_node_view, pod_view
 from headwater_planner.world import Phase
@@ -123,3 +124,33 @@ class TestDeaths:
             body = self.dead(f"u{number}")
             deaths.see(pod_view(body), body, NOW)
         assert len(deaths.known()) == 64
+
+
+def test_a_machine_about_to_go_is_told_by_taint_or_annotation() -> None:
+    def machine(spec: dict[str, Any], **annotations: str) -> dict[str, Any]:
+        return {"metadata": {"name": "k", "annotations": annotations}, "spec": spec}
+
+    spot = machine({"taints": [{"key": "aws-node-termination-handler/spot-itn", "effect": "NoSchedule"}]})
+    assert kube_node_view(spot).notice == "taint aws-node-termination-handler/spot-itn"
+    assert kube_node_view(machine({}, **{wk.ANNOTATION_TERMINATION: "power cut"})).notice == "power cut"
+    other = machine({"taints": [{"key": "dedicated"}], "unschedulable": True})
+    assert (kube_node_view(other).notice, kube_node_view(other).schedulable) == ("", False)
+
+
+def test_a_pod_says_what_it_was_made_from_and_whether_it_may_be_evicted() -> None:
+    metadata = {
+        "name": "n",
+        "uid": "u",
+        "resourceVersion": "7",
+        "labels": {wk.LABEL_TEMPLATE: "abc", wk.LABEL_SERVES: "false"},
+        "annotations": {wk.ANNOTATION_DRAIN: "True", wk.ANNOTATION_STATE: "Draining: x"},
+    }
+    view = pod_view({"metadata": metadata, "spec": {"nodeName": "k"}})
+    assert (view.template, view.resource_version, view.node_name, view.drain_wanted) == (
+        "abc",
+        "7",
+        "k",
+        True,
+    )
+    assert view.guard is not None and (view.guard.serves, view.guard.state) == (False, "Draining: x")
+    assert pod_view({"metadata": {"name": "n", "uid": "u"}}).guard is None, "made by an older operator"
