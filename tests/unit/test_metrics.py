@@ -85,6 +85,12 @@ def test_everything_that_rules_and_dashboards_ask_for_is_measured() -> None:
     assert len(asked) > 40
 
 
+def test_no_two_programs_have_a_metric_of_one_name() -> None:
+    """A sum over it would count twice. What the client library measures of a process is in each."""
+    seen = [family.name for family in families() if not family.name.startswith("process_")]
+    assert sorted(seen) == sorted(set(seen))
+
+
 def test_each_group_of_figures_has_its_metrics() -> None:
     known = names()
     groups = {

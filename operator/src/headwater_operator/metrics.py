@@ -90,7 +90,7 @@ class Metrics:
             registry=self.registry,
         )
         self.participants = Gauge(
-            "headwater_sfu_participants",
+            "headwater_fleet_participants",
             "Participants by cluster and region, as the nodes report them",
             ["namespace", "cluster", "region"],
             registry=self.registry,
