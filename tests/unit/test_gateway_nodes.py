@@ -246,3 +246,26 @@ async def test_refused_commands_are_told_and_overflow_gives_up() -> None:
     assert len(made.failed) == 1
     made.stub.gate.set()
     await asyncio.wait_for(run, 2)
+
+
+async def test_who_asks_is_told_when_the_node_has_its_commands() -> None:
+    made = Queue()
+    made.stub.gate.clear()
+    run = asyncio.create_task(made.queue.run())
+    assert made.queue.carried_out().done(), "nothing was waiting"
+    made.send(1, 2)
+    first = made.queue.carried_out()
+    await until(lambda: not made.queue._pending, 3, "they are on their way", 0.01)
+    assert not first.done()
+    made.send(3)
+    second = made.queue.carried_out()
+    made.stub.gate.set()
+    await asyncio.wait_for(asyncio.gather(first, second), 3)
+    assert made.applied() == [1, 2, 3]
+    made.stub.gate.clear()
+    made.send(4)
+    third = made.queue.carried_out()
+    made.queue.abandon()
+    await asyncio.wait_for(third, 3)
+    made.stub.gate.set()
+    await asyncio.wait_for(run, 3)

@@ -64,15 +64,33 @@ class CommandQueue:
         self._closing = False
         self._failed = False
         self._ended = False
+        self._queued = self._done = 0  # commands so far
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     def send(self, commands: Iterable[node_pb2.Command]) -> None:
         """Queue commands. A queue that overflows means a node that takes nothing: it is given up."""
         if self._failed or self._closing:
             return
+        before = len(self._pending)
         self._pending.extend(commands)
+        self._queued += len(self._pending) - before
         self._wake.set()
         if len(self._pending) > MAX_PENDING:
             self._fail(f"more than {MAX_PENDING} commands are waiting", self._on_failed)
+
+    def carried_out(self) -> "asyncio.Future[None]":
+        """Done once the node has been given all that is queued now, or will take nothing more."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._queued, done))
+        self._tell_waiting()
+        return done
+
+    def _tell_waiting(self) -> None:
+        due = [done for count, done in self._waiting if count <= self._done or self._failed]
+        self._waiting = [w for w in self._waiting if w[0] > self._done and not self._failed]
+        for done in due:
+            if not done.done():
+                done.set_result(None)
 
     def store(self, snapshot: node_pb2.PutSnapshot) -> None:
         """Put a snapshot on the node. Only the newest is sent."""
@@ -97,6 +115,7 @@ class CommandQueue:
         self._failed = True
         self._pending.clear()
         self._wake.set()
+        self._tell_waiting()
 
     async def run(self) -> None:
         """Until closed and empty, abandoned or failed."""
@@ -113,7 +132,12 @@ class CommandQueue:
                     pass  # an empty Apply renews the lease
                 else:
                     continue
-            await self._deliver(self._take_batch())
+            before = len(self._pending)
+            batch = self._take_batch()
+            taken = before - len(self._pending)
+            await self._deliver(batch)
+            self._done += taken
+            self._tell_waiting()
 
     def _take_batch(self) -> list[node_pb2.Command]:
         batch: list[node_pb2.Command] = []
@@ -162,5 +186,6 @@ class CommandQueue:
         self._failed = True
         self._pending.clear()
         self._wake.set()
+        self._tell_waiting()
         log.warning("node.commands_failed", node=self.node_id, room=self._room_id, reason=sentence)
         tell(sentence)

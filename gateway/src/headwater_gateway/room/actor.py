@@ -1,6 +1,7 @@
 """The room's one task: takes messages in order, lets pure functions decide, carries out the effects."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 MAILBOX: Final = 8192
 ANSWER_DEADLINE_S: Final = 5.0
+TELL_DEADLINE_S: Final = 0.5
 
 Job = Callable[[float], None]
 T = TypeVar("T")
@@ -128,6 +130,26 @@ class RoomActor:
             migration.prepare(self._state, sid, commands)
 
         self._post(sid, job)
+
+    async def carried_out(self, sid: ParticipantSid) -> None:
+        """Wait, for a moment at most, until the participant's node has what it was told so far.
+
+        A client that checks new ICE credentials before its node knows them tries again only after seconds.
+        """
+        told = asyncio.Event()
+
+        def job(_: float) -> None:
+            participant = self._state.participants.get(sid)
+            done = self._out.carried_out(participant.node_id) if participant is not None else None
+            if done is None:
+                told.set()
+            else:
+                done.add_done_callback(lambda _: told.set())
+
+        if self._post(sid, job):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TELL_DEADLINE_S):
+                    await told.wait()
 
     def detach(self, sid: ParticipantSid) -> None:
         """The client's WebSocket is gone: it may come back within the grace."""

@@ -1,5 +1,6 @@
 """Carries out what a room's decisions want: to its nodes, to its clients' sessions, to the application."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -120,6 +121,11 @@ class Outlets:
             else:
                 queue.close()
         self._keeper.close()
+
+    def carried_out(self, node_id: NodeId) -> "asyncio.Future[None] | None":
+        """Done once the node has all its commands so far; None: it has none waiting."""
+        queue = self._queues.get(node_id)
+        return queue.carried_out() if queue is not None else None
 
     # -- nodes -------------------------------------------------------------------------------------
 

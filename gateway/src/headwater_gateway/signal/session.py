@@ -155,6 +155,7 @@ class Session:
         await channel.send(rtc.SignalResponse(reconnect=response))
         self._room.tell_all(self.sid)
         self._room.command(self.sid, self._media.restart_subscriber())
+        await self._room.carried_out(self.sid)
         await self._offer()
 
     async def revive(
@@ -188,6 +189,7 @@ class Session:
         # What it gets now must be in the first offer, or the m-lines would be freed for a moment.
         self._media.want(carried, ())
         room.command(self.sid, self._media.restart_subscriber())
+        await room.carried_out(self.sid)
         await self._offer()
         return True
 
@@ -323,6 +325,8 @@ class Session:
         answered = self._media.answer(offer.sdp)
         room.command(self.sid, answered.commands)
         room.publish(self.sid, answered.sections)
+        if any(command.HasField("restart_ice") for command in answered.commands):
+            await room.carried_out(self.sid)
         self._log.debug("session.offer_answered", offer=offer.id, sections=answered.summary())
         answer = rtc.SessionDescription(type="answer", sdp=answered.sdp, id=offer.id)
         await self._send(rtc.SignalResponse(answer=answer))
