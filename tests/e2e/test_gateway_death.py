@@ -12,7 +12,7 @@ from support.sdk_client import counting, sdk_client
 
 pytestmark = pytest.mark.timeout(150)
 
-# The gateways' part is a tenth of a second. The SDK itself took 3.1 s for one resume in two, with any fault or none.
+# The gateways' part is a tenth of a second; the SDK itself was seen to take 3.1 s for any resume.
 RESUME_S = 4.0
 # Frames come each 40 to 70 ms; a machine full of other work shows longer ones without any fault.
 GAP_MS = 800
