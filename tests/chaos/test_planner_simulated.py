@@ -41,7 +41,7 @@ def test_a_week_of_ten_thousand_meetings_on_240_nodes() -> None:
     cluster = an_autoscaled(
         {name: (2, 120) for name in REGIONS},
         node={"capacity": {"connections": 100}},
-        drain={"deadline": "5m"},
+        drain={"deadline": "5m", "movesPerSecond": 1},
     )
     demand = synthetic(
         sorted(REGIONS),

@@ -70,7 +70,8 @@ def cycles(count: int, seed: int) -> Demand:
                 people -= some
                 room = rng.choice(rooms)
                 comes = begin + timedelta(seconds=rng.uniform(0, 90))
-                goes = comes + timedelta(seconds=rng.uniform(10, 200))
+                # Some stay into the next cycles, so that whoever is drained then serves.
+                goes = comes + timedelta(seconds=rng.uniform(10, rng.choice((200, 200, 900))))
                 events += [Event(comes, room, region, some), Event(goes, room, region, -some)]
     return Demand(START, START + timedelta(seconds=count * CYCLE_S), sorted(events))
 
@@ -85,7 +86,7 @@ def a_simulation(demand: Demand, *, seed: int, faults: Trouble | None = None) ->
         {"eu": (1, 20), "us": (1, 8), "ap": (0, 20)},
         autoscaling=autoscaling,
         node={"capacity": {"connections": 2 * CAPACITY}},
-        drain={"deadline": "1m", "maxConcurrentPerRegion": 4},
+        drain={"deadline": "1m", "movesPerSecond": 1, "maxConcurrentPerRegion": 4},
     )
     return Simulation(cluster, demand, seed=seed, faults=faults)
 
