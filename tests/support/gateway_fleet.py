@@ -22,10 +22,14 @@ from support.processes import Program, loopback_address, running
 from support.static_fleet import API_KEY, API_SECRET, NODE_TOKEN, node_running, region_of
 
 CONNECT_S = 0.5
+ANSWER_S = 10.0
 
 
 class Balancer:
-    """Passes TCP connections on to the backends that take them, in turn."""
+    """Passes connections on to the backends in turn; to the next one if a backend ends without an answer.
+
+    A process that is killed may still take connections for a moment: ingresses try again then, so does this.
+    """
 
     def __init__(self, backends: list[tuple[str, int]]) -> None:
         self._backends = backends
@@ -52,14 +56,24 @@ class Balancer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
-            for _ in self._backends:
+            request = await reader.read(65536)
+            for _ in self._backends if request else ():
                 backend = self._backends[self._next % len(self._backends)]
                 self._next += 1
                 with contextlib.suppress(OSError, TimeoutError):
                     async with asyncio.timeout(CONNECT_S):
                         there, back = await asyncio.open_connection(*backend)
+                    back.write(request)
+                    async with asyncio.timeout(ANSWER_S):
+                        answer = await there.read(65536)
+                    if not answer:
+                        back.close()
+                        continue
+                    writer.write(answer)
                     await _both_ways(reader, back, there, writer)
                     return
+        except asyncio.CancelledError:
+            pass  # by __aexit__; asyncio's streams would log it as a fault
         finally:
             writer.close()
 
