@@ -225,9 +225,9 @@ async def test_media_state_and_chat(pair: Gateways, backend: Rest) -> None:
 async def test_too_many_meetings_at_once(pair: Gateways, backend: Rest) -> None:
     assert pair.writer is not None
     pair.writer.refuse = 503
-    statuses = [
-        (await backend("POST", "/v1/meetings", {"host_id": "ann", "password": ""}))[0] for _ in range(34)
-    ]
-    assert statuses[0] == 503 and statuses[-1] == 429
-    past = {"host_id": "ann", "scheduled_time": "2001-01-01T00:00:00Z"}
+    assert (await backend("POST", "/v1/meetings", {"host_id": "ann", "password": ""}))[0] == 503
+    wrong = {"host_id": "ann", "cluster": "none"}
+    statuses = [(await backend("POST", "/v1/meetings", wrong))[0] for _ in range(30)]
+    assert statuses[0] == 400 and statuses[-1] == 429
+    past = {"host_id": "bob", "scheduled_time": "2001-01-01T00:00:00Z"}
     assert (await backend("POST", "/v1/meetings", past))[0] == 400

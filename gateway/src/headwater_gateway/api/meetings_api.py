@@ -113,11 +113,11 @@ class MeetingsApi:
             raise ApiError("resource_exhausted", "too many meetings at once: wait", Reason.RATE_LIMITED)
         name = "m-" + "".join(secrets.choice(ID_LETTERS) for _ in range(12))
         password = _password() if body.password is None else body.password
+        meeting = self._object(name, body, has_password=bool(password))
         host_key = secrets.token_urlsafe(18)
         hashes = {"host-key": await hash_password(host_key)}
         if password:
             hashes["password"] = await hash_password(password)
-        meeting = self._object(name, body, has_password=bool(password))
         made = await self._write(meeting, hashes)
         view = views.meeting_view(Meeting.from_kubernetes(made))
         link = self._join_link(call, made, body)
