@@ -138,6 +138,13 @@ class GatewayFleet:
             answer = await node_pb2_grpc.NodeStub(channel).Rooms(request, timeout=5, metadata=metadata)
         return answer.rooms[0] if answer.rooms else None
 
+    async def sids(self, room: str) -> dict[str, str]:
+        """Participants' sids by identity, as a node's snapshot has them: a new join has a new one."""
+        held = await self.kept(next(iter(self.nodes)), room)
+        assert held is not None
+        rows = snapshot.decode(held.snapshot).packed.get("participants", {})
+        return {row["identity"]: sid for sid, row in rows.items()}
+
     async def has_kept(self, room: str, participants: int, tracks: int) -> bool:
         """Whether every node's snapshot of the room shows so many."""
         for node in self.nodes:
