@@ -6,7 +6,7 @@ CARGO := cargo --quiet
 RUST := --manifest-path sfu-node/Cargo.toml --release --locked
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e chaos bench fmt generate fuzz clean
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e chaos bench bench-hold scoreboard fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,8 +56,14 @@ e2e: setup ## Tests against a whole cluster
 chaos: setup ## Long fault loops; CHAOS="-k expression" narrows them
 	$(BIN)/pytest tests/chaos $(CHAOS)
 
-bench: setup ## CPU per forwarded packet, beside the kernel's floor
+bench: setup ## CPU per forwarded packet, latency, memory, messages, beside the kernel's floor
 	cargo run --quiet $(RUST) -p headwater-bench
+
+bench-hold: setup ## 1 -> 500 subscribers, then 100 participants, five minutes each
+	cargo run --quiet $(RUST) -p headwater-bench -- --hold 300
+
+scoreboard: setup ## The bench's table into docs/scoreboard.md; on a quiet machine
+	scripts/scoreboard
 
 fmt: ## Format all code
 	$(BIN)/ruff format .

@@ -4,6 +4,7 @@
 
 mod egress;
 mod latency;
+mod pace;
 mod queue;
 mod shard;
 mod snapshot;

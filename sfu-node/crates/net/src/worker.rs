@@ -3,6 +3,7 @@
 use crate::{
     egress::Egress,
     latency::Latency,
+    pace::Pace,
     queue::EventQueue,
     snapshot::Part,
     steering::{Mail, Steering},
@@ -25,8 +26,6 @@ use std::{
 
 /// Batches taken from one socket before the others, the timers and the commands have their turn.
 const MAX_BATCHES: usize = 4;
-/// First sleep while the rest of a frame is awaited, doubled with each more.
-const NAP: Duration = Duration::from_micros(60);
 /// A receive time older than this is a jump of the wall clock.
 const MAX_AGE_NS: u64 = 1_000_000_000;
 /// Commands in one turn.
@@ -151,7 +150,7 @@ impl Worker {
         let wake = self.sockets.len();
         let fds = self.sockets.iter().map(AsRawFd::as_raw_fd).chain([self.wake.fd()]);
         let mut poller = Poller::new(fds);
-        let mut nap = NAP;
+        let mut pace = Pace::new(Instant::now());
         sys::exact_timers();
         loop {
             self.heartbeat.beat();
@@ -159,12 +158,9 @@ impl Worker {
             let now = Instant::now();
             let due = self.engine.next_deadline().map(|t| t.saturating_duration_since(now));
             let mut timeout = due.map_or(MAX_SLEEP, |d| d.min(MAX_SLEEP));
-            if holds {
-                // The rest of a frame is on its way: to be woken by each packet of it would cost more than they do.
+            if let Some(nap) = pace.nap(now, holds) {
                 sys::nap(timeout.min(nap));
-                (nap, timeout) = (nap * 2, Duration::ZERO);
-            } else {
-                nap = NAP;
+                timeout = Duration::ZERO;
             }
             if poller.wait(timeout).is_err() {
                 return;
@@ -177,11 +173,14 @@ impl Worker {
                     return;
                 }
             }
+            let mut came = false;
             for i in 0..wake {
                 if poller.is_ready(i) {
+                    came = true;
                     self.receive(i);
                 }
             }
+            pace.turn(Instant::now(), came);
             self.forward();
             self.engine.handle_timeout(Instant::now(), &mut self.out);
             self.publish_routes();

@@ -1,5 +1,10 @@
 //! Recent packets of one source layer, for answering NACKs: one ring of bytes and one of slots, both of
-//! fixed size, so storing a packet allocates nothing.
+//! fixed size, so storing a packet allocates nothing. Of the bytes only so many are ever touched as the source sends
+//! in [`KEEP_US`]: the rest stays the system's.
+
+/// A packet is kept at least so long, unless the ring is too short for that. A round trip of half a second leaves
+/// time for a second request.
+const KEEP_US: u64 = 1_000_000;
 
 /// A packet as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub struct History {
     bytes: Box<[u8]>,
     /// Bytes ever written, gaps at the ring's end included.
     written: u64,
+    /// When the packet at the ring's start came.
+    lap_us: u64,
     max_packets: usize,
     max_bytes: usize,
 }
@@ -51,7 +58,7 @@ impl History {
     #[must_use]
     pub fn new(max_packets: usize, max_bytes: usize) -> Self {
         let max_packets = max_packets.clamp(1, 32_768).next_power_of_two();
-        Self { slots: Vec::new(), bytes: Box::default(), written: 0, max_packets, max_bytes }
+        Self { slots: Vec::new(), bytes: Box::default(), written: 0, lap_us: 0, max_packets, max_bytes }
     }
 
     /// Stores a packet over the oldest ones. One that is larger than the ring is not stored.
@@ -70,10 +77,14 @@ impl History {
             self.bytes = vec![0; self.max_bytes].into_boxed_slice();
         }
         let mut place = self.place_of(self.written);
-        if place + len > self.bytes.len() {
-            // Packets are contiguous: skip what is left at the end.
+        let aged = place > 0 && packet.arrival_us.saturating_sub(self.lap_us) > KEEP_US;
+        if aged || place + len > self.bytes.len() {
+            // Packets are contiguous, and those at the start are old enough: skip what is left at the end.
             self.written += (self.bytes.len() - place) as u64;
             place = 0;
+        }
+        if place == 0 {
+            self.lap_us = packet.arrival_us;
         }
         let Some(target) = self.bytes.get_mut(place..place + len) else { return };
         let (first, second) = target.split_at_mut(packet.extensions.len());
@@ -190,6 +201,21 @@ mod tests {
             assert!(kept <= 1000);
             assert!(h.get(s).is_some());
         }
+    }
+
+    #[test]
+    fn only_so_much_memory_is_touched_as_a_second_needs() {
+        let mut h = History::new(1024, 1 << 20);
+        let payload = [7; 1000];
+        let at = |s: u16| Stored { arrival_us: u64::from(s) * 10_000, ..packet(s, b"", &payload) };
+        for s in 0..5_000u16 {
+            h.insert(&at(s));
+            for back in [0, 50, 99].iter().filter(|b| **b <= s) {
+                assert_eq!(h.get(s - back), Some(at(s - back)), "{s} {back}");
+            }
+        }
+        let touched = h.bytes.iter().rposition(|b| *b != 0).unwrap();
+        assert!(touched < 102_000, "{touched} bytes for 100 kB a second");
     }
 
     #[test]
