@@ -24,7 +24,7 @@ impl Throughput {
             return;
         };
         let gap = arrival_us - self.last;
-        if gap > PAUSE_US || gap < -PAUSE_US {
+        if !(-PAUSE_US..=PAUSE_US).contains(&gap) {
             self.restart(arrival_us);
             self.bytes = u64::from(size);
             return;

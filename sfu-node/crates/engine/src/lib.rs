@@ -11,6 +11,7 @@ mod control;
 mod datachannel;
 mod divide;
 mod engine;
+mod hash;
 mod held;
 mod hold;
 mod ice;

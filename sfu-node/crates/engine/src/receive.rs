@@ -4,6 +4,7 @@ use crate::{
     api::{CodecMap, Kind, Layer, ReceiveSection},
     arena::Key,
     clock::Now,
+    hash::Keyed,
     outbox::{DropReason, Outbox},
     stats::ReceiveStats,
 };
@@ -74,9 +75,9 @@ pub(crate) struct Ingest<'a> {
 #[derive(Default)]
 pub(crate) struct Receiver {
     pub sections: Vec<Section>,
-    streams: HashMap<u32, Stream>,
+    streams: HashMap<u32, Stream, Keyed>,
     /// Newest media SSRC of (section, spatial).
-    active: HashMap<(usize, u8), u32>,
+    active: HashMap<(usize, u8), u32, Keyed>,
     ext: ExtMap,
     twcc: twcc::Recorder,
     twcc_due_us: Option<u64>,

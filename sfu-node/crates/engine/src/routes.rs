@@ -1,6 +1,6 @@
 //! How a datagram finds its room: by ICE ufrag, by address, by link token.
 
-use crate::{arena::Key, outbox::Path};
+use crate::{arena::Key, hash::Keyed, outbox::Path};
 use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
 /// Room, and transport or link in it.
@@ -19,14 +19,14 @@ pub enum RouteKey {
 
 /// Routes of one kind, which can tell what changed.
 pub(crate) struct Table<K> {
-    routes: HashMap<K, Owner>,
+    routes: HashMap<K, Owner, Keyed>,
     /// Keys that came (true) or went; `None` where nobody asks.
     changes: Option<Vec<(K, bool)>>,
 }
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
-        Self { routes: HashMap::new(), changes: None }
+        Self { routes: HashMap::default(), changes: None }
     }
 }
 

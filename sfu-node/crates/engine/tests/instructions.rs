@@ -66,12 +66,11 @@ fn self_costs(report: &str) -> HashMap<String, u64> {
             }
         } else if line.starts_with("calls=") {
             skip = true;
-        } else if line.starts_with(|c: char| c.is_ascii_digit() || "+-*".contains(c)) {
-            if !std::mem::take(&mut skip)
-                && let Some(cost) = line.split(' ').nth(1).and_then(|c| c.parse::<u64>().ok())
-            {
-                *costs.entry(function.clone()).or_default() += cost;
-            }
+        } else if line.starts_with(|c: char| c.is_ascii_digit() || "+-*".contains(c))
+            && !std::mem::take(&mut skip)
+            && let Some(cost) = line.split(' ').nth(1).and_then(|c| c.parse::<u64>().ok())
+        {
+            *costs.entry(function.clone()).or_default() += cost;
         }
     }
     costs

@@ -2,9 +2,9 @@
 //! fixed size, so storing a packet allocates nothing. Of the bytes only so many are ever touched as the source sends
 //! in [`KEEP_US`]: the rest stays the system's.
 
-/// A packet is kept at least so long, unless the ring is too short for that. A round trip of half a second leaves
-/// time for a second request.
-const KEEP_US: u64 = 1_000_000;
+/// A packet is kept at least so long, unless the ring is too short for that. A round trip of a third of a
+/// second leaves time for a second request.
+const KEEP_US: u64 = 750_000;
 
 /// A packet as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,12 +210,12 @@ mod tests {
         let at = |s: u16| Stored { arrival_us: u64::from(s) * 10_000, ..packet(s, b"", &payload) };
         for s in 0..5_000u16 {
             h.insert(&at(s));
-            for back in [0, 50, 99].iter().filter(|b| **b <= s) {
+            for back in [0, 50, 74].iter().filter(|b| **b <= s) {
                 assert_eq!(h.get(s - back), Some(at(s - back)), "{s} {back}");
             }
         }
         let touched = h.bytes.iter().rposition(|b| *b != 0).unwrap();
-        assert!(touched < 102_000, "{touched} bytes for 100 kB a second");
+        assert!(touched < 78_000, "{touched} bytes for 100 kB a second");
     }
 
     #[test]
