@@ -118,17 +118,23 @@ class Fleet:
 
     def leave(self, room: str, region: str, count: int = 1) -> None:
         """So many participants leave the room: first those who wait, then anybody, of that region if any."""
-        held = min(count, self.waiting[room, region])
-        self.waiting[room, region] -= held
-        if not self.waiting[room, region]:
-            del self.waiting[room, region]
-        for _ in range(count - held):
-            homes = self._homes.get(room)
-            if not homes:
-                return
+        rest = count - self._give_up((room, region), count)
+        while rest and (homes := self._homes.get(room)):
             near = [name for name in homes if self.nodes[name].region == region] or list(homes)
             (name,) = self._rng.choices(near, [homes[name] for name in near])
             self._put(self.nodes[name], room, -1)
+            rest -= 1
+        # Those of a crashed node wait in its region, wherever they are from.
+        for key in [key for key in self.waiting if key[0] == room]:
+            rest -= self._give_up(key, rest)
+
+    def _give_up(self, key: tuple[str, str], most: int) -> int:
+        """So many of those who wait, at most, wait no longer."""
+        held = min(most, self.waiting[key])
+        self.waiting[key] -= held
+        if not self.waiting[key]:
+            del self.waiting[key]
+        return held
 
     # -- faults
 
