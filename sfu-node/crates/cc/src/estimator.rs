@@ -14,6 +14,9 @@ const SILENCE_US: u64 = 1_000_000;
 const SILENCE_STEP_US: u64 = 500_000;
 /// A receiver's own limit that was not repeated lapses.
 const REMB_US: u64 = 10_000_000;
+/// Where nothing can be probed, an estimate that holds wanted streams back grows by this much a second while nothing
+/// speaks against it: the step up that it allows is the probe.
+const BLIND_GROWTH: f64 = 0.15;
 /// Below this share of the estimate the sender is limited by what it has to send, until it is above the other.
 const LIMITED_BELOW: f64 = 0.65;
 const LIMITED_UNTIL: f64 = 0.80;
@@ -68,6 +71,8 @@ pub struct Estimator {
     feedback_us: Option<u64>,
     silence_us: u64,
     remb: Option<(u64, u64)>,
+    can_probe: bool,
+    ticked_us: u64,
     report_us: Option<u64>,
     /// Unwrapping of the receiver's clock.
     arrival_base: i64,
@@ -94,6 +99,8 @@ impl Estimator {
             feedback_us: None,
             silence_us: 0,
             remb: None,
+            can_probe: true,
+            ticked_us: 0,
             report_us: None,
             arrival_base: 0,
             arrival_last: None,
@@ -117,6 +124,17 @@ impl Estimator {
             self.prober.on_sent(now_us, u16::try_from(size).unwrap_or(u16::MAX));
         }
         self.history.push(now_us, size, cluster)
+    }
+
+    /// A packet without a transport-wide number goes out.
+    pub fn on_sent_unnumbered(&mut self, now_us: u64, size: usize) {
+        self.decay(now_us);
+        self.sending += size as f64;
+    }
+
+    /// Whether padding can be sent, so that [`Self::probe`] is of use.
+    pub fn set_can_probe(&mut self, can_probe: bool) {
+        self.can_probe = can_probe;
     }
 
     fn decay(&mut self, now_us: u64) {
@@ -229,7 +247,12 @@ impl Estimator {
 
     /// The receiver's own estimate (REMB). It is the estimate where there is no transport-wide feedback, else a cap.
     pub fn on_remb(&mut self, now_us: u64, bps: u64) {
-        self.remb = Some((bps.max(self.config.min_bps), now_us));
+        let bps = bps.max(self.config.min_bps);
+        // Receivers tie their figure to what arrives: while it is above that, it says nothing of what else would fit.
+        let content = bps as f64 > 1.1 * self.sending_bps() as f64;
+        let before = self.remb.map_or(0, |(before, _)| before);
+        let kept = if content && self.feedback_us.is_none() { before.max(bps) } else { bps };
+        self.remb = Some((kept, now_us));
     }
 
     /// Share of packets lost by a receiver report, for receivers without transport-wide feedback.
@@ -290,7 +313,21 @@ impl Estimator {
     /// Time passes: a path that has gone silent is not filled further.
     pub fn on_tick(&mut self, now_us: u64) {
         self.decay(now_us);
-        let Some(last) = self.feedback_us else { return };
+        let elapsed =
+            (now_us.saturating_sub(std::mem::replace(&mut self.ticked_us, now_us)) as f64 / 1e6).min(1.0);
+        let Some(last) = self.feedback_us else {
+            if let Some((bps, _)) = &mut self.remb
+                && *bps < self.wanted
+            {
+                *bps += (*bps as f64 * BLIND_GROWTH * elapsed) as u64;
+            }
+            return;
+        };
+        let fresh = now_us.saturating_sub(last) < SILENCE_US;
+        let held_back = self.rate.bps < self.wanted as f64 && self.delay.usage() == Usage::Normal;
+        if !self.can_probe && fresh && held_back && self.limited {
+            self.rate.bps *= 1.0 + BLIND_GROWTH * elapsed;
+        }
         let patience = SILENCE_US.max(self.rtt_us.unwrap_or(0) * 3);
         let silent = now_us.saturating_sub(last) > patience && self.history.in_flight() > 10_000;
         if silent && now_us.saturating_sub(self.silence_us) >= SILENCE_STEP_US {

@@ -16,6 +16,7 @@ struct Loop {
     owed: f64,
     next_feedback: u64,
     next_frame: u64,
+    can_probe: bool,
     /// (time, estimate, queue) each 100 ms.
     log: Vec<(u64, u64, u64)>,
 }
@@ -34,6 +35,7 @@ impl Loop {
             owed: 0.0,
             next_feedback: 0,
             next_frame: 0,
+            can_probe: true,
             log: vec![],
         }
     }
@@ -58,7 +60,8 @@ impl Loop {
                     self.put(size as usize, Sent::Media);
                 }
             }
-            if self.estimator.probe_due_us().is_some_and(|t| t <= self.now)
+            if self.can_probe
+                && self.estimator.probe_due_us().is_some_and(|t| t <= self.now)
                 && let Some(probe) = self.estimator.probe(self.now)
             {
                 let mut left = probe.bytes;
@@ -196,4 +199,29 @@ fn remb_is_the_fallback_and_a_cap() {
     l.run(5);
     l.estimator.on_remb(l.now, 700_000);
     assert_eq!(l.estimator.target_bps(l.now), Some(700_000));
+}
+
+#[test]
+fn where_nothing_can_be_probed_it_grows_until_something_speaks_against_it() {
+    let mut l = Loop::new(Path::new(3_000_000, 9), 100_000);
+    l.can_probe = false;
+    l.estimator.set_can_probe(false);
+    l.run(5);
+    l.estimator.set_wanted(2_000_000);
+    l.run(15);
+    assert!(l.log.last().unwrap().1 >= 1_900_000, "{:?}", l.log.last());
+    let mut e = Estimator::new(Config::default());
+    e.set_wanted(2_000_000);
+    for i in 0..150u64 {
+        e.on_sent_unnumbered(i * 100_000, 2_000);
+        e.on_remb(i * 100_000, 240_000);
+        e.on_tick(i * 100_000);
+    }
+    assert!(e.target_bps(15_000_000).unwrap() > 1_000_000, "1.5 times what arrives is no limit");
+    for i in 150..160u64 {
+        e.on_sent_unnumbered(i * 100_000, 12_500);
+        e.on_remb(i * 100_000, 600_000);
+        e.on_tick(i * 100_000);
+    }
+    assert!(e.target_bps(16_000_000).unwrap() < 800_000, "less than what is sent is one");
 }

@@ -3,9 +3,7 @@
 //! (`--toggle-collect=*forward::counted*`); prints how many packets that were.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-use common::crowd::{Crowd, FRAME};
+use headwater_sim::crowd::{Crowd, FRAME};
 
 fn main() {
     let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();

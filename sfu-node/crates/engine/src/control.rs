@@ -21,19 +21,15 @@ pub(crate) struct Control {
     pub can_pad: bool,
     divided_us: u64,
     divided_bps: Option<u64>,
-    start_us: u64,
 }
 
 impl Control {
     /// What was negotiated.
-    pub fn configure(&mut self, now_us: u64, transport_cc: bool, can_pad: bool) {
+    pub fn configure(&mut self, transport_cc: bool, can_pad: bool) {
         self.transport_cc = transport_cc;
         self.can_pad = can_pad;
-        if transport_cc && self.estimator.is_none() {
-            self.start_us = now_us;
-        }
         if transport_cc {
-            self.estimator();
+            self.estimator().set_can_probe(can_pad);
         }
     }
 
@@ -52,6 +48,14 @@ impl Control {
     pub fn sent(&mut self, now_us: u64, size: usize, padding: bool) {
         if let Some(estimator) = self.estimator.as_mut().filter(|_| self.transport_cc) {
             estimator.on_sent(now_us, size, if padding { Sent::Padding } else { Sent::Media });
+        }
+    }
+
+    /// A packet without such a number went out.
+    #[inline]
+    pub fn sent_unnumbered(&mut self, now_us: u64, size: usize) {
+        if let Some(estimator) = &mut self.estimator {
+            estimator.on_sent_unnumbered(now_us, size);
         }
     }
 

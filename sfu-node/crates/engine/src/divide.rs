@@ -121,7 +121,7 @@ impl Room {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let transport_cc = transport.senders.iter().any(|(_, s)| s.takes_transport_cc());
         let can_pad = transport.senders.iter().any(|(_, s)| s.can_pad());
-        transport.control.configure(cx.now.us, transport_cc, can_pad);
+        transport.control.configure(transport_cc, can_pad);
         self.divide(cx, key);
     }
 }

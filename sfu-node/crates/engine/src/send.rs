@@ -367,6 +367,9 @@ impl Sender {
                     }
                 }
             }
+            if number.is_none() {
+                exit.control.sent_unnumbered(exit.now_us, exit.out.arena.len() - start);
+            }
             exit.out.finish(exit.path, start);
         } else {
             exit.out.arena.truncate(start);

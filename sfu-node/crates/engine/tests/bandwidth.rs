@@ -1,9 +1,8 @@
 //! Subscribers on narrow, changing and lossy paths.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-use common::*;
 use headwater_engine::api::*;
+use headwater_sim::*;
 use headwater_wire::rtp::RtpHeader;
 
 const VIDEO: u32 = 500;

@@ -1,9 +1,8 @@
 //! Rooms on a virtual clock: forwarding, repair, layers, relay links, leases, hostile input.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-use common::*;
 use headwater_engine::api::*;
+use headwater_sim::*;
 use headwater_wire::{rtcp, rtp::RtpHeader};
 use std::collections::BTreeSet;
 

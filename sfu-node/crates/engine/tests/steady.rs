@@ -1,8 +1,7 @@
 //! What a packet may not cost: memory, and time that grows with the room.
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-use common::crowd::{Crowd, FRAME};
+use headwater_sim::crowd::{Crowd, FRAME};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,

@@ -27,6 +27,7 @@ use std::{
 };
 
 pub mod crowd;
+pub mod exercise;
 
 pub const ROOM: &str = "room";
 const PWD: &str = "0123456789abcdef0123456789abcdef";
@@ -150,6 +151,14 @@ impl Client {
         self.got.iter().filter(move |g| g.header.ssrc == ssrc)
     }
 
+    /// The first flight of the client's DTLS handshake, not sent.
+    pub fn client_hello(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let mut net = Vec::new();
+        self.dtls.handle_timeout(now).ok();
+        self.drain(&mut net, self.addr);
+        net.into_iter().map(|(_, _, d)| d).collect()
+    }
+
     fn drain(&mut self, net: &mut Vec<(SocketAddr, SocketAddr, Vec<u8>)>, to: SocketAddr) {
         let mut buffer = vec![0; 2048];
         for _ in 0..256 {
@@ -226,6 +235,13 @@ pub struct World {
     pub rng: Rng,
     /// Loss in percent between clients and nodes, media only after the handshake.
     pub client_loss: u64,
+    /// Delay between clients and nodes varies by up to so much, which reorders.
+    pub jitter_ms: u64,
+    /// Percent of packets that come twice.
+    pub duplicate: u64,
+    /// Packets lost in a row, once in 500 packets or so.
+    pub burst: u64,
+    burst_left: u64,
     /// Loss in percent between nodes.
     pub node_loss: u64,
     queue: BinaryHeap<Reverse<(Instant, u64, SocketAddr, SocketAddr, Vec<u8>)>>,
@@ -259,6 +275,10 @@ impl World {
             rng: Rng(1),
             client_loss: 0,
             node_loss: 0,
+            jitter_ms: 0,
+            duplicate: 0,
+            burst: 0,
+            burst_left: 0,
             queue: BinaryHeap::new(),
             order: 0,
             crossed: 0,
@@ -365,6 +385,20 @@ impl World {
             return;
         }
         let (now_us, mut at) = (self.us(), self.now + DELAY);
+        if media && !between_nodes {
+            if self.burst_left > 0 {
+                self.burst_left -= 1;
+                return;
+            }
+            if self.burst > 0 && self.rng.next().is_multiple_of(500) {
+                self.burst_left = self.burst;
+            }
+            at += Duration::from_micros(self.rng.next() % (self.jitter_ms * 1000 + 1));
+            if self.rng.chance(self.duplicate) {
+                self.order += 1;
+                self.queue.push(Reverse((at + DELAY, self.order, from, to, datagram.clone())));
+            }
+        }
         if let Some(downlink) =
             self.clients.iter_mut().find(|c| c.addr == to).and_then(|c| c.downlink.as_mut())
         {
