@@ -80,12 +80,9 @@ async def test_secrets_and_certificates_are_renewed_without_a_drop(world: TurnWo
             await until(lambda ip=ip: has_both(world, ip), 10, "both secrets are accepted")
         assert await can_allocate(TURN[0], old_secret) and await can_allocate(TURN[0], new_secret)
         await until(lambda: serial_of(TURN[0]) == 4711, 10, "the new certificate is shown")
+        signs = "the first reference signs once the gateway hears that every node takes it"
+        await until(lambda: signs_with(world, new_secret), 10, signs)
         async with ProtocolClient(world.url, world.token("r", "cid"), turn="turn:", region="eu") as cid:
-            assert cid.join is not None
-            shown = cid.join.ice_servers[0]
-            expiry, _, sid = shown.username.partition(":")
-            signed = rest_credentials(new_secret, ParticipantSid(sid), int(expiry))
-            assert shown.credential == signed[1], "the first reference signs once the node takes it"
             await marks_arrive(cid, 7)
 
         for ip in TURN:
@@ -100,6 +97,15 @@ async def test_secrets_and_certificates_are_renewed_without_a_drop(world: TurnWo
 
 async def has_both(world: TurnWorld, ip: str) -> bool:
     return (await world.desire(ip, secrets=[NEW, OLD]))["accepted"] == [NEW, OLD]
+
+
+async def signs_with(world: TurnWorld, secret: str) -> bool:
+    """Whether a new participant's credentials are of that secret."""
+    async with ProtocolClient(world.url, world.token("r", "dan"), turn="turn:", region="eu") as dan:
+        assert dan.join is not None
+        shown = dan.join.ice_servers[0]
+        expiry, _, sid = shown.username.partition(":")
+        return shown.credential == rest_credentials(secret, ParticipantSid(sid), int(expiry))[1]
 
 
 async def can_allocate(ip: str, secret: str) -> bool:

@@ -54,7 +54,7 @@ class PodFacts:
     image: str
     env: Mapping[str, str]  # plain values only
     secrets: tuple[SecretUse, ...]
-    host_network: bool = False
+    ip: str = ""
 
 
 @dataclass(frozen=True, slots=True)

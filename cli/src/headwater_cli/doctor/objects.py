@@ -40,7 +40,7 @@ def pod_facts(pod: Object) -> PodFacts:
         image=container.get("image", ""),
         env={e["name"]: e["value"] for e in container.get("env") or () if "value" in e},
         secrets=_secret_uses(spec, container),
-        host_network=bool(spec.get("hostNetwork")),
+        ip=status.get("podIP", ""),
     )
 
 

@@ -16,7 +16,7 @@ from headwater_api.sfucluster import PLURAL as SFUCLUSTERS
 from headwater_api.sfucluster import SFUCluster
 
 from headwater_cli.doctor import objects
-from headwater_cli.doctor.facts import Certificate, Endpoint, Facts, LeaseFacts, Report
+from headwater_cli.doctor.facts import Certificate, Endpoint, Facts, LeaseFacts, PodFacts, Report
 from headwater_cli.kube import KubeError, Reader
 
 NETWORK_DEADLINE_S: Final = 5.0
@@ -57,8 +57,8 @@ async def _observe(reader: Reader, namespace: str, url: str, clock: Callable[[],
     public = url or next(
         (pod.env["HEADWATER_PUBLIC_URL"] for pod in pods if pod.env.get("HEADWATER_PUBLIC_URL")), ""
     )
-    sfu = [pod.name for pod in pods if pod.component == wk.COMPONENT_SFU and pod.ready]
-    reports = await asyncio.gather(*(_report(reader, base, name) for name in sfu))
+    sfu = [pod for pod in pods if pod.component == wk.COMPONENT_SFU and pod.ready]
+    reports = await asyncio.gather(*(_report(reader, base, pod) for pod in sfu))
     return Facts(
         namespace,
         asked,
@@ -69,7 +69,7 @@ async def _observe(reader: Reader, namespace: str, url: str, clock: Callable[[],
         pods=tuple(pods),
         secrets=await _secrets(reader, base, sorted(names)),
         lease=await _lease(reader, namespace),
-        reports=dict(zip(sfu, reports, strict=True)),
+        reports={pod.name: report for pod, report in zip(sfu, reports, strict=True)},
         endpoint=await _endpoint(public) if public else None,
         certificates=await _certificates(public, asked),
     )
@@ -123,12 +123,22 @@ async def _lease(reader: Reader, namespace: str) -> LeaseFacts | None:
     return objects.lease_facts(lease)
 
 
-async def _report(reader: Reader, base: str, pod: str) -> Report:
-    """Through the API server, so that the doctor need not be in the Pods' network."""
+async def _report(reader: Reader, base: str, pod: PodFacts) -> Report:
+    """Through the API server, so that the doctor need not be in the Pods' network.
+
+    An API server passes nothing on to loopback addresses, which the nodes of a cluster on one machine have:
+    there, and where the proxy is not allowed, directly.
+    """
     try:
-        return objects.report(await reader.get(f"{base}/pods/{pod}:{wk.PORT_ADMIN}/proxy/status.json"))
-    except KubeError as error:
-        return Report(error=str(error))
+        return objects.report(await reader.get(f"{base}/pods/{pod.name}:{wk.PORT_ADMIN}/proxy/status.json"))
+    except KubeError as refused:
+        timeout = aiohttp.ClientTimeout(total=NETWORK_DEADLINE_S)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                async with session.get(f"http://{pod.ip}:{wk.PORT_ADMIN}/status.json") as response:
+                    return objects.report(await response.json())
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return Report(error=str(refused))
 
 
 async def _endpoint(url: str) -> Endpoint:
