@@ -134,9 +134,9 @@ async def _report(reader: Reader, base: str, pod: PodFacts) -> Report:
     except KubeError as refused:
         timeout = aiohttp.ClientTimeout(total=NETWORK_DEADLINE_S)
         try:
-            async with aiohttp.ClientSession(timeout=timeout) as session:
-                async with session.get(f"http://{pod.ip}:{wk.PORT_ADMIN}/status.json") as response:
-                    return objects.report(await response.json())
+            url = f"http://{pod.ip}:{wk.PORT_ADMIN}/status.json"
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+                return objects.report(await response.json())
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             return Report(error=str(refused))
 

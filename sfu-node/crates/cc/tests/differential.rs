@@ -66,7 +66,7 @@ impl Reference {
             starting_rate: rate(START as i64),
         };
         let config = NetworkControllerConfig { constraints, ..NetworkControllerConfig::default() };
-        let goog = GoogCcConfig { feedback_only: true, ..GoogCcConfig::default() };
+        let goog = GoogCcConfig { feedback_only: true };
         let inner = GoogCcNetworkController::new(config, goog);
         let mut new = Self { inner, sent: HashMap::new(), next: 0, in_flight: 0, bps: START, ticked: 0 };
         let update = new
@@ -182,12 +182,9 @@ fn mean(log: &[(u64, u64, u64)], last: usize) -> (f64, f64) {
 
 #[test]
 fn over_equal_paths_it_gets_as_much_with_as_short_a_queue() {
-    for (bps, jitter_us, loss) in [
-        (500_000u64, 0u64, 0.0),
-        (2_000_000, 0, 0.0),
-        (2_000_000, 5_000, 0.0),
-        (2_000_000, 0, 0.01),
-    ] {
+    for (bps, jitter_us, loss) in
+        [(500_000u64, 0u64, 0.0), (2_000_000, 0, 0.0), (2_000_000, 5_000, 0.0), (2_000_000, 0, 0.01)]
+    {
         let path = || {
             let mut path = Path::new(bps, 11);
             (path.jitter_us, path.loss) = (jitter_us, loss);

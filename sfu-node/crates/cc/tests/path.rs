@@ -80,7 +80,7 @@ impl Loop {
                 self.estimator.on_feedback(self.now, statuses);
             }
             self.estimator.on_tick(self.now);
-            if self.now % 100_000 == 0 {
+            if self.now.is_multiple_of(100_000) {
                 let estimate = self.estimator.target_bps(self.now).unwrap_or(0);
                 self.log.push((self.now, estimate, self.path.queue_us(self.now)));
             }

@@ -69,7 +69,7 @@ fn switch_layers(codec: Codec, wanted: u64) {
     let mut sequences = [65_000u16, 10, 40_000];
     while switches < wanted {
         // Between the change and its key frame there may be any number of frames, or none.
-        max = (max + 1 + (w.rng.next() % 2) as u8) % 3;
+        max = (max + 1 + (w.rng.draw() % 2) as u8) % 3;
         let command = Command::UpdateSubscription {
             transport_id: "bob".into(),
             track_id: "V".into(),
@@ -79,7 +79,7 @@ fn switch_layers(codec: Codec, wanted: u64) {
         };
         w.apply(0, command);
         switches += 1;
-        for _ in 0..4 + w.rng.next() % 30 {
+        for _ in 0..4 + w.rng.draw() % 30 {
             for (i, ssrc) in (11u32..14).enumerate() {
                 let asked = w.clients[alice].pli.iter().any(|(_, s)| *s == ssrc);
                 w.clients[alice].pli.retain(|(_, s)| *s != ssrc);
@@ -229,7 +229,7 @@ fn seeds_of_the_whole_engine() {
         for i in 0..8u32 {
             // Links, a track over one of them, demand from the other, then everything at random.
             let mut seed = vec![0, 5, 0, 0, 5, 1, 0, 7, 2, 0, 4, 7, 0, 0, 0, 1, 0, 3, 2, 2, 0, 2, 1, 2, 2];
-            seed.extend((0..200 + 100 * i).map(|_| rng.next() as u8));
+            seed.extend((0..200 + 100 * i).map(|_| rng.draw() as u8));
             std::fs::write(folder.join(format!("seed{i}")), seed).unwrap();
         }
     }

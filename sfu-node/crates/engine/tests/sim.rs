@@ -402,17 +402,17 @@ fn garbage_never_panics_nor_disturbs_a_room() {
     let addresses = [w.clients[alice].addr, w.clients[bob].addr, addr(9999), w.nodes[0].addr];
     for round in 0..20_000usize {
         let mut datagram = samples[round % samples.len()].clone();
-        for _ in 0..w.rng.next() % 4 {
+        for _ in 0..w.rng.draw() % 4 {
             if !datagram.is_empty() {
-                let at = w.rng.next() as usize % datagram.len();
-                datagram[at] = w.rng.next() as u8;
+                let at = w.rng.draw() as usize % datagram.len();
+                datagram[at] = w.rng.draw() as u8;
             }
         }
-        let cut = w.rng.next() as usize % (datagram.len() + 1);
+        let cut = w.rng.draw() as usize % (datagram.len() + 1);
         if w.rng.chance(20) {
             datagram.truncate(cut);
         }
-        let from = addresses[w.rng.next() as usize % addresses.len()];
+        let from = addresses[w.rng.draw() as usize % addresses.len()];
         let n = &mut w.nodes[0];
         let path = headwater_engine::Path { socket: 0, peer: from };
         n.engine.handle_datagram(w.now, w.now, path, &mut datagram, &mut n.out);

@@ -41,7 +41,7 @@ pub fn addr(port: u16) -> SocketAddr {
 pub struct Rng(pub u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -49,7 +49,7 @@ impl Rng {
     }
 
     pub fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
+        self.draw() % 100 < percent
     }
 }
 
@@ -390,10 +390,10 @@ impl World {
                 self.burst_left -= 1;
                 return;
             }
-            if self.burst > 0 && self.rng.next().is_multiple_of(500) {
+            if self.burst > 0 && self.rng.draw().is_multiple_of(500) {
                 self.burst_left = self.burst;
             }
-            at += Duration::from_micros(self.rng.next() % (self.jitter_ms * 1000 + 1));
+            at += Duration::from_micros(self.rng.draw() % (self.jitter_ms * 1000 + 1));
             if self.rng.chance(self.duplicate) {
                 self.order += 1;
                 self.queue.push(Reverse((at + DELAY, self.order, from, to, datagram.clone())));

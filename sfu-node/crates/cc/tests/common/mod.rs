@@ -63,11 +63,14 @@ impl Path {
     }
 }
 
+/// Packets in order: number, and arrival in microseconds where it came.
+pub type Arrivals = Vec<(u16, Option<u64>)>;
+
 /// What a receiver would report, on its way back.
 #[derive(Default)]
 pub struct Feedback {
-    pub waiting: Vec<(u16, Option<u64>)>,
-    pub on_the_way: VecDeque<(u64, Vec<(u16, Option<u64>)>)>,
+    pub waiting: Arrivals,
+    pub on_the_way: VecDeque<(u64, Arrivals)>,
 }
 
 impl Feedback {
@@ -81,7 +84,7 @@ impl Feedback {
         self.on_the_way.push_back((now + delay, batch));
     }
 
-    pub fn due(&mut self, now: u64) -> Option<Vec<(u16, Option<u64>)>> {
+    pub fn due(&mut self, now: u64) -> Option<Arrivals> {
         (self.on_the_way.front()?.0 <= now).then(|| self.on_the_way.pop_front())?.map(|b| b.1)
     }
 }
