@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from headwater_api import wellknown as wk
 from headwater_operator.loop.deaths import Deaths
-from headwater_operator.loop.views import kube_node_view, pod_view
+from headwater_operator.loop.views import kube_node_view, pod_ended_at, pod_view
 from headwater_planner.world import Phase
 
 CREATED = "2030-01-31T08:00:00Z"
@@ -58,6 +58,19 @@ def test_a_pod_that_nobody_has_looked_at_yet() -> None:
 def test_a_pod_whose_process_is_gone_says_how(status: dict[str, Any], ended: str) -> None:
     view = pod_view(a_pod(status))
     assert view.dead and view.ended == ended
+
+
+def test_a_container_that_somebody_put_in_is_not_the_node() -> None:
+    end = {"exitCode": 0, "finishedAt": "2030-01-31T08:00:09Z"}
+    injected = {"name": "injected", "containerID": "process://2", "state": {"terminated": end}}
+    status = {"phase": "Running", **container(running={})}
+    status["containerStatuses"].insert(0, injected)
+    view = pod_view(a_pod(status))
+    assert (view.phase, view.dead, view.ended) == (Phase.RUNNING, False, "")
+    assert pod_ended_at(a_pod(status)) is None
+    injected["state"] = {"waiting": {"reason": "ImagePullBackOff"}}
+    assert pod_view(a_pod(status)).trouble == ""
+    assert not pod_view(a_pod({"phase": "Pending", "containerStatuses": [injected]})).started
 
 
 def test_a_pod_that_finds_no_place() -> None:

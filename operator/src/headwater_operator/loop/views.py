@@ -15,8 +15,12 @@ from headwater_api.wellknown import (
 )
 from headwater_planner.world import Guard, KubeNodeView, Phase, PodView
 
+from headwater_operator.render import sfu_node, turn_node
+
 _PHASES: Final = {phase.value: phase for phase in Phase}
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
+# Others may put containers of their own into the Pod, which end when they like.
+_CONTAINERS: Final = (sfu_node.CONTAINER, turn_node.CONTAINER)
 
 
 def pod_view(pod: Mapping[str, Any]) -> PodView:
@@ -26,7 +30,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
     annotations: Mapping[str, str] = metadata.get("annotations") or {}
     ready = _condition(status, "Ready")
     scheduled = _condition(status, "PodScheduled")
-    containers: Sequence[Mapping[str, Any]] = status.get("containerStatuses") or ()
+    containers = _own_containers(status)
     waiting: Mapping[str, Any] = next(
         (state for c in containers if (state := (c.get("state") or {}).get("waiting"))), {}
     )
@@ -58,7 +62,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
 
 def pod_ended_at(pod: Mapping[str, Any]) -> datetime | None:
     """When its process ended, as far as the kubelet said."""
-    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    containers = _own_containers(pod.get("status") or {})
     ends = [_time(((c.get("state") or {}).get("terminated") or {}).get("finishedAt")) for c in containers]
     return max((end for end in ends if end is not None), default=None)
 
@@ -102,6 +106,11 @@ def _notice(node: Mapping[str, Any]) -> str:
 def _condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
     conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
     return next((condition for condition in conditions if condition.get("type") == type_), {})
+
+
+def _own_containers(status: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What the kubelet says of the node's own container: at most one."""
+    return [c for c in status.get("containerStatuses") or () if c.get("name") in _CONTAINERS]
 
 
 def _phase(status: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> Phase:
