@@ -31,7 +31,8 @@ RECHECK: Final = timedelta(seconds=3)
 class MeetingWorld:
     """All that matters for one Meeting.
 
-    `loads`: last reports of the fleet's living nodes. `complete`: every ready node's report is fresh.
+    `loads`: last reports of the fleet's living nodes. `complete`: the report of every node that has started
+    and not ended is fresh.
     """
 
     meeting: Meeting

@@ -36,7 +36,7 @@ class _Rooms:
 
     at: float
     loads: Mapping[str, tuple[NodeLoad, ...]]
-    complete: bool  # every ready node's report is fresh
+    complete: bool  # the report of every node that may serve is fresh
 
 
 class MeetingLoop:
@@ -116,7 +116,8 @@ class MeetingLoop:
         for name in sorted(alive & loads.keys()):
             for room in loads[name].rooms:
                 by_room.setdefault(room.room, []).append(loads[name])
-        complete = all(_fresh(loads.get(pod.name)) for pod in fleet.pods if pod.ready and not pod.dead)
+        # Not only the ready ones: a draining node is unready by design, and people are on it.
+        complete = all(_fresh(loads.get(pod.name)) for pod in fleet.pods if pod.started and not pod.dead)
         rooms = _Rooms(now, {room: tuple(serving) for room, serving in by_room.items()}, complete)
         self._rooms = {fleet: old for fleet, old in self._rooms.items() if fleet in self._store.fleets}
         self._rooms[key] = rooms

@@ -1,0 +1,85 @@
+"""What the loop over Meetings takes for the whole truth, and how it deletes."""
+
+from datetime import timedelta
+from random import Random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from headwater_api.meeting import Meeting
+from headwater_operator.loop.meetings import MeetingLoop
+from headwater_operator.loop.store import Store
+from headwater_planner.world import ClusterWorld, NodeLoad
+from support.fleet import NOW, a_load, a_meeting, a_pending_pod, a_pod, a_world
+
+KEY = ("calls", "standup")
+
+
+class Cluster:
+    """The API server, the reports and the Events, as far as the loop needs them."""
+
+    def __init__(self, meeting: Meeting, world: ClusterWorld) -> None:
+        self.store = Store(
+            fleets={("calls", "demo"): world},
+            fleet_keys={("calls", "demo")},
+            meetings={KEY: meeting},
+            listed=True,
+        )
+        self.world = world
+        self.written: list[Any] = []
+        self.loop = MeetingLoop(
+            client=cast(Any, self),
+            observer=cast(Any, self),
+            statuses=cast(Any, self),
+            events=cast(Any, SimpleNamespace(emit=lambda *_, **__: None)),
+            store=self.store,
+            now=lambda: NOW,
+            monotonic=lambda: 100.0,
+            rng=Random(1),
+            public_url="",
+        )
+
+    def loads(self, namespace: str, pods: object) -> dict[str, NodeLoad]:
+        return dict(self.world.loads)
+
+    async def write(self, resource: object, namespace: str, name: str, status: Any) -> dict[str, Any]:
+        self.written.append(status)
+        return {
+            "metadata": {"name": name, "namespace": namespace, "uid": "u"},
+            "spec": {"clusterRef": {"name": "demo"}},
+        }
+
+
+def over(**status: Any) -> Meeting:
+    """A Meeting past its scheduled end."""
+    start = (NOW - timedelta(hours=2)).isoformat()
+    return a_meeting(schedule={"start": start, "duration": "1h"}, emptyTimeout="1s", status=status)
+
+
+SOMEBODY = {
+    "participants": 2,
+    "conditions": [
+        {
+            "type": "Active",
+            "status": "True",
+            "reason": "ParticipantsPresent",
+            "message": "m",
+            "lastTransitionTime": "2030-01-31T08:00:00Z",
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("ready", [True, False])
+async def test_a_meeting_is_held_while_a_node_that_runs_is_not_heard(ready: bool) -> None:
+    world = a_world(pods=[a_pod("a"), a_pod("b", ready=ready)], loads=[a_load("a")])
+    cluster = Cluster(over(**SOMEBODY), world)
+    await cluster.loop.reconcile(KEY)
+    assert all(status.participants == 2 for status in cluster.written)
+
+
+async def test_a_node_that_has_not_started_is_not_waited_for() -> None:
+    world = a_world(pods=[a_pod("a"), a_pending_pod("b")], loads=[a_load("a")])
+    cluster = Cluster(over(**SOMEBODY), world)
+    await cluster.loop.reconcile(KEY)
+    assert cluster.written[-1].participants == 0
