@@ -12,7 +12,7 @@ from headwater_api import wellknown as wk
 from headwater_api.sfucluster import SFUCluster
 from headwater_operator.render.sfu_node import SfuDefaults, render_sfu_pod
 from support.charts import CHARTS, SECRET, Manifest, RenderRefused, find, render
-from support.kube import CRDS, ROOT, ApiServer
+from support.kube import CRDS, ROOT, ApiServer, poll
 
 MINIMAL: Manifest = {"nodeToken": {"value": SECRET}, "apiKeys": {"values": {"key": SECRET}}}
 EXISTING: Manifest = {
@@ -27,6 +27,7 @@ EXISTING: Manifest = {
         "replicaCount": 3,
         "region": "eu",
         "defaultRegion": "us",
+        "meetingsApi": {"enabled": True},
         "trustedProxies": ["10.0.0.0/8", "fd00::/8"],
         "proxyProtocol": True,
         "geoipDatabase": "/geo/city.mmdb",
@@ -113,7 +114,7 @@ def test_the_api_server_takes_every_object(values: Manifest, api_server: ApiServ
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr  # Pod Security and deprecated APIs warn
     for manifest in manifests:
-        if manifest["kind"] not in ("ClusterRole", "ClusterRoleBinding"):
+        if not manifest["kind"].startswith(("ClusterRole", "ValidatingAdmissionPolicy")):
             assert "namespace" in manifest["metadata"], manifest["metadata"]["name"]
 
 
@@ -195,6 +196,9 @@ ALLOWED = [
     ("gateway", "watch", "sfuclusters.headwater.dev", "headwater"),
     ("gateway", "list", "meetings.headwater.dev", "headwater"),
     ("gateway", "get", "secrets", "headwater"),
+]
+# With gateway.meetingsApi only.
+MEETINGS_API = [
     ("gateway", "create", "meetings.headwater.dev", "headwater"),
     ("gateway", "delete", "meetings.headwater.dev", "headwater"),
     ("gateway", "create", "secrets", "headwater"),
@@ -243,7 +247,43 @@ def test_rights_are_enough_and_no_more(api_server: ApiServer, restricted: str) -
     if api_server.run("get", "namespace", "any").returncode != 0:
         api_server.kubectl("create", "namespace", "any")
     assert [case for case in ALLOWED if not may(api_server, *case)] == []
-    assert [case for case in FORBIDDEN if may(api_server, *case)] == []
+    assert [case for case in FORBIDDEN + MEETINGS_API if may(api_server, *case)] == []
+
+
+def test_gateways_that_serve_the_meetings_api_create_opaque_secrets_only(
+    api_server: ApiServer, restricted: str
+) -> None:
+    kinds = ("Role", "RoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    values = MINIMAL | {"gateway": {"meetingsApi": {"enabled": True}}}
+    plain = [m["metadata"]["name"] for m in render("headwater", MINIMAL) if m["kind"] in kinds]
+    manifests = [m for m in render("headwater", values) if m["kind"] in kinds]
+    added = as_list([m for m in manifests if m["metadata"]["name"] not in plain])
+    api_server.kubectl("apply", "--server-side", "-f", "-", stdin=as_list(manifests))
+    try:
+        assert [case for case in MEETINGS_API if not may(api_server, *case)] == []
+        assert [case for case in FORBIDDEN if case[0] == "gateway" and may(api_server, *case)] == []
+        poll("the policy holds", 20, lambda: "type Opaque only" in create_secret(api_server, TOKEN_SECRET))
+        assert "created" in create_secret(api_server, {"type": "Opaque"})
+        assert "created" in create_secret(api_server, TOKEN_SECRET, by_gateway=False), (
+            "others are not concerned"
+        )
+    finally:
+        api_server.kubectl("delete", "-f", "-", stdin=added)
+
+
+TOKEN_SECRET: Manifest = {
+    "type": "kubernetes.io/service-account-token",
+    "metadata": {"annotations": {"kubernetes.io/service-account.name": "headwater-operator"}},
+}
+
+
+def create_secret(api_server: ApiServer, secret: Manifest, *, by_gateway: bool = True) -> str:
+    """What kubectl says; nothing is kept."""
+    metadata = secret.get("metadata", {}) | {"name": "s", "namespace": "headwater"}
+    body = {"apiVersion": "v1", "kind": "Secret", **secret, "metadata": metadata}
+    caller = ["--as", "system:serviceaccount:headwater:headwater-gateway"] if by_gateway else []
+    done = api_server.run("create", "--dry-run=server", "-f", "-", *caller, stdin=json.dumps(body))
+    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("mode", ["PodIP", "HostNetwork"])

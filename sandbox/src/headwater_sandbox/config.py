@@ -92,6 +92,7 @@ def chart_values(config: SandboxConfig, secrets: Secrets, public_url: str) -> di
             "replicaCount": config.gateways,
             "regionOverride": True,
             "defaultRegion": config.regions[0],
+            "meetingsApi": {"enabled": True},
         },
     }
 
