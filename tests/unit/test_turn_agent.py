@@ -1,5 +1,6 @@
 """The TURN agent's decisions: configuration, filter, wishes, versions, figures from coturn's log, files."""
 
+import asyncio
 import sqlite3
 from ipaddress import ip_address
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from headwater_api import wellknown as wk
+from headwater_turn import coturn
 from headwater_turn.config import ConfigError, read_config
 from headwater_turn.desired import BadRequest, parse_desired
 from headwater_turn.files import read_certificate, read_secrets
@@ -51,6 +53,21 @@ def test_the_filter_names_the_peers_of_its_family_and_drops_the_rest_of_the_rela
     assert f"ip saddr 203.0.113.7 tcp sport {ports} counter name refused drop" in script
     assert script.startswith("table inet headwater_turn {}\ndelete table inet headwater_turn\n")
     assert "elements" not in render_filter(options("fd00::7"), peers[:2], wk.PORT_MEDIA)
+
+
+async def test_coturn_does_not_know_the_nodes_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / coturn.PROGRAM
+    program.write_text("#!/bin/sh\nenv\necho 4.6.1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(coturn, "PROGRAM", str(program))
+    monkeypatch.setenv("HEADWATER_NODE_TOKEN", "a-token")
+    lines: list[str] = []
+    process = coturn.Coturn(tmp_path / "conf", lines.append)
+    await process.start()
+    async with asyncio.timeout(10):
+        assert await process.run() == 0
+    assert "4.6.1" in lines and any(line.startswith("PATH=") for line in lines)
+    assert not [line for line in lines if "a-token" in line]
 
 
 @pytest.mark.parametrize(

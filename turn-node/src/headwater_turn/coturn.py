@@ -22,11 +22,20 @@ _PR_SET_PDEATHSIG: Final = 1
 _NOISE: Final = ("incoming packet", "usage:", ": new, ", "refreshed,", "delete:", "closed (", "peer ", "IPv")
 
 
+def _environment() -> dict[str, str]:
+    """Nothing of the agent's, such as the nodes' token, is coturn's to know: it faces the Internet."""
+    return {"PATH": os.environ.get("PATH", os.defpath)}
+
+
 async def find_version() -> Version:
     """The installed coturn's. Raises UnusableVersion, OSError where it is not installed, TimeoutError."""
     async with asyncio.timeout(VERSION_S):
         process = await asyncio.create_subprocess_exec(
-            PROGRAM, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            PROGRAM,
+            "--version",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=_environment(),
         )
         out, _ = await process.communicate()
     return parse_version(out.decode(errors="replace"))
@@ -57,6 +66,7 @@ class Coturn:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=MAX_LINE,
+            env=_environment(),
             preexec_fn=in_child,
         )
 
