@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 from headwater_api.meeting import Meeting
-from headwater_operator.loop.meetings import MeetingLoop
+from headwater_operator.kube.errors import Conflict
+from headwater_operator.loop.meetings import SOON_S, MeetingLoop
 from headwater_operator.loop.store import Store
 from headwater_planner.world import ClusterWorld, NodeLoad
 from support.fleet import NOW, a_load, a_meeting, a_pending_pod, a_pod, a_world
@@ -27,6 +28,7 @@ class Cluster:
         )
         self.world = world
         self.written: list[Any] = []
+        self.version = ""  # of the Meeting as the API server has it now
         self.loop = MeetingLoop(
             client=cast(Any, self),
             observer=cast(Any, self),
@@ -49,6 +51,11 @@ class Cluster:
             "spec": {"clusterRef": {"name": "demo"}},
         }
 
+    async def delete(self, *key: object, uid: str, resource_version: str = "") -> None:
+        if resource_version != self.version:
+            raise Conflict("the precondition failed")
+        self.version = "gone"
+
 
 def over(**status: Any) -> Meeting:
     """A Meeting past its scheduled end."""
@@ -56,18 +63,13 @@ def over(**status: Any) -> Meeting:
     return a_meeting(schedule={"start": start, "duration": "1h"}, emptyTimeout="1s", status=status)
 
 
-SOMEBODY = {
-    "participants": 2,
-    "conditions": [
-        {
-            "type": "Active",
-            "status": "True",
-            "reason": "ParticipantsPresent",
-            "message": "m",
-            "lastTransitionTime": "2030-01-31T08:00:00Z",
-        }
-    ],
-}
+def condition(type_: str) -> dict[str, str]:
+    times = {"lastTransitionTime": "2030-01-31T08:00:00Z"}
+    return {"type": type_, "status": "True", "reason": "R", "message": "m", **times}
+
+
+SOMEBODY = {"participants": 2, "conditions": [condition("Active")]}
+ENDED = {"endedAt": "2030-01-31T08:00:00Z", "conditions": [condition("Ended")]}
 
 
 @pytest.mark.parametrize("ready", [True, False])
@@ -83,3 +85,15 @@ async def test_a_node_that_has_not_started_is_not_waited_for() -> None:
     cluster = Cluster(over(**SOMEBODY), world)
     await cluster.loop.reconcile(KEY)
     assert cluster.written[-1].participants == 0
+
+
+async def test_a_meeting_that_was_changed_meanwhile_is_not_deleted() -> None:
+    ended = a_meeting(ttlAfterEnded="1s", status=ENDED)
+    seen = ended.model_copy(update={"metadata": ended.metadata.model_copy(update={"resource_version": "7"})})
+    cluster = Cluster(seen, a_world())
+    cluster.version = "8"
+    assert await cluster.loop.reconcile(KEY) == SOON_S
+    assert KEY in cluster.store.meetings and cluster.version == "8"
+    cluster.version = "7"
+    assert await cluster.loop.reconcile(KEY) is None
+    assert KEY not in cluster.store.meetings and cluster.version == "gone"

@@ -77,8 +77,7 @@ class MeetingLoop:
         plan = plan_meeting(self._world(key, meeting), self._now())
         regarding = Regarding(MEETINGS, *key, meeting.metadata.uid)
         if plan.delete:
-            await self._delete(key, meeting, plan, regarding)
-            return None
+            return await self._delete(key, meeting, plan, regarding)
         if plan.status != meeting.status:
             written = await self._statuses.write(MEETINGS, *key, plan.status)
             if written is None:
@@ -129,14 +128,25 @@ class MeetingLoop:
         except InvalidResource as error:
             log.warning("Meeting cannot be read back", namespace=key[0], meeting=key[1], error=str(error))
 
-    async def _delete(self, key: Key, meeting: Meeting, plan: MeetingPlan, regarding: Regarding) -> None:
-        self._events.emit(regarding, Reason.MEETING_EXPIRED, str(plan))
+    async def _delete(
+        self, key: Key, meeting: Meeting, plan: MeetingPlan, regarding: Regarding
+    ) -> float | None:
+        """Only as it was seen: somebody may have prolonged it since. None once it is gone."""
+        metadata = meeting.metadata
         try:
-            await self._client.delete(MEETINGS, *key, uid=meeting.metadata.uid)
-        except (NotFound, Conflict) as error:
+            await self._client.delete(
+                MEETINGS, *key, uid=metadata.uid, resource_version=metadata.resource_version
+            )
+        except Conflict as error:
+            log.info("Meeting has changed: not deleted", namespace=key[0], meeting=key[1], error=str(error))
+            return SOON_S
+        except NotFound as error:
             log.info("Meeting was gone already", namespace=key[0], meeting=key[1], error=str(error))
-        log.info(str(plan), namespace=key[0], meeting=key[1], reason=Reason.MEETING_EXPIRED.value)
+        else:
+            self._events.emit(regarding, Reason.MEETING_EXPIRED, str(plan))
+            log.info(str(plan), namespace=key[0], meeting=key[1], reason=Reason.MEETING_EXPIRED.value)
         self._store.meetings.pop(key, None)
+        return None
 
     def _next_s(self, plan: MeetingPlan) -> float | None:
         waits = []
