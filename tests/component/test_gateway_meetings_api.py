@@ -1,5 +1,6 @@
 """/v1/meetings over two gateways: what people do by REST, and what their clients see of it."""
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from headwater_api.ids import RoomId
 from livekit.protocol import models, rtc
 from support.gateway_edge import token
 from support.gateways import Gateways, SignalClient, running_gateways
@@ -161,6 +163,26 @@ async def test_waiting_lock_and_removal_by_rest(pair: Gateways, backend: Rest) -
         with pytest.raises(aiohttp.WSServerHandshakeError):
             async with _client(bob):
                 pass
+
+
+async def test_a_revoked_token_is_not_exchanged_for_a_new_one(pair: Gateways, backend: Rest) -> None:
+    made = await _create(backend, password="")
+    name, now = made["meeting_id"], int(time.time())
+    video = {"roomJoin": True, "room": name}
+    bob = Rest(pair.urls[0], backend.http, {"sub": "bob", "nbf": now - 100, "video": video})
+    early = (await _join(bob, made, "bob"))[1]
+    actor = pair.planes[pair.owner(name)].directory.open(RoomId(name))
+    await actor.ask(lambda state, _: state.access.revoked.update(bob=now - 50))
+    for caller in (bob, bob.bearing(early["token"])):
+        status, answer = await _join(caller, made, "bob")
+        assert (status, answer["error"]["reason"]) == (401, "TokenRevoked")
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        async with _client(early):
+            pass
+    assert refused.value.status == 401
+    newer = Rest(pair.urls[0], backend.http, {"sub": "bob", "nbf": now - 10, "video": video})
+    assert (await _join(newer, made, "bob"))[0] == 200
+    assert (await _join(backend, made, "bob"))[0] == 200, "an application vouches for its users anew"
 
 
 async def test_the_host_key_makes_a_host_and_the_link_a_guest(pair: Gateways, backend: Rest) -> None:

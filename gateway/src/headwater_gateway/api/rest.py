@@ -27,6 +27,7 @@ _STATUS_OF: Final = {
     Reason.RATE_LIMITED: 429,
     Reason.MEETING_ENDED: 404,
     Reason.ROOM_CLOSED: 404,
+    Reason.TOKEN_REVOKED: 401,
     Reason.GRANT_MISSING: 403,
     Reason.PASSWORD_REQUIRED: 403,
     Reason.NOT_INVITED: 403,
