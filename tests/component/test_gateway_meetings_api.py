@@ -185,6 +185,30 @@ async def test_a_revoked_token_is_not_exchanged_for_a_new_one(pair: Gateways, ba
     assert (await _join(backend, made, "bob"))[0] == 200, "an application vouches for its users anew"
 
 
+async def test_who_is_host_no_more_moderates_no_more(pair: Gateways, backend: Rest) -> None:
+    made = await _create(backend, password="")
+    name = made["meeting_id"]
+    path = f"/v1/meetings/{name}"
+    hosts = {who: (await _join(backend, made, who, host_key=made["host_key"]))[1] for who in ("bob", "carl")}
+    async with _client(hosts["bob"]), _client(hosts["carl"]):
+        assert (await backend("PUT", path + "/participants/bob/role", {"role": "participant"}))[0] == 200
+        assert (await backend("DELETE", path + "/participants/carl?ban=1"))[0] == 200
+        assert (await backend("POST", path + "/leave", {"participant_id": "bob"}))[0] == 200
+    actor = pair.planes[pair.owner(name)].directory.room(RoomId(name))
+    assert actor is not None and not actor.state.participants
+    twirp = "/twirp/livekit.RoomService/UpdateRoomMetadata"
+    for url in pair.urls:
+        for who, joined in hosts.items():
+            caller = Rest(url, backend.http, bearer=joined["token"])
+            assert (await caller("PUT", path + "/lock", {"locked": True}))[0] == 403, who
+            assert (await caller("POST", twirp, {"room": name, "metadata": "mine"}))[0] == 401, who
+            assert (await caller("DELETE", path))[0] == 403, who
+    ann = (await _join(backend, made, "ann"))[1]
+    far = Rest(pair.urls[1 - pair.owner(name)], backend.http, bearer=ann["token"])
+    assert (await far("POST", twirp, {"room": name, "metadata": "hers"}))[0] == 200
+    assert (await far("DELETE", path))[0] == 200
+
+
 async def test_the_host_key_makes_a_host_and_the_link_a_guest(pair: Gateways, backend: Rest) -> None:
     made = await _create(backend, settings={"join_before_host": False}, password="")
     assert made["password"] == ""

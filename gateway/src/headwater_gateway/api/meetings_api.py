@@ -78,9 +78,7 @@ class MeetingsApi:
                 query=(Query("limit", 1, 500, 100),),
             ),
             Endpoint("GET", one, "One meeting", self.get, {200: schemas.MeetingView}, in_room=False),
-            Endpoint(
-                "DELETE", one, "End it for all and delete it", self.delete, {200: schemas.Done}, in_room=False
-            ),
+            Endpoint("DELETE", one, "End it for all and delete it", self.delete, {200: schemas.Done}),
             Endpoint(
                 "POST",
                 one + "/join",

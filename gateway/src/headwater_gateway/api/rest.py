@@ -17,8 +17,9 @@ from headwater_gateway.api.context import ApiContext, Caller
 from headwater_gateway.api.errors import ApiError, to_api_error
 from headwater_gateway.api.schemas import Body
 from headwater_gateway.passwords import TooManyAttempts
-from headwater_gateway.room.access import Role
+from headwater_gateway.room.access import Access, Role
 from headwater_gateway.room.model import Participant
+from headwater_gateway.room.rules import is_void, may_moderate
 
 MEETING_ID: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 PERSON_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
@@ -203,10 +204,14 @@ def standing(context: ApiContext, meeting_id: str, caller: Caller) -> Standing:
     is_member = bound and (video.room_join or video.room_admin)
     actor = context.directory.room(RoomId(meeting_id))
     here = actor.state.of_identity(caller.claims.identity) if actor is not None and is_member else None
-    by_token = bound and (video.room_admin or claim.role in (Role.HOST, Role.COHOST))
-    barred = actor is not None and caller.claims.identity in actor.state.access.banned
-    moderates = is_application or ((here.role.moderates if here is not None else by_token) and not barred)
-    return Standing(caller.claims.identity, is_application, is_member and not barred, moderates, here)
+    by_token = video.room_admin or claim.role in (Role.HOST, Role.COHOST)
+    access = actor.state.access if actor is not None else Access()
+    who, made = caller.claims.identity, caller.claims.issued_at
+    is_host = bound and may_moderate(
+        access, who, made, by_token=by_token if here is None else here.role.moderates
+    )
+    is_member = is_member and not is_void(access, who, made)
+    return Standing(who, is_application, is_member, is_application or is_host, here)
 
 
 def need_member(context: ApiContext, call: RestCall) -> Standing:

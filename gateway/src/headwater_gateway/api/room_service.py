@@ -15,6 +15,7 @@ from headwater_gateway.api.errors import ApiError
 from headwater_gateway.api.twirp import PROTOBUF, Call, Method
 from headwater_gateway.room import moderation
 from headwater_gateway.room.roster import SERVER_PREFIX
+from headwater_gateway.room.rules import may_moderate
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.wire import participant_info
 from headwater_gateway.signal.types import Claims, GatewayPeer
@@ -56,6 +57,32 @@ class RoomService:
 
     async def _ask(self, name: str, decide: Callable[[RoomState, float], T]) -> T:
         return await self._context.room(name).ask(decide)
+
+    def _need_admin(self, claims: Claims, name: str) -> None:
+        _need(claims.video.room_admin, "roomAdmin")
+        if not name or claims.video.room != name:
+            raise ApiError(
+                "unauthenticated", "permissions denied: video.room is another room", Reason.GRANT_MISSING
+            )
+        actor = self._context.directory.room(RoomId(name))
+        if actor is None or claims.video.room_create:
+            return
+        # A host's token is an administrator's: it counts no longer once the host was sent away or demoted.
+        if not may_moderate(actor.state.access, claims.identity, claims.issued_at, by_token=True):
+            raise ApiError(
+                "unauthenticated", "permissions denied: the token's bearer is no host", Reason.GRANT_MISSING
+            )
+
+    def _need_destination(self, claims: Claims, name: str, destination: str) -> None:
+        self._need_admin(claims, name)
+        if not destination or claims.video.destination_room != destination:
+            raise ApiError(
+                "unauthenticated",
+                "permissions denied: video.destinationRoom is another room",
+                Reason.GRANT_MISSING,
+            )
+        if destination == name:
+            raise ApiError("invalid_argument", "destination_room is the participant's own room")
 
     # -- rooms -----------------------------------------------------------------------------------
 
@@ -122,7 +149,7 @@ class RoomService:
 
     async def update_metadata(self, call: Call, message: Message) -> models.Room:
         request = cast(room.UpdateRoomMetadataRequest, message)
-        _need_admin(call.caller.claims, request.room)
+        self._need_admin(call.caller.claims, request.room)
         return await self._ask(
             request.room, lambda state, _: moderation.set_metadata(state, request.metadata)
         )
@@ -131,20 +158,20 @@ class RoomService:
 
     async def list_participants(self, call: Call, message: Message) -> room.ListParticipantsResponse:
         request = cast(room.ListParticipantsRequest, message)
-        _need_admin(call.caller.claims, request.room)
+        self._need_admin(call.caller.claims, request.room)
         actor = self._context.directory.room(RoomId(request.room))
         present = [] if actor is None else list(actor.state.participants.values())
         return room.ListParticipantsResponse(participants=[participant_info(p) for p in present])
 
     async def get_participant(self, call: Call, message: Message) -> models.ParticipantInfo:
         request = cast(room.RoomParticipantIdentity, message)
-        _need_admin(call.caller.claims, request.room)
+        self._need_admin(call.caller.claims, request.room)
         state = self._context.room(request.room).state
         return participant_info(moderation.participant_of(state, request.identity))
 
     async def remove(self, call: Call, message: Message) -> room.RemoveParticipantResponse:
         request = cast(room.RoomParticipantIdentity, message)
-        _need_admin(call.caller.claims, request.room)
+        self._need_admin(call.caller.claims, request.room)
         revoke = int(request.revoke_token_ts)
         await self._ask(
             request.room,
@@ -154,7 +181,7 @@ class RoomService:
 
     async def mute(self, call: Call, message: Message) -> room.MuteRoomTrackResponse:
         request = cast(room.MuteRoomTrackRequest, message)
-        _need_admin(call.caller.claims, request.room)
+        self._need_admin(call.caller.claims, request.room)
         track = await self._ask(
             request.room,
             lambda state, now: moderation.mute_track(
@@ -165,7 +192,7 @@ class RoomService:
 
     async def update_participant(self, call: Call, message: Message) -> models.ParticipantInfo:
         request = cast(room.UpdateParticipantRequest, message)
-        _need_admin(call.caller.claims, request.room)
+        self._need_admin(call.caller.claims, request.room)
         change = moderation.ParticipantChange(
             request.name,
             request.metadata,
@@ -179,7 +206,7 @@ class RoomService:
 
     async def update_subscriptions(self, call: Call, message: Message) -> room.UpdateSubscriptionsResponse:
         request = cast(room.UpdateSubscriptionsRequest, message)
-        _need_admin(call.caller.claims, request.room)
+        self._need_admin(call.caller.claims, request.room)
         wish = rtc.UpdateSubscription(
             track_sids=request.track_sids,
             subscribe=request.subscribe,
@@ -194,13 +221,13 @@ class RoomService:
 
     async def send_data(self, call: Call, message: Message) -> room.SendDataResponse:
         request = cast(room.SendDataRequest, message)
-        _need_admin(call.caller.claims, request.room)
+        self._need_admin(call.caller.claims, request.room)
         await self._ask(request.room, lambda state, _: moderation.send_data(state, request))
         return room.SendDataResponse()
 
     async def perform_rpc(self, call: Call, message: Message) -> room.PerformRpcResponse:
         request = cast(room.PerformRpcRequest, message)
-        _need_admin(call.caller.claims, request.room)
+        self._need_admin(call.caller.claims, request.room)
         request.response_timeout_ms = request.response_timeout_ms or DEFAULT_RPC_MS
         actor = self._context.room(request.room)
         seconds = min(request.response_timeout_ms / 1000, MAX_RPC_S)
@@ -223,7 +250,7 @@ class RoomService:
     async def move(self, call: Call, message: Message) -> room.MoveParticipantResponse:
         request = cast(room.MoveParticipantRequest, message)
         claims = call.caller.claims
-        _need_destination(claims, request.room, request.destination_room)
+        self._need_destination(claims, request.room, request.destination_room)
         actor = self._context.room(request.room)
         participant = moderation.participant_of(actor.state, request.identity)
         destination = await self._destination(request.destination_room, call.caller)
@@ -246,7 +273,7 @@ class RoomService:
 
     async def forward(self, call: Call, message: Message) -> room.ForwardParticipantResponse:
         request = cast(room.ForwardParticipantRequest, message)
-        _need_destination(call.caller.claims, request.room, request.destination_room)
+        self._need_destination(call.caller.claims, request.room, request.destination_room)
         raise ApiError(
             "unimplemented",
             "ForwardParticipant is not offered: media stays in its room; use MoveParticipant",
@@ -284,23 +311,3 @@ def _need(granted: bool, grant: str) -> None:
         raise ApiError(
             "unauthenticated", f"permissions denied: the token lacks video.{grant}", Reason.GRANT_MISSING
         )
-
-
-def _need_admin(claims: Claims, name: str) -> None:
-    _need(claims.video.room_admin, "roomAdmin")
-    if not name or claims.video.room != name:
-        raise ApiError(
-            "unauthenticated", "permissions denied: video.room is another room", Reason.GRANT_MISSING
-        )
-
-
-def _need_destination(claims: Claims, name: str, destination: str) -> None:
-    _need_admin(claims, name)
-    if not destination or claims.video.destination_room != destination:
-        raise ApiError(
-            "unauthenticated",
-            "permissions denied: video.destinationRoom is another room",
-            Reason.GRANT_MISSING,
-        )
-    if destination == name:
-        raise ApiError("invalid_argument", "destination_room is the participant's own room")

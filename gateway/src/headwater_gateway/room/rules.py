@@ -106,6 +106,18 @@ def permission_of(
     return permission
 
 
+def is_void(access: Access, identity: ParticipantIdentity, issued_at: int) -> bool:
+    """Banned, or its token was revoked after it was made (Unix seconds): it is good for nothing here."""
+    return is_barred(access, identity) or issued_at < access.revoked.get(identity, 0)
+
+
+def may_moderate(access: Access, identity: ParticipantIdentity, issued_at: int, *, by_token: bool) -> bool:
+    """Whether a call of the API is a host's: as the hosts decided, else as its token says."""
+    given = access.roles.get(identity)
+    is_host = by_token if given is None else given.moderates
+    return is_host and not is_void(access, identity, issued_at)
+
+
 def is_barred(access: Access, identity: ParticipantIdentity) -> bool:
     """Banned: its connection is not taken up again, whatever the roster says."""
     return identity in access.banned
