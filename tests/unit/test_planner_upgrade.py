@@ -108,6 +108,25 @@ class TestHalt:
         assert kinds(done) == [("DeleteNode", "n")]
         assert "n does not start: no such image" in done.held[0].text
 
+    def test_a_new_node_that_is_not_ready_for_long(self) -> None:
+        def unready(seconds: float, age_s: float, *loads: NodeLoad) -> ClusterWorld:
+            since = NOW - timedelta(seconds=seconds)
+            stuck = new("n", ready=False, age_s=age_s, ready_changed_at=since)
+            world = fleet([old("a"), old("b"), old("c"), stuck], list(loads))
+            silent = {name: load for name, load in world.loads.items() if loads or name != "n"}
+            return replace(world, loads=silent)
+
+        reports, drains = a_load("n"), a_load("n", draining=True)
+        for world in (unready(200, 7200, reports), unready(200, 201)):  # the second was never ready
+            assert "n is not ready after 180 s" in plan(world).held[0].text
+        for world in (
+            unready(1, 7200, reports),  # counted from when it became unready
+            unready(200, 7200, drains),
+            unready(200, 7200),  # it may drain: after a restart nobody has told yet
+        ):
+            done = plan(world).upgrade
+            assert done is not None and done.phase == "Canary"
+
     def test_a_slow_new_node(self) -> None:
         loads = [
             a_load("n", participants=5, p95_ms=40.0),

@@ -24,7 +24,7 @@ from headwater_planner.world import ClusterWorld, PodView
 
 # A new node that ends sooner than this was not killed by chance.
 EARLY_DEATH_S: Final = 300.0
-# A new node that is not ready by then will not be; images were pulled by then.
+# A new node that is not ready for so long will not be; images were pulled by then.
 START_DEADLINE_S: Final = 180.0
 TROUBLE_S: Final = 20.0
 # Forwarding on a new node may take so many times what it takes on the old ones, above a floor.
@@ -148,9 +148,10 @@ def _unfit(
     age_s = (now - pod.created_at).total_seconds()
     if pod.trouble and age_s >= TROUBLE_S:
         return f"does not start: {pod.trouble_message or pod.trouble}"
-    load = world.fresh_load(pod)
-    if not pod.ready and not is_draining(load) and not pod.unschedulable and age_s >= START_DEADLINE_S:
+    unready_s = (now - (pod.ready_changed_at or pod.created_at)).total_seconds()
+    if not pod.ready and unready_s >= START_DEADLINE_S and not _is_excused(world, pod, health):
         return f"is not ready after {START_DEADLINE_S:.0f} s"
+    load = world.fresh_load(pod)
     if health.grey(pod) is not None:
         return f"answers, but {health.grey(pod)}"
     if load is None or not load.participants:
@@ -160,6 +161,13 @@ def _unfit(
     if old and load.p95_ms > max(SLOW_FLOOR_MS, SLOWER_TIMES * usual):
         return f"forwards in {load.p95_ms:.1f} ms (95th percentile), the old ones in {usual:.1f} ms"
     return ""
+
+
+def _is_excused(world: ClusterWorld, pod: PodView, health: Health) -> bool:
+    """Whether a node may be unready without a fault of its own: it drains, or may for all that is known."""
+    if is_draining(world.load(pod)) or pod.unschedulable:
+        return True
+    return pod.was_ready and world.fresh_load(pod) is None and not health.against(pod)
 
 
 def _incompatible(

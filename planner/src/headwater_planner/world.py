@@ -14,6 +14,8 @@ from headwater_api.sfucluster import SFUCluster
 
 # A node reports once a second: three lost reports and it counts as silent.
 FRESH_S: Final = 4.0
+# Until then after its creation a Pod gets its first Ready condition, which is False.
+BOUND_S: Final = 5.0
 # A media loop turns at least twice a second.
 STALLED_S: Final = 5.0
 
@@ -64,6 +66,14 @@ class PodView:
     def dead(self) -> bool:
         """Its process is gone for good (restartPolicy Never)."""
         return self.phase in (Phase.FAILED, Phase.SUCCEEDED)
+
+    @property
+    def was_ready(self) -> bool:
+        """It is not ready, but was: it may be draining, and is not just starting."""
+        since = self.ready_changed_at
+        if self.ready or not self.started or since is None:
+            return False
+        return (since - self.created_at).total_seconds() >= BOUND_S
 
 
 @dataclass(frozen=True, slots=True)
