@@ -96,6 +96,25 @@ class TestOneAtATime:
         world = a_world(a_cluster(TWO), [a_pod("a", terminating=True), *pods("b", "c", "d")], loads)
         assert plan(world).actions == ()
 
+    @pytest.mark.parametrize("terminating", [False, True])
+    @pytest.mark.parametrize("age_s", [5.0, None])
+    def test_a_drain_that_is_not_heard_of_holds_the_place(
+        self, age_s: float | None, terminating: bool
+    ) -> None:
+        """For a moment, or since a restart."""
+        since = NOW - timedelta(seconds=10)
+        leaving = a_pod("a", ready=False, terminating=terminating, ready_changed_at=since)
+        loads = [a_load("b"), a_load("c"), a_load("d"), a_load("e")]
+        if age_s is not None:
+            loads.append(a_load("a", participants=1, draining=True, age_s=age_s))
+        world = a_world(a_cluster(TWO), [leaving, *pods("b", "c", "d", "e")], loads)
+        assert plan(world).actions == ()
+
+    def test_a_node_that_starts_holds_no_place(self) -> None:
+        starting = a_pod("a", ready=False, age_s=10)
+        world = a_world(a_cluster(TWO), [starting, *pods("b", "c", "d")], [a_load(x) for x in "bcd"])
+        assert [type(action) for action in plan(world).actions] == [DrainNode]
+
     def test_regions_have_a_place_each(self) -> None:
         cluster = a_cluster({"eu": (1, 5), "us": (1, 5)})
         members = [a_pod("a"), a_pod("b"), a_pod("x", "us"), a_pod("y", "us")]

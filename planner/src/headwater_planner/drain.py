@@ -12,7 +12,7 @@ from typing import Final
 
 from headwater_api.reasons import Reason
 
-from headwater_planner.heal import Evidence, Health, may_give_up
+from headwater_planner.heal import LOST_AFTER_S, Evidence, Health, may_give_up
 from headwater_planner.pods import (
     ASKED_TEXT,
     CORDONED_TEXT,
@@ -146,11 +146,14 @@ def _budget(world: ClusterWorld, pods: RegionPods) -> Budget:
     """Those that leave already: cordoned ones, and serving ones whose Pod has a deletion time."""
     budget = Budget(world.cluster.spec.drain.max_concurrent_per_region)
     for pod in pods.alive:
-        if is_draining(world.fresh_load(pod)):
-            budget.force(pod.name)
+        load = world.load(pod)
+        if is_draining(load) or (load is None and pod.was_ready):
+            budget.force(pod.name)  # not heard yet, as after a restart: it may well be draining
     for pod in pods.terminating:
-        load = world.fresh_load(pod)
-        if load is not None and not load.empty:
+        load = world.load(pod)
+        # Its machine may be gone: one that fell silent does not hold up others for ever.
+        is_serving = load is not None and not load.empty and load.age_s < LOST_AFTER_S
+        if is_serving or (load is None and pod.was_ready and not pod.dead):
             budget.force(pod.name)
     return budget
 
