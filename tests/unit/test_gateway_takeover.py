@@ -212,6 +212,16 @@ async def test_lock_and_ban_are_kept_before_they_are_acknowledged(world: World) 
     second.directory.check(ROOM, join_request(hello("bob")))
 
 
+async def test_what_an_empty_room_was_told_outlives_its_gateways_shutdown(world: World) -> None:
+    first, second = world.gateways
+    room = first.directory.open(ROOM)
+    await room.ask(lambda state, now: moderation.remove(state, "eve", now, ban=True))
+    await first.directory.aclose(1.0)
+    assert not [c for node in world.nodes for c in world.commands(node, "close_room")]
+    room = await second.take_over()
+    assert ParticipantIdentity("eve") in room.state.access.banned
+
+
 async def test_a_node_that_keeps_nothing_makes_the_command_fail(world: World) -> None:
     first, _ = world.gateways
     await first.join("ann", "eu")

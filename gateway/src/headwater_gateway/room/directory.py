@@ -316,10 +316,8 @@ class RoomDirectory:
         """Let go of every room, for another gateway to go on with, and end every task within the deadline."""
         tasks = list(self._tasks.values())
         for actor in self._rooms.values():
-            if actor.state.participants:
-                actor.hand_over("the gateway shuts down")
-            else:
-                actor.end(models.DisconnectReason.SERVER_SHUTDOWN, "the gateway shuts down")
+            # An empty room too: its lock and its bans are acknowledged, and hold for whoever comes next.
+            actor.hand_over("the gateway shuts down")
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=deadline_s)
             for task in late:
