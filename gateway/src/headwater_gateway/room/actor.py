@@ -20,7 +20,7 @@ from headwater_gateway.room.model import JoinRequest, Wish, transport_owner
 from headwater_gateway.room.mover import Mover
 from headwater_gateway.room.outlets import Listeners, OnSnapshot, Outlets
 from headwater_gateway.room.policy import View, check_join, choose_node
-from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal, RoomError
+from headwater_gateway.room.ports import HANDED_OVER, ClientPort, Joined, JoinRefusal, RoomError
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.rules import is_barred
 from headwater_gateway.room.state import RoomState
@@ -277,7 +277,7 @@ class RoomActor:
                 return
             try:
                 if self._state.ended:
-                    raise JoinRefusal(Reason.ROOM_CLOSED, f"the room has ended: {self._state.ended}")
+                    raise self._over()
                 answer.set_result(decide(now))
             except (RoomError, JoinRefusal) as error:
                 answer.set_exception(error)
@@ -286,8 +286,15 @@ class RoomActor:
                 raise
 
         if not self._post(None, job):
+            if self._state.ended:
+                raise self._over()
             raise JoinRefusal(Reason.RATE_LIMITED, "the room is busy; try again")
         return answer
+
+    def _over(self) -> JoinRefusal:
+        if self.is_handed_over:
+            return JoinRefusal(Reason.STALE_EPOCH, HANDED_OVER)
+        return JoinRefusal(Reason.ROOM_CLOSED, f"the room has ended: {self._state.ended}")
 
     def inform(self, change: Callable[[RoomState, float], None]) -> None:
         """A change of policy, decided elsewhere, to be made between two messages."""

@@ -27,7 +27,7 @@ from headwater_gateway.room.keeper import SnapshotKeeper
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
 from headwater_gateway.room.outlets import OnSnapshot
 from headwater_gateway.room.policy import check_join, choose_node
-from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
+from headwater_gateway.room.ports import HANDED_OVER, ClientPort, Joined, JoinRefusal
 from headwater_gateway.room.quality import rate
 from headwater_gateway.room.relayed import restart_over
 from headwater_gateway.room.rules import check_rules
@@ -148,7 +148,7 @@ class RoomDirectory:
             return actor, await actor.join(request, port)
         except JoinRefusal as refusal:
             # The room may have ended between look-up and join: a new one takes its place, once.
-            if refusal.reason is not Reason.ROOM_CLOSED or self._rooms.get(room_id) is actor:
+            if refusal.reason is not Reason.ROOM_CLOSED:
                 raise
         actor = self._open(room_id)
         return actor, await actor.join(request, port)
@@ -205,7 +205,11 @@ class RoomDirectory:
         known = self._rooms.get(room_id)
         if known is not None and not known.state.ended:
             return known
+        if known is not None and known.is_handed_over:
+            raise JoinRefusal(Reason.STALE_EPOCH, HANDED_OVER)
         config = self._config_of(room_id, is_asked_for=is_asked_for)
+        if known is not None:  # its task's end is not noted yet
+            self._forget(room_id, known)
         self._check_room_left()
         unix_ms = self._unix_ms()
         state = RoomState(
@@ -251,17 +255,21 @@ class RoomDirectory:
         return actor
 
     def _on_ended(self, room_id: RoomId, actor: RoomActor, task: asyncio.Task[None]) -> None:
-        if self._rooms.get(room_id) is actor:
-            self._moved_before += actor.state.moved
-            del self._rooms[room_id]
-            self._tasks.pop(room_id, None)
-            if not actor.is_handed_over:
-                self._ended[room_id] = actor.keeper.claim.epoch
-                while len(self._ended) > MAX_ENDED:
-                    del self._ended[next(iter(self._ended))]
-            self._options.on_room_gone(actor)
+        self._forget(room_id, actor)
         if not task.cancelled() and task.exception() is not None:
             log.error("room.task_failed", room=room_id, exc_info=task.exception())
+
+    def _forget(self, room_id: RoomId, actor: RoomActor) -> None:
+        if self._rooms.get(room_id) is not actor:
+            return
+        self._moved_before += actor.state.moved
+        del self._rooms[room_id]
+        self._tasks.pop(room_id, None)
+        if not actor.is_handed_over:
+            self._ended[room_id] = actor.keeper.claim.epoch
+            while len(self._ended) > MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+        self._options.on_room_gone(actor)
 
     # -- Meetings --------------------------------------------------------------------------------
 

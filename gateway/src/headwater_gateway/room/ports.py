@@ -1,7 +1,7 @@
 """What a room expects of its clients' sessions, and how it refuses a join."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from headwater_api.ids import ParticipantSid, TrackSid
 from headwater_api.reasons import Reason
@@ -9,6 +9,8 @@ from livekit.protocol import rtc
 
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.model import WantedTrack
+
+HANDED_OVER: Final = "another gateway has the room, or is about to: connect again"
 
 
 class ClientPort(Protocol):

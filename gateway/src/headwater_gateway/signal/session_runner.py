@@ -162,7 +162,10 @@ class SessionRunner:
         except (JoinRefusal, TimeoutError) as error:
             reason = error.reason if isinstance(error, JoinRefusal) else Reason.JOIN_TIMEOUT
             log.warning("join.refused", room=hello.room, identity=hello.identity, reason=reason)
-            farewell = leave(models.DisconnectReason.JOIN_FAILURE, rtc.LeaveRequest.DISCONNECT)
+            # Only another gateway can let it in: that one is found by connecting again.
+            is_elsewhere = reason is Reason.STALE_EPOCH
+            action = rtc.LeaveRequest.RECONNECT if is_elsewhere else rtc.LeaveRequest.DISCONNECT
+            farewell = leave(models.DisconnectReason.JOIN_FAILURE, action)
             await channel.send(rtc.SignalResponse(leave=farewell))
             await channel.close(CLOSE_TRY_AGAIN, f"{reason}: {error}")
             return
