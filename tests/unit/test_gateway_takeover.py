@@ -7,16 +7,19 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import pytest
-from headwater_api.ids import GatewayId, NodeId, ParticipantIdentity, RegionName, RoomId
+from headwater_api.ids import GatewayId, NodeId, ParticipantIdentity, ParticipantSid, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.directory.archive import NoArchive
 from headwater_gateway.nodes.facts import NodePod
-from headwater_gateway.room import moderation
+from headwater_gateway.room import migration, moderation
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
+from headwater_gateway.room.model import Migration
 from headwater_gateway.room.ports import JoinRefusal
+from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.succession import Succession
+from headwater_gateway.room.takeover import RETURN_S
 from headwater_gateway.signal.session_runner import SessionRunner, join_request
 from headwater_gateway.signal.types import CLOSE_GOING_AWAY
 from livekit.protocol import rtc
@@ -262,6 +265,23 @@ async def test_a_participant_whose_node_died_too_is_told_to_reconnect(world: Wor
     again = await second.join("bob", "us")
     await until(lambda: again.roster().keys() >= {"ann"}, 3, "bob is in the same room")
     assert room.state.by_identity[ParticipantIdentity("bob")] == again.sid
+
+
+async def test_who_was_on_its_way_to_another_node_has_as_long_to_come_back_as_others(world: World) -> None:
+    first, second = world.gateways
+    ann = await first.join("ann", "eu")
+    now = time.monotonic()
+
+    def begin(state: RoomState, _: float) -> None:
+        state.participants[ParticipantSid(ann.sid)].migration = Migration(None, now - 5, "", back_at=now - 5)
+
+    await first.room().ask(begin)
+    room = first.room()
+    room.keeper.touch(now)
+    await world.kept()
+    moved = (await second.take_over()).state.participants[ParticipantSid(ann.sid)]
+    assert not migration.overdue(moved, time.monotonic() + RETURN_S - 1)
+    assert migration.overdue(moved, time.monotonic() + RETURN_S + migration.RETURN_S)
 
 
 async def test_rows_of_a_room_taken_over_are_newer_than_what_clients_have(world: World) -> None:

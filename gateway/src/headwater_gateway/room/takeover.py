@@ -83,8 +83,7 @@ def adopt(
     room.nodes.update({node_id: alive[node_id] for node_id in holders if node_id in alive})
     room.ended, room.housekeeping_due = "", now
     for participant in list(room.participants.values()):
-        participant.version += VERSION_LEAP
-        participant.detached_at = now + RETURN_S
+        _await_return(participant, now)
         if participant.identity in room.access.banned:
             roster.remove(room, participant.sid, models.DisconnectReason.PARTICIPANT_REMOVED, now)
         elif participant.node_id not in room.nodes and participant.moving_at is None:
@@ -93,6 +92,14 @@ def adopt(
     if not room.participants and room.empty_since is None:
         room.empty_since = now
     sync_cascade(room)
+
+
+def _await_return(participant: Participant, now: float) -> None:
+    """Its client is away. One that was on its way to another node has to resume there anew."""
+    participant.version += VERSION_LEAP
+    participant.detached_at = now + RETURN_S
+    if participant.migration is not None:
+        participant.migration.since, participant.migration.back_at = now + RETURN_S, None
 
 
 def merge_in(room: RoomState, other: RoomState | None, alive: Mapping[NodeId, NodeFacts], now: float) -> None:
@@ -127,8 +134,7 @@ def _take_in(room: RoomState, participant: Participant, now: float) -> None:
             EndSession(known.sid, farewell, "the identity joined the other half of the room later")
         )
         roster.remove(room, known.sid, models.DisconnectReason.DUPLICATE_IDENTITY, now)
-    participant.version += VERSION_LEAP
-    participant.detached_at = now + RETURN_S
+    _await_return(participant, now)
     room.participants[participant.sid] = participant
     room.by_identity[participant.identity] = participant.sid
     room.tracks.update(participant.tracks)
