@@ -9,6 +9,8 @@ from headwater_gateway.room.access import MAX_WAITING, Access, Role, merge
 from headwater_gateway.room.model import JoinRequest, RoomConfig
 from headwater_gateway.room.ports import JoinRefusal
 from headwater_gateway.room.rules import check_rules, permission_of
+from headwater_gateway.signal.session_runner import permission
+from headwater_gateway.signal.types import VideoGrant
 from livekit.protocol import models
 
 BOB = ParticipantIdentity("bob")
@@ -140,3 +142,11 @@ def test_screen_share_is_taken_from_all_but_hosts() -> None:
     assert not permission_of(config, Access(), HOST, Role.HOST).can_publish_sources
     only = models.ParticipantPermission(can_publish=True, can_publish_sources=[screen])
     assert not permission_of(config, Access(), replace(ANY, permission=only), Role.GUEST).can_publish
+
+
+def test_a_list_of_unknown_sources_allows_none() -> None:
+    unknown = permission(VideoGrant(can_publish_sources=("mic",)))
+    assert not unknown.can_publish and unknown.can_publish_data
+    one = permission(VideoGrant(can_publish_sources=("mic", "Camera")))
+    assert one.can_publish and list(one.can_publish_sources) == [models.TrackSource.CAMERA]
+    assert permission(VideoGrant()).can_publish

@@ -92,14 +92,14 @@ def role(claims: Claims) -> Role:
 
 
 def permission(grant: VideoGrant) -> models.ParticipantPermission:
-    """The grants as the protocol's permission."""
+    """The grants as the protocol's permission. Sources of unknown names are none that may be published."""
+    named = [SOURCES[name] for name in map(str.lower, grant.can_publish_sources) if name in SOURCES]
+    is_limited_to_none = bool(grant.can_publish_sources) and not named  # an empty list allows every source
     return models.ParticipantPermission(
         can_subscribe=grant.may_subscribe,
-        can_publish=grant.may_publish,
+        can_publish=grant.may_publish and not is_limited_to_none,
         can_publish_data=grant.may_publish_data,
-        can_publish_sources=[
-            SOURCES[name] for name in map(str.lower, grant.can_publish_sources) if name in SOURCES
-        ],
+        can_publish_sources=named,
         hidden=grant.hidden,
         recorder=grant.recorder,
         can_update_metadata=grant.may_update_own_metadata,
