@@ -165,6 +165,15 @@ async def test_waiting_lock_and_removal_by_rest(pair: Gateways, backend: Rest) -
                 pass
 
 
+async def test_joining_gives_no_more_than_the_callers_token_does(pair: Gateways, backend: Rest) -> None:
+    made = await _create(backend, password="")
+    video = {"roomJoin": True, "canPublish": False, "canSubscribe": False}
+    bob = Rest(pair.urls[0], backend.http, {"sub": "bob", "video": video})
+    async with _client((await _join(bob, made, "bob"))[1]) as there:
+        allowed = there.me.permission
+        assert (allowed.can_publish, allowed.can_subscribe, allowed.can_publish_data) == (False,) * 3
+
+
 async def test_a_revoked_token_is_not_exchanged_for_a_new_one(pair: Gateways, backend: Rest) -> None:
     made = await _create(backend, password="")
     name, now = made["meeting_id"], int(time.time())
