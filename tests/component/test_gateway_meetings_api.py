@@ -267,6 +267,9 @@ async def test_media_state_and_chat(pair: Gateways, backend: Rest) -> None:
         assert [m["message"] for m in seen["ann"]] == ["hello", "psst"]
         assert [m["message"] for m in seen["bob"]] == ["hello", "psst"]
         assert [m["message"] for m in seen["carl"]] == ["hello"]
+        outside = backend.bearing((await _join(backend, made, "dora"))[1]["token"])
+        assert [(await outside("GET", path + at))[0] for at in ("/participants", "/chat")] == [403, 403]
+        assert [m["message"] for m in (await backend("GET", chat))[1]["messages"]] == ["hello"]
         statuses = [(await callers["carl"]("POST", chat, {**say, "sender_id": "carl"}))[0] for _ in range(30)]
         assert statuses[0] == 201 and 429 in statuses
         status, page = await callers["ann"]("GET", chat + "?limit=1")

@@ -13,7 +13,15 @@ from headwater_gateway.api import schemas
 from headwater_gateway.api.chat_store import ChatEntry, ChatStore, StoreUnavailable
 from headwater_gateway.api.context import ApiContext
 from headwater_gateway.api.errors import ApiError
-from headwater_gateway.api.rest import Answer, Endpoint, Query, RestCall, need_meeting, need_member
+from headwater_gateway.api.rest import (
+    Answer,
+    Endpoint,
+    Query,
+    RestCall,
+    need_inside,
+    need_meeting,
+    need_member,
+)
 from headwater_gateway.limits import Rate
 from headwater_gateway.room import chat
 from headwater_gateway.room.effects import ChatSaid
@@ -66,7 +74,7 @@ class ChatApi:
         return 201, _view(entry)
 
     async def history(self, call: RestCall) -> Answer:
-        found = need_member(self._context, call)
+        found = need_inside(self._context, call)
         if self._context.directory.room(RoomId(call.meeting_id)) is None:
             need_meeting(self._context, call.meeting_id)
         try:

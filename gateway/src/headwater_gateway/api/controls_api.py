@@ -12,7 +12,16 @@ from pydantic import BaseModel
 from headwater_gateway.api import schemas, views
 from headwater_gateway.api.context import ApiContext
 from headwater_gateway.api.errors import ApiError
-from headwater_gateway.api.rest import Answer, Endpoint, Query, RestCall, need_host, need_meeting, need_member
+from headwater_gateway.api.rest import (
+    Answer,
+    Endpoint,
+    Query,
+    RestCall,
+    need_host,
+    need_inside,
+    need_meeting,
+    need_member,
+)
 from headwater_gateway.room import moderation
 from headwater_gateway.room.access import Role
 from headwater_gateway.room.state import RoomState
@@ -85,12 +94,12 @@ class ControlsApi:
         return schemas.Done()
 
     async def people(self, call: RestCall) -> Answer:
-        _need_inside(self._context, call)
+        need_inside(self._context, call)
         state = self._context.room(call.meeting_id).state
         return schemas.ParticipantList(participants=[views.participant_view(p) for p in state.visible()])
 
     async def media(self, call: RestCall) -> Answer:
-        _need_inside(self._context, call)
+        need_inside(self._context, call)
         state = self._context.room(call.meeting_id).state
         return views.participant_view(moderation.participant_of(state, call.participant_id))
 
@@ -180,10 +189,3 @@ class ControlsApi:
             models.DisconnectReason.ROOM_DELETED, "a host ended it for all"
         )
         return schemas.Done()
-
-
-def _need_inside(context: ApiContext, call: RestCall) -> None:
-    """Who is in the room is told to those who are in it, to hosts and to the application."""
-    found = need_member(context, call)
-    if found.here is None and not found.moderates:
-        raise ApiError("permission_denied", "join the meeting first", Reason.GRANT_MISSING)

@@ -230,6 +230,14 @@ def need_host(context: ApiContext, call: RestCall) -> Standing:
     return found
 
 
+def need_inside(context: ApiContext, call: RestCall) -> Standing:
+    """ApiError 403: not in the meeting (in its waiting room, say), and neither host nor application."""
+    found = need_member(context, call)
+    if found.here is None and not found.moderates:
+        raise ApiError("permission_denied", "join the meeting first", Reason.GRANT_MISSING)
+    return found
+
+
 def need_meeting(context: ApiContext, meeting_id: str) -> Meeting:
     """ApiError 404: there is none, or it has ended."""
     meeting = context.plane.meetings.get(meeting_id)
