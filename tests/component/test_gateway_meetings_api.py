@@ -10,7 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 from headwater_api.ids import RoomId
+from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models, rtc
+from support.deadline import until
 from support.gateway_edge import token
 from support.gateways import Gateways, SignalClient, running_gateways
 
@@ -278,6 +280,30 @@ async def test_media_state_and_chat(pair: Gateways, backend: Rest) -> None:
 
         assert (await callers["bob"]("POST", path + "/leave", {"participant_id": "bob"}))[0] == 200
         assert (await bob.wait("leave")).action == rtc.LeaveRequest.DISCONNECT
+
+
+async def test_a_clients_clock_neither_deletes_nor_dates_what_is_kept(pair: Gateways, backend: Rest) -> None:
+    made = await _create(backend)
+    name, started = made["meeting_id"], datetime.now(UTC)
+    bob = (await _join(backend, made, "bob"))[1]
+    async with _client(bob) as there:
+        caller, chat = backend.bearing(bob["token"]), f"/v1/meetings/{name}/chat"
+        assert (await caller("POST", chat, {"sender_id": "bob", "message": "first"}))[0] == 201
+        said = models.ChatMessage(id="x", message="from the future", timestamp=2**62)
+        event = node_pb2.Event(room_id=name)
+        event.data.transport_id, event.data.label = f"{there.me.sid}/pub", "_reliable"
+        event.data.payload = models.DataPacket(chat_message=said).SerializeToString()
+        for node in pair.nodes:
+            node.emit(event)
+
+        async def kept() -> list[dict[str, Any]]:
+            status, page = await caller("GET", chat)
+            assert status == 200, page
+            return page["messages"] if len(page["messages"]) > 1 else []
+
+        messages = await until(kept, 10, "what was said over the data channel is kept")
+    assert [m["message"] for m in messages] == ["first", "from the future"]
+    assert started <= datetime.fromisoformat(messages[1]["sent_at"]) <= datetime.now(UTC)
 
 
 async def test_too_many_meetings_at_once(pair: Gateways, backend: Rest) -> None:

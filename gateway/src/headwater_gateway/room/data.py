@@ -62,7 +62,7 @@ def _said(sender: Participant, packet: models.DataPacket) -> ChatSaid:
         recipients=tuple(packet.destination_identities[:MAX_KEPT_RECIPIENTS]),
         kind="message",
         message=said.message[:MAX_KEPT_CHARACTERS],
-        sent_ms=said.timestamp,
+        sent_ms=0,  # not the client's word for it: what keeps it stamps it
     )
 
 

@@ -92,7 +92,7 @@ class RpcAnswered:
 
 @dataclass(frozen=True, slots=True)
 class ChatSaid:
-    """A chat message or a reaction. No recipients: everybody. `sent_ms`: Unix."""
+    """A chat message or a reaction. No recipients: everybody. `sent_ms`: Unix, 0: not stamped yet."""
 
     message_id: str
     sender: str
