@@ -178,6 +178,47 @@ def test_the_names_of_another_release() -> None:
     assert {m["metadata"]["namespace"] for m in manifests if "namespace" in m["metadata"]} == {"calls"}
 
 
+def test_names_that_yaml_takes_for_something_else_stay_names() -> None:
+    values = {
+        "nodeToken": {"existingSecret": "1"},
+        "apiKeys": {"existingSecret": "2"},
+        "watchNamespaces": ["3", "off"],
+        "turn": {"sharedSecrets": ["4"]},
+        "nameOverride": "5",
+        "global": {"imagePullSecrets": ["6", {"name": "null"}]},
+        "operator": {"priorityClassName": "8"},
+        "gateway": {
+            "region": "no",
+            "defaultRegion": "on",
+            "chatDatabaseSecret": "9",
+            "redis": {"url": "redis://r", "existingSecret": "1e3", "secretKey": "yes"},
+            "priorityClassName": "7",
+        },
+        "networkPolicy": {"enabled": True},
+        "prometheus": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
+        "dashboards": {"enabled": True},
+    }
+    manifests = render("headwater", values, name="123", namespace="456")
+    assert list(named_by_no_text(manifests)) == []
+    env = find(manifests, "Deployment", "123-5-gateway")["spec"]["template"]["spec"]["containers"][0]["env"]
+    values_of = {row["name"]: row.get("value") for row in env}
+    assert (values_of["HEADWATER_REGION"], values_of["HEADWATER_DEFAULT_REGION"]) == ("no", "on")
+
+
+def named_by_no_text(tree: Any, where: str = "") -> Iterator[str]:
+    """Where a name, label or value is no string."""
+    if isinstance(tree, dict):
+        for key, child in tree.items():
+            path = f"{where}.{key}"
+            named = key in ("name", "namespace", "secretName", "key", "value", "priorityClassName")
+            if (named or ".labels." in path or "matchLabels." in path) and not isinstance(child, str | dict):
+                yield f"{path}={child!r}"
+            yield from named_by_no_text(child, path)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from named_by_no_text(child, where)
+
+
 ALLOWED = [
     ("operator", "list", "sfuclusters.headwater.dev", "any"),
     ("operator", "watch", "meetings.headwater.dev", "any"),
