@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -95,6 +96,8 @@ def test_a_drained_node_is_deleted_and_one_with_clients_is_not() -> None:
     late = plan(a_turn("t1", 4), a_turn("t2", 3, draining=True, drained=True))
     assert "deadline" in str(late.actions[0])
     assert plan(a_turn("t1", 4), a_turn("t2", 3, draining=True)).actions == ()
+    silent = a_turn("t2", 0, draining=True, drained=True, age_s=30.0)
+    assert plan(a_turn("t1", 4), silent).actions == (), "an old word says nothing about now"
 
 
 def test_a_dead_node_is_replaced_at_once_but_not_in_a_loop() -> None:
@@ -102,6 +105,13 @@ def test_a_dead_node_is_replaced_at_once_but_not_in_a_loop() -> None:
     assert [type(action) for action in plan(old).actions] == [DeleteTurn, CreateTurn]
     young = TurnPod(a_pod("t1", phase=Phase.FAILED, ready=False, age_s=3), "r1")
     assert plan(young).actions == ()
+
+
+@pytest.mark.parametrize(("lived_s", "ago_s", "waits"), [(50, 1, True), (50, 21, False), (70, 1, False)])
+def test_the_pause_after_a_short_life_counts_from_its_end(lived_s: float, ago_s: float, waits: bool) -> None:
+    body = a_pod("t1", phase=Phase.FAILED, ready=False, age_s=lived_s + ago_s)
+    dead = TurnPod(body, "r1", ended_at=NOW - timedelta(seconds=ago_s))
+    assert (plan(dead).actions == ()) is waits
 
 
 def test_a_new_revision_rolls_through_one_node_at_a_time() -> None:

@@ -19,7 +19,7 @@ from headwater_planner.world import FRESH_S, PodView
 
 # A smaller fleet must carry the load at no more than this share of its targets.
 SHRINK_AT: Final = 0.7
-# A node that ended sooner than SHORT_LIFE_S is looked at, and not replaced, for so long.
+# A node that lived for less than SHORT_LIFE_S is not replaced for CRASH_PAUSE_S after its end.
 SHORT_LIFE_S: Final = 60.0
 CRASH_PAUSE_S: Final = 20.0
 MAX_CREATES_PER_PASS: Final = 10
@@ -43,11 +43,12 @@ class TurnLoad:
 
 @dataclass(frozen=True, slots=True)
 class TurnPod:
-    """A Pod and what it was made of; a Pod of another revision is replaced."""
+    """A Pod and what it was made of; of another revision: replaced. `ended_at`: None where unknown."""
 
     pod: PodView
     revision: str
     load: TurnLoad | None = None
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +175,22 @@ def _bury(pods: Sequence[TurnPod], now: datetime) -> list[TurnAction]:
         if pod.dead and not _too_soon(turn, now):
             how = pod.ended or f"its Pod is {pod.phase.value}"
             actions.append(DeleteTurn(pod.name, pod.uid, pod.region, Reason.NODE_FAILED, how))
-        elif not pod.dead and turn.load is not None and turn.load.draining and turn.load.drained:
+        elif not pod.dead and turn.load is not None and _drained(turn.load):
             text = "it is drained" if turn.load.allocations == 0 else "the deadline of its drain is over"
             actions.append(DeleteTurn(pod.name, pod.uid, pod.region, Reason.DRAIN_FINISHED, text))
     return actions
 
 
+def _drained(load: TurnLoad) -> bool:
+    """It said so just now: an old word may be from before a client came."""
+    return load.fresh and load.draining and load.drained
+
+
 def _too_soon(turn: TurnPod, now: datetime) -> bool:
     """It ended at once: a successor would, too, so it keeps the place for a while."""
-    age = (now - turn.pod.created_at).total_seconds()
-    return turn.pod.dead and age < SHORT_LIFE_S and age < CRASH_PAUSE_S
+    ended_at = turn.ended_at or turn.pod.created_at
+    life, since = (ended_at - turn.pod.created_at).total_seconds(), (now - ended_at).total_seconds()
+    return turn.pod.dead and life < SHORT_LIFE_S and since < CRASH_PAUSE_S
 
 
 def _grow(world: TurnWorld, region: _Region, now: datetime, rng: Chooser) -> list[TurnAction]:

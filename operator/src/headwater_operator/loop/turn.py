@@ -27,7 +27,7 @@ from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import Conflict, NotFound, Refused
 from headwater_operator.kube.events import EventRecorder, Regarding
 from headwater_operator.kube.resources import PODS, SFUCLUSTERS
-from headwater_operator.loop.views import pod_view
+from headwater_operator.loop.views import pod_ended_at, pod_view
 from headwater_operator.metrics import Metrics
 from headwater_operator.nodes.turn import TurnClient, TurnUnreachable, TurnWish
 from headwater_operator.render.turn_node import TurnDefaults, render_turn_pod, revision_of
@@ -66,12 +66,12 @@ class TurnLoop:
         bodies = await self._client.list(PODS, cluster.metadata.namespace, labels=labels)
         if not bodies and turn.max_per_region == 0:
             return ()
-        pods = [(pod_view(body), _revision(body)) for body in bodies]
-        await asyncio.gather(*(self._ask(world, pod) for pod, _ in pods if pod.pod_ip and not pod.dead))
-        self._forget({pod.uid for pod, _ in pods})
+        pods = [(pod_view(body), _revision(body), pod_ended_at(body)) for body in bodies]
+        await asyncio.gather(*(self._ask(world, pod) for pod, *_ in pods if pod.pod_ip and not pod.dead))
+        self._forget({pod.uid for pod, *_ in pods})
         seen = TurnWorld(
             cluster,
-            tuple(TurnPod(pod, revision, self._load(pod)) for pod, revision in pods),
+            tuple(TurnPod(pod, revision, self._load(pod), ended_at) for pod, revision, ended_at in pods),
             {region.name: revision_of(cluster, region, self._defaults) for region in cluster.spec.regions},
         )
         plan = plan_turn(seen, self._now(), self._rng)
