@@ -19,6 +19,8 @@ NAMES: Final = [path.stem.removesuffix("-values") for path in FILES]
 # The Prometheus operator's kinds, as far as an API server must know them to take objects of them.
 MONITORING: Final = {"podmonitors": "PodMonitor", "prometheusrules": "PrometheusRule"}
 
+METADATA_NAME: Final = "kubernetes.io/metadata.name"
+
 
 def values_of(name: str) -> Manifest:
     loaded: Manifest = yaml.safe_load((CHART / "ci" / f"{name}-values.yaml").read_text())
@@ -149,6 +151,36 @@ def test_every_pod_of_ours_has_a_policy_that_denies_the_rest() -> None:
     gateway = find(policies, "NetworkPolicy", "headwater-gateway")
     scraped = [rule for rule in gateway["spec"]["ingress"] if rule["ports"][0]["port"] == wk.PORT_ADMIN]
     assert scraped[0]["from"] == values_of("hardened")["networkPolicy"]["metricsFrom"]
+
+
+@pytest.mark.parametrize(
+    ("watched", "selector"),
+    [
+        ([], {}),
+        (["rooms"], {"matchExpressions": [{"key": METADATA_NAME, "operator": "In", "values": ["rooms"]}]}),
+    ],
+)
+def test_policies_let_operators_reach_the_fleets_they_serve(watched: list[str], selector: Manifest) -> None:
+    values = values_of("minimal") | {"watchNamespaces": watched}
+    values["networkPolicy"] = {"enabled": True, "hostCIDRs": ["10.1.0.0/16"]}
+    manifests = render("headwater", values)
+    host = {"ipBlock": {"cidr": "10.1.0.0/16"}}
+    for program in ("operator", "gateway"):
+        policy = find(manifests, "NetworkPolicy", f"headwater-{program}")
+        for port in (wk.PORT_NODE_GRPC, wk.PORT_TURN_ADMIN):
+            (rule,) = [r for r in policy["spec"]["egress"] if [p["port"] for p in r["ports"]] == [port]]
+            pods, hosts = rule["to"]
+            assert hosts == host
+            assert pods.get("namespaceSelector") == (selector if program == "operator" else None)
+
+
+def test_without_metrics_readers_named_everybody_may_read_each_programs_metrics() -> None:
+    values = values_of("minimal") | {"networkPolicy": {"enabled": True}}
+    policies = [m for m in render("headwater", values) if m["kind"] == "NetworkPolicy"]
+    for policy in policies:
+        ports = (wk.PORT_ADMIN, wk.PORT_TURN_ADMIN)
+        (rule,) = [r for r in policy["spec"]["ingress"] if r["ports"][0]["port"] in ports]
+        assert "from" not in rule, policy["metadata"]["name"]
 
 
 def test_the_rules_are_the_tested_ones() -> None:
