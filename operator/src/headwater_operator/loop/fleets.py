@@ -7,6 +7,7 @@ from random import Random
 from typing import Final
 
 import structlog
+from headwater_api.model import InvalidResource
 from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUCluster, SFUClusterStatus
 from headwater_api.wellknown import PORT_NODE_GRPC
@@ -152,7 +153,7 @@ class FleetLoop:
         metadata = invalid.body["metadata"]
         log.warning("SFUCluster cannot be read", namespace=key[0], cluster=key[1], error=invalid.why)
         status = invalid_status(
-            SFUClusterStatus(),
+            _written_status(invalid),
             reason=Reason.INVALID_SPEC,
             message=invalid.why,
             generation=int(metadata.get("generation", 0)),
@@ -206,6 +207,14 @@ def _as_meetings_see_it(world: ClusterWorld) -> tuple[int, dict[str, int]]:
     """What decides about a fleet's Meetings beside the reports, which wake them by themselves."""
     ready = {region.name: region.ready for region in world.cluster.status.regions}
     return world.cluster.metadata.generation, ready
+
+
+def _written_status(invalid: Invalid) -> SFUClusterStatus:
+    """What an apply must repeat, as it would drop it else; empty where that is what cannot be read."""
+    try:
+        return SFUClusterStatus.from_kubernetes(invalid.body.get("status") or {})
+    except InvalidResource:
+        return SFUClusterStatus()
 
 
 def _targets(world: ClusterWorld) -> dict[NodeKey, Target]:
