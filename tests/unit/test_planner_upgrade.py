@@ -146,6 +146,19 @@ class TestHalt:
         back = plan(replace(forgotten, templates={"eu": "old"}))
         assert back.upgrade is None and not back.held, "rolled back"
 
+    def test_it_lasts_while_the_old_nodes_are_lost(self) -> None:
+        death = Death("n", "eu", NOW, 2.0, "its process ended with exit code 1", "new")
+        world = replace(fleet([new("a"), new("b"), old("c")]), deaths=(death,))
+        status = status_of_fleet(world, plan(world), NOW)
+        since = NOW - timedelta(seconds=30)
+        lost = fleet(
+            [new("a"), new("b"), old("c", ready=False, ready_changed_at=since)], [a_load("c", age_s=30)]
+        )
+        again = plan(replace(lost, cluster=lost.cluster.model_copy(update={"status": status})))
+        assert again.upgrade == status.upgrade
+        gone = fleet([new("a"), new("b"), new("d")])
+        assert plan(replace(gone, cluster=lost.cluster.model_copy(update={"status": status}))).upgrade is None
+
     def test_new_nodes_that_do_not_understand_old_ones_go_again(self) -> None:
         loads = [a_load("n", wire_version=3, min_wire_version=2), a_load("a", participants=1, wire_version=1)]
         world = fleet([old("a"), old("b"), old("c"), new("n", age_s=5)], loads)

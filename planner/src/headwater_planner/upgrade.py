@@ -53,15 +53,17 @@ def plan_upgrade(
     alive = [pod for pods in regions.values() for pod in pods.alive]
     outdated = [pod for pod in alive if _is_outdated(world, pod)]
     updated = [pod for pod in alive if pod.region in world.templates and pod not in outdated]
-    if not outdated:
-        return UpgradePlan()
     template = template_of(world.templates)
+    lost = [pod for pods in regions.values() for pod in pods.lost if _is_outdated(world, pod)]
+    if not outdated and not (lost and _was_halted(world, template)):
+        return UpgradePlan()
     halted = _halted(world, template, updated, outdated, health, now)
     if halted is not None:
-        status = _status("Halted", template, updated, outdated, halted.text)
+        left = outdated + lost  # a lost node may come back
+        status = _status("Halted", template, updated, left, halted.text)
         blocked = _incompatible(world, updated, outdated)
         away = [Wish(pod, Reason.UPGRADE_INCOMPATIBLE, why, urgent=True) for pod, why in blocked]
-        text = f"the upgrade to {template} is halted with {len(outdated)} nodes left: {halted.text}"
+        text = f"the upgrade to {template} is halted with {len(left)} nodes left: {halted.text}"
         first = frozenset(pod.name for pod in updated)
         return UpgradePlan(tuple(away), status, (Held(halted.reason, text),), first)
     spare = {name: len(pods.alive) - desired.get(name, 0) for name, pods in regions.items()}
@@ -122,7 +124,7 @@ def _halted(  # noqa: PLR0917
 ) -> Held | None:
     """Why the upgrade must not go on; what was found once holds until the template changes."""
     before = world.cluster.status.upgrade
-    if before is not None and before.phase == "Halted" and before.template == template:
+    if before is not None and _was_halted(world, template):
         return Held(Reason.UPGRADE_HALTED, before.message)
     early = [
         death
@@ -139,6 +141,11 @@ def _halted(  # noqa: PLR0917
         if why:
             return Held(Reason.UPGRADE_HALTED, f"the new node {pod.name} {why}")
     return None
+
+
+def _was_halted(world: ClusterWorld, template: str) -> bool:
+    before = world.cluster.status.upgrade
+    return before is not None and before.phase == "Halted" and before.template == template
 
 
 def _unfit(
