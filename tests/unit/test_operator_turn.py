@@ -52,8 +52,14 @@ def test_no_secret_value_and_no_token_in_the_manifest() -> None:
 def test_only_the_packet_filter_asks_for_a_capability() -> None:
     plain = render(fleet())["spec"]["containers"][0]["securityContext"]["capabilities"]
     assert plain == {"drop": ["ALL"]}
-    asked = render(fleet(packetFilter="Enabled"))["spec"]["containers"][0]["securityContext"]["capabilities"]
-    assert asked == {"drop": ["ALL"], "add": ["NET_ADMIN"]}
+    spec = render(fleet(packetFilter="Enabled"))["spec"]
+    (container,) = spec["containers"]
+    capabilities = container["securityContext"]["capabilities"]
+    assert capabilities == {"drop": ["ALL"], "add": ["NET_ADMIN", "SETUID", "SETGID", "KILL"]}
+    # Kubernetes gives added capabilities to root only; coturn, which faces the Internet, is not root.
+    assert (spec["securityContext"]["runAsUser"], spec["securityContext"]["runAsGroup"]) == (0, 65532)
+    assert {"name": "HEADWATER_TURN_RUN_AS", "value": "65532"} in container["env"]
+    assert "HEADWATER_TURN_RUN_AS" not in json.dumps(render(fleet()))
 
 
 def test_on_the_host_tls_has_a_port_without_privilege() -> None:

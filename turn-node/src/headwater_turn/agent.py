@@ -43,9 +43,9 @@ class Agent:
             tls=config.tls,
             tls_port=config.tls_port,
         )
-        self._store = Store(self.options.database, REALM)
+        self._store = Store(self.options.database, REALM, shared=config.run_as is not None)
         self._conf = config.run_dir / "turnserver.conf"
-        self._coturn = Coturn(self._conf, lambda line: self.usage.line(line, time.monotonic()))
+        self._coturn = Coturn(self._conf, lambda line: self.usage.line(line, time.monotonic()), config.run_as)
         self.usage = Usage()
         self.counts = {"secrets": 0, "certificate": 0, "peers": 0}
         self._version = versions.FLOOR

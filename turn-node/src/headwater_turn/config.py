@@ -14,6 +14,7 @@ ENV_TLS_DIR: Final = "HEADWATER_TURN_TLS_DIR"
 ENV_TLS_PORT: Final = "HEADWATER_TURN_TLS_PORT"
 ENV_RUN_DIR: Final = "HEADWATER_TURN_RUN_DIR"
 ENV_PACKET_FILTER: Final = "HEADWATER_TURN_PACKET_FILTER"
+ENV_RUN_AS: Final = "HEADWATER_TURN_RUN_AS"
 ENV_GRACE: Final = "HEADWATER_TURN_GRACE_SECONDS"
 REALM: Final = "headwater"
 
@@ -35,6 +36,7 @@ class TurnConfig:
     tls: TlsFiles | None = None
     tls_port: int = wellknown.PORT_TURN_TLS
     packet_filter: bool = False
+    run_as: int | None = None
     grace_s: float = 50.0
 
 
@@ -45,6 +47,7 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
     HEADWATER_TURN_TLS_PORT: default 443.
     HEADWATER_TURN_RUN_DIR: writable directory for the configuration and the user database.
     HEADWATER_TURN_PACKET_FILTER: true sets an nftables filter, which needs CAP_NET_ADMIN. Default false.
+    HEADWATER_TURN_RUN_AS: user and group id of coturn where the agent is root. Default: the agent's.
     HEADWATER_TURN_GRACE_SECONDS: how long allocations may last after SIGTERM. Default 50.
     """
     problems: list[str] = []
@@ -63,11 +66,22 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
     wants_filter = env.get(ENV_PACKET_FILTER, "false").strip().lower()
     if wants_filter not in ("true", "false"):
         problems.append(f"{ENV_PACKET_FILTER}={wants_filter!r} must be true or false")
+    run_as = int(_number(env, ENV_RUN_AS, 0, (0, 2**31 - 1), problems)) or None
     tls = _tls(env.get(ENV_TLS_DIR, "").strip(), problems)
     if problems or address is None:
         raise ConfigError("\n".join(problems))
     return TurnConfig(
-        node_id, region, address, token, secrets_dir, run_dir, tls, int(port), wants_filter == "true", grace
+        node_id,
+        region,
+        address,
+        token,
+        secrets_dir,
+        run_dir,
+        tls,
+        int(port),
+        wants_filter == "true",
+        run_as,
+        grace,
     )
 
 

@@ -44,8 +44,9 @@ async def find_version() -> Version:
 class Coturn:
     """One process. `run` returns when it has ended, however that came."""
 
-    def __init__(self, config: Path, on_line: Callable[[str], None]) -> None:
-        self._config, self._on_line = config, on_line
+    def __init__(self, config: Path, on_line: Callable[[str], None], run_as: int | None = None) -> None:
+        """`run_as`: its user and group, and no other group and no capability; None: the caller's."""
+        self._config, self._on_line, self._run_as = config, on_line, run_as
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -67,6 +68,9 @@ class Coturn:
             stderr=asyncio.subprocess.STDOUT,
             limit=MAX_LINE,
             env=_environment(),
+            user=self._run_as,
+            group=self._run_as,
+            extra_groups=None if self._run_as is None else [],
             preexec_fn=in_child,
         )
 

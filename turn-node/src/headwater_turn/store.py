@@ -33,12 +33,14 @@ _TABLES: Final = (
 class Store:
     """One coturn's database file. Methods block for milliseconds; sqlite3.Error where the file is broken."""
 
-    def __init__(self, path: Path, realm: str) -> None:
-        self._path, self._realm = path, realm
+    def __init__(self, path: Path, realm: str, *, shared: bool = False) -> None:
+        """`shared`: coturn is another user of the agent's group."""
+        self._path, self._realm, self._mode = path, realm, 0o660 if shared else 0o600
 
     def create(self) -> None:
-        """The tables that coturn expects, readable by this user only."""
+        """The tables that coturn expects, readable by agent and coturn only."""
         self._path.touch(mode=0o600)
+        self._path.chmod(self._mode)
         with closing(self._open()) as db, db:
             for table in _TABLES:
                 db.execute(f"create table if not exists {table}")

@@ -75,6 +75,10 @@ def _on_host(cluster: SFUCluster) -> bool:
     return cluster.spec.node.exposure.mode == "HostNetwork"
 
 
+def _filters(cluster: SFUCluster) -> bool:
+    return cluster.spec.turn.packet_filter == "Enabled"
+
+
 def _spec(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Manifest:
     node = cluster.spec.node
     spec: Manifest = {
@@ -96,6 +100,9 @@ def _spec(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Ma
         "containers": [_container(cluster, region, defaults)],
         "volumes": _volumes(cluster),
     }
+    if _filters(cluster):
+        # Added capabilities reach root only. The agent is root, of coturn's group; it starts coturn as _USER.
+        spec["securityContext"] |= {"runAsNonRoot": False, "runAsUser": 0}
     if _on_host(cluster):
         spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
     else:  # 443 without a capability, which Pod Security's restricted profile allows
@@ -124,8 +131,8 @@ def _spread(cluster: str, region: str) -> list[Manifest]:
 def _container(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Manifest:
     turn = cluster.spec.turn
     capabilities: Manifest = {"drop": ["ALL"]}
-    if turn.packet_filter == "Enabled":
-        capabilities["add"] = ["NET_ADMIN"]
+    if _filters(cluster):  # nft; starting coturn as another user, and signalling it
+        capabilities["add"] = ["NET_ADMIN", "SETUID", "SETGID", "KILL"]
     port = tls_port(cluster)
     return {
         "name": CONTAINER,
@@ -161,9 +168,11 @@ def _env(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> lis
         wk.ENV_TURN_SECRETS_DIR: SECRETS_DIR,
         "HEADWATER_TURN_RUN_DIR": RUN_DIR,
         "HEADWATER_TURN_TLS_PORT": str(tls_port(cluster)),
-        "HEADWATER_TURN_PACKET_FILTER": str(turn.packet_filter == "Enabled").lower(),
+        "HEADWATER_TURN_PACKET_FILTER": str(_filters(cluster)).lower(),
         "HEADWATER_TURN_GRACE_SECONDS": str(GRACE_S - 10),
     }
+    if _filters(cluster):
+        values["HEADWATER_TURN_RUN_AS"] = str(_USER)
     if turn.tls_secret_ref is not None:
         values["HEADWATER_TURN_TLS_DIR"] = TLS_DIR
     fields = {wk.ENV_POD_NAME: "metadata.name", wk.ENV_POD_IP: "status.podIP"}
