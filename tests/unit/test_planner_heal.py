@@ -58,6 +58,15 @@ class TestFrozen:
         assert plan(again).actions == ()
 
 
+@pytest.mark.parametrize(("age_s", "lost"), [(5.0, False), (14.0, False), (16.0, True)])
+@pytest.mark.parametrize("draining", [True, False])
+def test_a_draining_node_is_lost_no_sooner_than_another(age_s: float, lost: bool, draining: bool) -> None:
+    unready_s = 60.0 if draining else age_s  # a draining one is unready on purpose
+    node = a_pod("a", **since(unready_s))
+    world = five([node], [a_load("a", age_s=age_s, draining=draining)])
+    assert assess(world, NOW).lost(node) is lost
+
+
 class TestGrey:
     def test_standing_media_is_drained_at_once_and_replaced(self) -> None:
         done = plan(five(loads=[a_load("a", participants=1, stalled_s=8.0)]))

@@ -113,12 +113,14 @@ def _against(world: ClusterWorld, pod: PodView, now: datetime, silent: frozenset
     kinds: set[Evidence] = set()
     load = world.load(pod)
     since = pod.ready_changed_at
-    is_well = load is not None and load.fresh and load.stalled_s < STALLED_S
-    cordoned = is_well and load is not None and load.draining  # not ready on purpose
+    # Not ready on purpose, as it said last.
+    is_well = load is not None and load.age_s < LOST_AFTER_S and load.stalled_s < STALLED_S
+    cordoned = is_well and load is not None and load.draining
     unready_s = (now - since).total_seconds() if since and not pod.ready and not cordoned else 0.0
     if pod.dead or unready_s >= LOST_AFTER_S or pod.phase is Phase.UNKNOWN:
         kinds.add(Evidence.KUBELET)
-    if load is not None and not load.fresh and (load.age_s >= LOST_AFTER_S or not pod.ready):
+    unready = not pod.ready and not cordoned
+    if load is not None and not load.fresh and (load.age_s >= LOST_AFTER_S or unready):
         kinds.add(Evidence.STREAM)
     if pod.dead and (load is None or not load.fresh):
         kinds.add(Evidence.STREAM)  # an ended process has nothing to report with
