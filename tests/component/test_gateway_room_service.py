@@ -6,6 +6,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from headwater_api.ids import RoomId
+from headwater_gateway.room import moderation
 from livekit import api
 from livekit.protocol import models, rtc
 from support.deadline import until
@@ -75,6 +77,16 @@ async def test_rooms_are_made_listed_changed_and_deleted_at_any_gateway(
     with pytest.raises(api.TwirpError) as error:
         await calls[0].room.delete_room(api.DeleteRoomRequest(room="room-1"))
     assert (error.value.code, error.value.status) == ("not_found", 404)
+
+
+async def test_a_long_answer_of_another_gateway_comes_whole(
+    pair: Gateways, calls: list[api.LiveKitAPI]
+) -> None:
+    names = [f"room-{n}" for n in range(100)]
+    for name in names:
+        moderation.set_metadata(pair.planes[0].directory.open(RoomId(name)).state, "x" * 50_000)
+    listed = await calls[1].room.list_rooms(api.ListRoomsRequest())
+    assert [row.name for row in listed.rooms] == sorted(names)
 
 
 async def test_participants_are_listed_changed_muted_and_removed(

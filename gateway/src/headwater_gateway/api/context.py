@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 
 from headwater_gateway.api.errors import ApiError
 from headwater_gateway.auth import KeyStore, bearer_token
+from headwater_gateway.bodies import BodyTooLarge, read_body
 from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, Gatekeeper, check_origin, voucher
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import RoomDirectory
@@ -139,8 +140,10 @@ class ApiContext:
                     method, peer.url + path, data=body, headers=vouched, allow_redirects=False
                 ) as response,
             ):
-                answer = await response.content.read(MAX_ANSWER)
+                answer = await read_body(response.content, MAX_ANSWER)
                 return response.status, answer, CIMultiDict(response.headers)
+        except BodyTooLarge as error:
+            raise ApiError("unavailable", f"the room's gateway answers too much: {error}") from None
         except (aiohttp.ClientError, TimeoutError, OSError):
             log.warning(
                 "owner of the room unreachable", reason=Reason.OWNER_UNREACHABLE, gateway=peer.gateway

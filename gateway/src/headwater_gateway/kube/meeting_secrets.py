@@ -21,6 +21,7 @@ from headwater_api.reasons import Reason
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
+from headwater_gateway.bodies import BodyTooLarge, read_body
 from headwater_gateway.passwords import PASSWORD, PREFIX, Passwords, hash_password
 
 READ_S: Final = 10.0
@@ -50,8 +51,8 @@ def secret_reader(api: ApiClient, namespace: str) -> Read:
                 )
                 answer = await api.call_api(*request)
                 response: aiohttp.ClientResponse = answer.response
-                body = await response.content.read(MAX_BYTES)
-        except (TimeoutError, aiohttp.ClientError, OSError, ApiException) as error:
+                body = await read_body(response.content, MAX_BYTES)
+        except (TimeoutError, aiohttp.ClientError, OSError, ApiException, BodyTooLarge) as error:
             raise SecretMissing(f"{name}: {type(error).__name__}") from None
         if response.status != 200:
             raise SecretMissing(f"{name}: HTTP {response.status}")

@@ -56,7 +56,7 @@ class TurnClient:
             async with self._session.put(
                 f"http://{host}:{PORT_TURN_ADMIN}/desired", json=wish.body()
             ) as response:
-                text = await response.content.read(MAX_ANSWER)
+                text = await read_answer(response.content)
                 if response.status != 200:
                     raise TurnUnreachable(f"{response.status}: {text[:200].decode(errors='replace')}")
                 answer = json.loads(text)
@@ -68,3 +68,13 @@ class TurnClient:
 
     async def close(self) -> None:
         await self._stack.aclose()
+
+
+async def read_answer(stream: aiohttp.StreamReader) -> bytes:
+    """The whole body: `read(n)` would give what has arrived by now. ValueError: more than MAX_ANSWER."""
+    body = bytearray()
+    async for chunk in stream.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise ValueError(f"it answered more than {MAX_ANSWER} bytes")
+    return bytes(body)
