@@ -75,6 +75,39 @@ async def test_the_greater_epoch_has_the_room_and_an_old_owner_takes_nothing_awa
     await until(empty, 3, "an ended room leaves nothing behind")
 
 
+async def test_a_young_rooms_end_takes_its_snapshot_along(
+    stores: tuple[Store, Store], redis: RedisServer
+) -> None:
+    one, _ = stores
+    stored: list[int] = []
+    await one.assign(ROOM, A)  # no renewal has raised the claim's epoch yet
+    one.keep(ROOM, Kept(5, 1, b"one", stored.append))
+    await until(lambda: stored == [1], 3, "stored", 0.01)
+    one.forget(ROOM, 5, is_handed_over=False)
+
+    async def empty() -> bool:
+        return await redis.keys() == []
+
+    await until(empty, 3, "nothing is left")
+
+
+async def test_a_new_room_of_an_old_name_replaces_what_is_left(
+    stores: tuple[Store, Store], redis: RedisServer
+) -> None:
+    one, other = stores
+    stored: list[int] = []
+    one.keep(ROOM, Kept(5, 40, b"old", stored.append))
+    await until(lambda: stored == [40], 3, "stored", 0.01)
+    other.keep(ROOM, Kept(6, 1, b"new", stored.append))
+    await until(lambda: stored == [40, 1], 3, "the new room's first snapshot is stored", 0.01)
+    one.keep(ROOM, Kept(5, 41, b"late", stored.append))
+    await until(lambda: not one._pending, 3, "sent", 0.01)
+    assert (await other.read(ROOM))[1] == [b"new"] and stored == [40, 1]
+    one.forget(ROOM, 5, is_handed_over=False)
+    await until(lambda: not one._released, 3, "sent", 0.01)
+    assert (await other.read(ROOM))[1] == [b"new"]
+
+
 async def test_what_a_flush_took_is_put_back(
     stores: tuple[Store, Store], redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
