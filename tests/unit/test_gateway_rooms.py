@@ -5,7 +5,9 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from headwater_api.ids import RoomId
+from headwater_api.ids import ParticipantSid, RoomId
+from headwater_gateway.room.actor import MAILBOX
+from headwater_gateway.room.ports import JoinRefusal
 from headwater_gateway.room.state import RoomState
 from livekit.protocol import models, rtc
 from support.deadline import until
@@ -59,3 +61,24 @@ async def test_a_join_that_meets_a_handover_is_sent_to_the_next_gateway(world: W
     room.hand_over("shutdown")
     assert (await client.wait("leave")).action == rtc.LeaveRequest.RECONNECT
     assert world.directory.room(ROOM) is None
+
+
+async def test_a_flood_of_requests_leaves_room_for_who_goes(world: World) -> None:
+    client = await world.join(hello("ann"))
+    room = world.directory.room(ROOM)
+    assert room is not None
+    sid = ParticipantSid(client.sid)
+    for _ in range(MAILBOX + 1):  # nothing is read meanwhile: this test does not wait
+        room.request(sid, rtc.SignalRequest())
+    with pytest.raises(JoinRefusal, match="busy"):
+        await room.ask(lambda state, now: None)
+    room.leave(sid, models.DisconnectReason.CLIENT_INITIATED)
+    await until(lambda: not room.state.participants, 5, "who left is off the roster", 0.01)
+
+
+async def test_a_room_ends_even_with_a_full_mailbox(world: World) -> None:
+    room = world.directory.open(ROOM)
+    for _ in range(MAILBOX + 1):
+        room.inform(lambda state, now: None)
+    room.end(models.DisconnectReason.ROOM_DELETED, "deleted")
+    await until(lambda: world.directory.room(ROOM) is None, 5, "the room has ended", 0.01)

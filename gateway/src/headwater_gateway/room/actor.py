@@ -98,7 +98,7 @@ class RoomActor:
 
     def request(self, sid: ParticipantSid, request: rtc.SignalRequest) -> None:
         """A client's request that concerns the room."""
-        self._post(sid, lambda now: handle_request(self._state, sid, request, now))
+        self._post_request(sid, lambda now: handle_request(self._state, sid, request, now))
 
     def publish(self, sid: ParticipantSid, sections: Iterable[OfferedSection]) -> None:
         """The m-lines of the publisher's answered offer."""
@@ -109,7 +109,7 @@ class RoomActor:
             if participant is not None and participant.moving_at is None:
                 tracks.set_sections(self._state, participant, rows, now)
 
-        self._post(sid, job)
+        self._post_request(sid, job)
 
     def command(self, sid: ParticipantSid, commands: Iterable[node_pb2.Command]) -> None:
         """Commands for the participant's own transports."""
@@ -121,7 +121,7 @@ class RoomActor:
                 note_commands(participant, batch)
                 self._state.command(participant.node_id, batch)
 
-        self._post(sid, job)
+        self._post_request(sid, job)
 
     def prepared(self, sid: ParticipantSid, commands: tuple[node_pb2.Command, ...]) -> None:
         """The session has made the participant's transports for its new node."""
@@ -148,7 +148,7 @@ class RoomActor:
             else:
                 done.add_done_callback(lambda _: told.set())
 
-        if self._post(sid, job):
+        if self._post_request(sid, job):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TELL_DEADLINE_S):
                     await told.wait()
@@ -179,7 +179,7 @@ class RoomActor:
     def subscribed(self, sid: ParticipantSid, track_sids: Iterable[str]) -> None:
         """The client has taken these tracks: their publishers are told of the first subscriber."""
         taken = tuple(track_sids)
-        self._post(sid, lambda _: tracks.note_subscribed(self._state, taken))
+        self._post_request(sid, lambda _: tracks.note_subscribed(self._state, taken))
 
     def leave(self, sid: ParticipantSid, reason: models.DisconnectReason) -> None:
         """The participant goes for good."""
@@ -194,8 +194,7 @@ class RoomActor:
 
     def node_event(self, node_id: NodeId, event: node_pb2.Event) -> None:
         """An event of one of the room's nodes. Levels are dropped first when the room is behind."""
-        behind = self._mailbox.qsize() > MAILBOX // 2
-        if behind and event.WhichOneof("event") in ("audio_levels", "quality", "data"):
+        if self._is_behind and event.WhichOneof("event") in ("audio_levels", "quality", "data"):
             self.dropped_events += 1
             return
         sender = transport_owner(event.data.transport_id) if event.HasField("data") else None
@@ -212,7 +211,7 @@ class RoomActor:
 
     def end(self, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:
         """Close the room. `comes_back`: its clients are asked to join again, at another gateway."""
-        self._post(None, lambda _: roster.end(self._state, reason, why, comes_back=comes_back))
+        self._post_last(lambda _: roster.end(self._state, reason, why, comes_back=comes_back))
 
     def hand_over(self, why: str, *, is_superseded: bool = False) -> None:
         """Let go of the room without ending it: media flows on, clients resume where it is taken over."""
@@ -224,7 +223,7 @@ class RoomActor:
                 self._out.keep(self._clock)
             roster.hand_over(self._state, why)
 
-        self._post(None, job)
+        self._post_last(job)
 
     def attach(self, sid: ParticipantSid, port: ClientPort, carried: frozenset[TrackSid]) -> None:
         """A client of a room that was taken over has a session again, which carries what is `carried`."""
@@ -285,7 +284,7 @@ class RoomActor:
                 answer.cancel()
                 raise
 
-        if not self._post(None, job):
+        if not self._post_request(None, job):
             if self._state.ended:
                 raise self._over()
             raise JoinRefusal(Reason.RATE_LIMITED, "the room is busy; try again")
@@ -360,6 +359,24 @@ class RoomActor:
             self._log.warning("room.mailbox_full", participant=blame)
             return False
         return True
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._mailbox.qsize() >= MAILBOX // 2
+
+    def _post_request(self, blame: ParticipantSid | None, job: Job) -> bool:
+        """What somebody asks for. Half of the mailbox is kept for those who go, and for what nodes say."""
+        if self._is_behind and not self._state.ended:
+            self.dropped_events += 1
+            self._log.warning("room.request_dropped", participant=blame)
+            return False
+        return self._post(blame, job)
+
+    def _post_last(self, job: Job) -> None:
+        """The room's end has a place even in a full mailbox: the oldest message gives way."""
+        if not self._post(None, job) and not self._state.ended:
+            self._mailbox.get_nowait()
+            self._post(None, job)
 
     def _refuse_rest(self) -> None:
         """Whoever still waits for an answer of an ended room gets a refusal."""
