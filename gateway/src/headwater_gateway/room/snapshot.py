@@ -88,14 +88,14 @@ def _claim(key: str) -> Claim:
 
 def encode(state: RoomState, claim: Claim, version: int, seen: Mapping[str, int], now: float) -> bytes:
     """The blob. A room too large for a node goes without its roster: what guards the door comes first."""
-    for packed in (codec.pack(state, now), _without_roster(state, now)):
+    for pack in (codec.pack, _without_roster):
         body = {
             "room": state.room_id,
             "epoch": claim.epoch,
             "gateway": claim.gateway,
             "version": version,
             "seen": seen,
-            "state": packed,
+            "state": pack(state, now),
         }
         text = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
         blob = MAGIC + bytes([SCHEMA]) + zlib.compress(text, LEVEL)
