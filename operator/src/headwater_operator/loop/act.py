@@ -14,6 +14,7 @@ from headwater_planner.supply import (
     Held,
     UncordonNode,
 )
+from headwater_planner.turn import CreateTurn, TurnAction
 from headwater_planner.world import ClusterWorld
 
 from headwater_operator.kube.client import KubeClient
@@ -68,10 +69,10 @@ class Actor:
                 self._events.emit(regarding, action.reason, str(action), warning=_is_bad(action))
             elif outcome == "refused":
                 reason = _refusal(action)
-                text = f"{action} was refused: {error}"
+                text = refusal_text(action, error)
                 refused.append(Held(reason, text))
                 self._events.emit(regarding, reason, text, warning=True)
-        return tuple(refused)
+        return tuple(dict.fromkeys(refused))
 
     async def keep_budget(self, cluster: SFUCluster) -> None:
         """Makes the fleet's PodDisruptionBudget what it should be. Raises KubeError."""
@@ -109,6 +110,15 @@ class Actor:
                 body = render_guard(name, guard)
                 body["metadata"]["uid"] = uid  # else a Pod that is gone would be made anew
                 await self._client.apply(PODS, namespace, name, body)
+
+
+def refusal_text(action: Action | TurnAction, error: str) -> str:
+    """What is told of a refusal. A Pod that could not be made has another name with each try: without it,
+    as else the status would change and an Event be posted each time."""
+    if not isinstance(action, CreateNode | CreateTurn):
+        return f"{action} was refused: {error}"
+    kind = "TURN" if isinstance(action, CreateTurn) else "SFU"
+    return f"a new {kind} node in region {action.region} was refused: {error.replace(action.name, 'its Pod')}"
 
 
 def _is_bad(action: Action) -> bool:

@@ -93,7 +93,8 @@ class FleetLoop:
         plan = plan_cluster(world, scale.desired, self._now(), self._rng)
         refused = await self._actor.act(world, plan.actions)
         refused += await self._turn.reconcile(world)
-        plan = replace(plan, held=(*refused, *plan.held, *scale.problems))
+        held = (*refused, *plan.held, *scale.problems)
+        plan = replace(plan, held=held, partial=plan.partial and not refused)
         await self._report(key, world, plan, scale)
         return self._next_s(plan)
 

@@ -27,6 +27,7 @@ from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import Conflict, NotFound, Refused
 from headwater_operator.kube.events import EventRecorder, Regarding
 from headwater_operator.kube.resources import PODS, SFUCLUSTERS
+from headwater_operator.loop.act import refusal_text
 from headwater_operator.loop.views import pod_ended_at, pod_view
 from headwater_operator.metrics import Metrics
 from headwater_operator.nodes.turn import TurnClient, TurnUnreachable, TurnWish
@@ -77,7 +78,7 @@ class TurnLoop:
         plan = plan_turn(seen, self._now(), self._rng)
         self._metrics.set_turn(cluster.metadata.namespace, cluster.metadata.name, _counts(seen, plan))
         held = [await self._act(seen, action) for action in plan.actions]
-        return tuple(h for h in held if h is not None)
+        return tuple(dict.fromkeys(h for h in held if h is not None))
 
     # -- what the nodes are told and say ---------------------------------------------------------
 
@@ -138,7 +139,7 @@ class TurnLoop:
             return None
         if outcome == "overtaken":
             return None
-        text = f"{action} was refused: {error}"
+        text = refusal_text(action, error)
         why = Reason.POD_CREATE_REFUSED if isinstance(action, CreateTurn) else Reason.APPLY_FAILED
         self._events.emit(regarding, why, text, warning=True)
         return Held(why, text)
