@@ -170,6 +170,20 @@ class TestHalt:
         )
         assert "needs version 2 of the relay envelope or newer, old nodes speak 1" in done.held[0].text
 
+    def test_no_more_new_nodes_are_made_while_they_would_only_go_again(self) -> None:
+        loads = [a_load("n", wire_version=3, min_wire_version=2), a_load("a", participants=1, wire_version=1)]
+        status = status_of_fleet(
+            world := fleet([old("a"), old("b"), old("c"), new("n", age_s=5)], loads), plan(world), NOW
+        )
+
+        def later(*pods: PodView) -> Plan:
+            after = fleet(list(pods), loads[1:])
+            return plan(replace(after, cluster=after.cluster.model_copy(update={"status": status})))
+
+        done = later(old("a"), old("b"))
+        assert done.actions == () and "is halted with 2 nodes left" in done.held[0].text
+        assert kinds(later()) == [("CreateNode", "")] * 3, "nobody is left who would not be understood"
+
     def test_neighbouring_versions_share_a_meeting(self) -> None:
         loads = [a_load("n", wire_version=2, min_wire_version=1), a_load("a", participants=1, wire_version=1)]
         done = plan(fleet([old("a"), old("b"), old("c"), new("n", age_s=5)], loads))

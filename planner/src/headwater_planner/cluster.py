@@ -113,6 +113,8 @@ def _plan_region(  # noqa: PLR0917
         world, pods, wishes, wanted, health, surplus_reason=(reason, why), first=upgrade.first, now=now
     )
     actions: list[Action] = [*drains.actions, *_bury(world, pods, health, wanted, now)]
+    if upgrade.no_creates is not None:
+        return _Part((), tuple(actions), drains.held, None)
     creates, held, again_at = _creates(world, region, pods, drains, wanted, health, now)
     return _Part(tuple(creates), tuple(actions), (*drains.held, *held), again_at)
 

@@ -30,6 +30,8 @@ TROUBLE_S: Final = 20.0
 # Forwarding on a new node may take so many times what it takes on the old ones, above a floor.
 SLOWER_TIMES: Final = 3.0
 SLOW_FLOOR_MS: Final = 10.0
+# By it the status' message tells after a restart that the halt is one of incompatible nodes.
+_ENVELOPE: Final = "of the relay envelope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class UpgradePlan:
     status: UpgradeStatus | None = None
     held: tuple[Held, ...] = ()
     first: frozenset[str] = frozenset()  # nodes to give up first where there are too many
+    no_creates: Held | None = None  # why a new node would only have to go again
 
 
 def plan_upgrade(
@@ -65,7 +68,10 @@ def plan_upgrade(
         away = [Wish(pod, Reason.UPGRADE_INCOMPATIBLE, why, urgent=True) for pod, why in blocked]
         text = f"the upgrade to {template} is halted with {len(left)} nodes left: {halted.text}"
         first = frozenset(pod.name for pod in updated)
-        return UpgradePlan(tuple(away), status, (Held(halted.reason, text),), first)
+        held = Held(halted.reason, text)
+        # Once no old node is left there is nothing that a new one could fail to understand.
+        futile = bool(outdated) and _ENVELOPE in halted.text
+        return UpgradePlan(tuple(away), status, (held,), first, held if futile else None)
     spare = {name: len(pods.alive) - desired.get(name, 0) for name, pods in regions.items()}
     order = sorted(
         outdated,
@@ -189,7 +195,7 @@ def _incompatible(
         load = world.load(pod)
         if load is not None and spoken and load.min_wire_version > min(spoken):
             why = (
-                f"it needs version {load.min_wire_version} of the relay envelope or newer, old nodes speak "
+                f"it needs version {load.min_wire_version} {_ENVELOPE} or newer, old nodes speak "
                 f"{min(spoken)}: upgrade to a version between them first"
             )
             found.append((pod, why))
