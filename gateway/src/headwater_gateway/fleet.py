@@ -19,6 +19,7 @@ from headwater_gateway.meetings import Meetings
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.signal.types import GatewayPeer
+from headwater_gateway.tasks import report
 from headwater_gateway.turn.servers import TurnServers
 
 log = structlog.get_logger(__name__)
@@ -171,7 +172,7 @@ class Watches:
         """Begin to follow."""
         for name, reflector in self._reflectors.items():
             task = asyncio.create_task(reflector.run(), name=f"watch {name}")
-            task.add_done_callback(_report)
+            report(task, "kube.watch_died")
             self._tasks.append(task)
 
     def missing(self) -> list[str]:
@@ -187,8 +188,3 @@ class Watches:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._api.close()  # type: ignore[no-untyped-call]
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("kube.watch_died", task=task.get_name(), exc_info=task.exception())

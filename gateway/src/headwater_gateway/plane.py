@@ -42,6 +42,7 @@ from headwater_gateway.room.succession import Succession
 from headwater_gateway.settings import Settings, SettingsError
 from headwater_gateway.signal.session_runner import SessionRunner
 from headwater_gateway.signal.types import ClientHello, GatewayPeer, JoinRefused, SignalChannel
+from headwater_gateway.tasks import report
 from headwater_gateway.turn.servers import TurnServers, static_turn
 
 log = structlog.get_logger(__name__)
@@ -205,7 +206,7 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
         plane.watches = Watches(api, settings.namespace, fleet, random.Random())
         plane.watches.start()
     caretaker = asyncio.create_task(owners.run(plane.is_settled), name="caretaker")
-    caretaker.add_done_callback(_report)
+    report(caretaker, "rooms.caretaker_died")
     try:
         yield plane
     finally:
@@ -237,11 +238,6 @@ def _open_archive(settings: Settings, options: DirectoryOptions) -> Store | NoAr
     options.on_snapshot, options.on_room_gone = on_snapshot, on_room_gone
     store.start()
     return store
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("rooms.caretaker_died", exc_info=task.exception())
 
 
 def _turn_servers(settings: Settings, directory: RoomDirectory, fleet_box: list[Fleet]) -> TurnServers:

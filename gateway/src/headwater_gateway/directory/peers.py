@@ -12,6 +12,7 @@ import structlog
 from headwater_api.ids import GatewayId
 
 from headwater_gateway.directory.liveness import SILENCE_S, Liveness, Verdict
+from headwater_gateway.tasks import report
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,7 @@ class Peers:
         self._known[gateway] = Liveness(self._clock())
         self._dial_now[gateway] = asyncio.Event()
         task = asyncio.create_task(self._follow(gateway, url), name=f"peer {gateway}", context=Context())
-        task.add_done_callback(_report)
+        report(task, "gateway.link_died")
         self._tasks[gateway] = task
 
     def gone(self, gateway: GatewayId) -> None:
@@ -146,8 +147,3 @@ class Peers:
         await asyncio.gather(*self._ended, return_exceptions=True)
         if self._http is not None:
             await self._http.close()
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("gateway.link_died", task=task.get_name(), exc_info=task.exception())

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from headwater_gateway.directory.breaker import Breaker
 from headwater_gateway.directory.scripts import CLAIM, RELEASE, RENEW, STORE
+from headwater_gateway.tasks import report
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +89,7 @@ class Store:
     def start(self) -> None:
         """Begin to renew and to store."""
         self._task = asyncio.create_task(self._run(), name="directory", context=Context())
+        report(self._task, "directory.died")
 
     # -- for finding and taking over ---------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from headwater_gateway.bodies import BodyTooLarge, read_body
 from headwater_gateway.passwords import PASSWORD, PREFIX, Passwords, hash_password
+from headwater_gateway.tasks import report
 
 READ_S: Final = 10.0
 AGAIN_S: Final = 60.0
@@ -108,6 +109,7 @@ class MeetingSecrets:
     def start(self, read: Read) -> None:
         """Begin to read."""
         self._task = asyncio.create_task(self._run(read), name="meeting secrets")
+        report(self._task, "meeting.secrets_died")
 
     async def _run(self, read: Read) -> None:
         while True:

@@ -17,6 +17,7 @@ from headwater_gateway.nodes.connection import NodeConnection, NodeListener
 from headwater_gateway.nodes.decisions import Decisions
 from headwater_gateway.nodes.facts import NodeFacts, NodePod
 from headwater_gateway.nodes.liveness import Evidence, is_dead, neighbours
+from headwater_gateway.tasks import report
 
 log = structlog.get_logger(__name__)
 
@@ -58,9 +59,9 @@ class NodePool:
             judge=lambda silent_s, probes, refused: self._is_dead(pod.node_id, silent_s, probes, refused),
         )
         self._nodes[pod.node_id] = connection
-        self._runs[pod.node_id] = asyncio.create_task(
-            connection.run(), name=f"node {pod.node_id}", context=Context()
-        )
+        run = asyncio.create_task(connection.run(), name=f"node {pod.node_id}", context=Context())
+        report(run, "node.task_failed")
+        self._runs[pod.node_id] = run
 
     def pod_gone(self, node_id: NodeId, why: str = "its Pod is gone") -> None:
         """The Pod was deleted or has ended."""
@@ -152,6 +153,7 @@ class NodePool:
             rng=self._rng,
         )
         task = asyncio.create_task(queue.run(), name=f"commands {room_id} {node_id}", context=Context())
+        report(task, "node.task_failed")
         self._keep(task)
         return queue
 
@@ -173,12 +175,7 @@ class NodePool:
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._queues.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._queues.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("node.task_failed", task=task.get_name(), exc_info=task.exception())
+        task.add_done_callback(self._queues.discard)
 
     async def aclose(self, drain_s: float = 1.0) -> None:
         """End every task and wait for it; closed queues get `drain_s` seconds to say farewell."""

@@ -18,6 +18,7 @@ from headwater_planner.turn_servers import IceServer, TurnNode, ice_servers, tls
 from livekit.protocol import rtc
 
 from headwater_gateway.backoff import Backoff
+from headwater_gateway.tasks import report
 from headwater_gateway.turn.follow import Account, Follower, TurnPod
 
 log = structlog.get_logger(__name__)
@@ -74,7 +75,7 @@ class TurnServers:
         follower = Follower(pod, self._http, Backoff(self._rng), lambda p, _: self._on_leave(p.ip))
         self._followers[pod.name] = follower
         task = asyncio.create_task(follower.run(), name=f"turn {pod.name}", context=Context())
-        task.add_done_callback(_report)
+        report(task, "turn.follower_died")
         self._tasks[pod.name] = task
 
     def pod_gone(self, name: str, why: str = "its Pod is gone") -> None:
@@ -153,11 +154,6 @@ class TurnServers:
 
 def _wire(server: IceServer) -> rtc.ICEServer:
     return rtc.ICEServer(urls=server.urls, username=server.username, credential=server.credential)
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("turn.follower_died", task=task.get_name(), exc_info=task.exception())
 
 
 class InvalidStatic(ValueError):
