@@ -91,7 +91,12 @@ async def test_meetings_set_and_end_the_policy_of_rooms(scene: Scene) -> None:
 
     await until(lambda: config() is not None, 10, "the Meeting is known")
     assert config() == RoomConfig(
-        max_participants=3, empty_timeout_s=90, departure_timeout_s=90, cluster=ClusterName("demo")
+        is_declared=True,
+        max_participants=3,
+        empty_timeout_s=90,
+        departure_timeout_s=90,
+        cluster=ClusterName("demo"),
+        audio_top_n=3,
     )
     meeting["spec"] = {**meeting["spec"], "maxParticipants": 4}  # type: ignore[dict-item]
     await scene.apply(meeting)

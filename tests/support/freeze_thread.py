@@ -16,12 +16,13 @@ def _ptrace(request: int, tid: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def thread_of(pid: int, name: str) -> int:
-    """The thread of that name. LookupError where there is none."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        if (task / "comm").read_text().strip() == name:
-            return int(task.name)
-    raise LookupError(f"process {pid} has no thread {name!r}")
+def threads_of(pid: int, prefix: str) -> list[int]:
+    """The threads whose name begins so. LookupError where there is none."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    found = [int(task.name) for task in tasks if (task / "comm").read_text().startswith(prefix)]
+    if not found:
+        raise LookupError(f"process {pid} has no thread {prefix!r}")
+    return found
 
 
 @contextmanager
