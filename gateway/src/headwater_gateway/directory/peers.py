@@ -128,6 +128,7 @@ class Peers:
             return error.status == STATUS_LEAVING
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
+        is_new = True
         try:
             while True:
                 async with asyncio.timeout(SILENCE_S):
@@ -135,6 +136,9 @@ class Peers:
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     return link.close_code == CLOSE_LEAVING
                 known.hear(self._clock())
+                if is_new:
+                    log.info("gateway.heard", url=url)
+                    is_new = False
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
         finally:
