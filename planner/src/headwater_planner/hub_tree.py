@@ -57,7 +57,7 @@ def plan_hub_tree(
         key=lambda tree: (_price(tree, geography), sorted(tree)),
     )
     repaired = _repair(names, current, geography)
-    good = diameter(repaired) <= max(2, max_hops) and not _detours(repaired, names, geography)
+    good = diameter(repaired) <= max(2, max_hops) and not has_detours(repaired, names, geography)
     if good and _price(repaired, geography) <= KEEP_FACTOR * _price(fresh, geography):
         return repaired
     return fresh
@@ -135,7 +135,7 @@ def neighbours(edges: Iterable[Edge]) -> dict[RegionName, list[RegionName]]:
     return near
 
 
-def _detours(tree: frozenset[Edge], names: list[RegionName], geography: RegionMap) -> bool:
+def has_detours(tree: frozenset[Edge], names: list[RegionName], geography: RegionMap) -> bool:
     """Whether some way through the tree takes too much longer than the straight one."""
     if not geography.times_ms:
         return False

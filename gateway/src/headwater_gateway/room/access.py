@@ -143,4 +143,14 @@ def _fewest(
         elif two.can_publish_sources:
             both.can_publish_sources.extend(two.can_publish_sources)
         merged[identity] = both
-    return merged
+    return {identity: _plain(permission) for identity, permission in merged.items()}
+
+
+def _plain(permission: models.ParticipantPermission) -> models.ParticipantPermission:
+    """Without sources where nothing may be published, so that all orders of merging end alike."""
+    if permission.can_publish or not permission.can_publish_sources:
+        return permission
+    plain = models.ParticipantPermission()
+    plain.CopyFrom(permission)
+    del plain.can_publish_sources[:]
+    return plain
