@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -15,7 +14,6 @@ from redis.exceptions import RedisError
 from support.cluster import free_port
 from support.deadline import until
 
-_PR_SET_PDEATHSIG = 1
 PASSWORD = "p" * 32
 
 
@@ -44,14 +42,15 @@ class RedisServer:
             f'bind 127.0.0.1\nport {self.port}\nrequirepass {password}\nsave ""\nappendonly no\n'
             f"dir {self.folder}\nloglevel warning\n"
         )
-        libc = ctypes.CDLL(None)
+        # It dies with its parent. Not by preexec_fn: gRPC's threads may stop the fork.
         self.process = await asyncio.create_subprocess_exec(
+            "setpriv",
+            "--pdeathsig=KILL",
             program,
             str(config),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
         )
         await until(lambda: self._answers(password), 10, "redis-server answers")
 
