@@ -12,8 +12,8 @@ from support.cluster import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-# Six bots need more than half of a small machine. What is judged by its single worst moment is printed here and
-# judged by `make demo-check` alone; the rest has to hold in one of these runs.
+# Six bots need more than half of a small machine. What is judged by its single worst moment is printed here
+# and judged by `make demo-check` alone; the rest has to hold in one of these runs.
 RUNS = 3
 TIMED = ("the other bots' streams have no gap", "capture to decode")
 
