@@ -52,9 +52,13 @@ class Coturn:
     async def start(self) -> None:
         """Raises OSError where it is not installed."""
         libc = ctypes.CDLL(None)  # not in the fork: it allocates
-        parent = os.getpid()
+        parent, run_as = os.getpid(), self._run_as
 
         def in_child() -> None:
+            if run_as is not None:  # uvloop takes no user; prctl comes after it, or is reset
+                os.setgroups([])
+                os.setgid(run_as)
+                os.setuid(run_as)
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # the agent died in between
                 os._exit(1)
@@ -68,9 +72,6 @@ class Coturn:
             stderr=asyncio.subprocess.STDOUT,
             limit=MAX_LINE,
             env=_environment(),
-            user=self._run_as,
-            group=self._run_as,
-            extra_groups=None if self._run_as is None else [],
             preexec_fn=in_child,
         )
 
