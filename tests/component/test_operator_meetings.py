@@ -98,7 +98,7 @@ async def test_the_life_of_a_meeting(
         return False
 
     await until(gone, 15, "ttlAfterEnded deletes it")
-    assert operator.logged("ttlAfterEnded is 1s")
+    await until(lambda: operator.logged("ttlAfterEnded is 1s"), 5, "the deletion is told")
 
 
 async def test_a_meeting_that_cannot_be_satisfied_names_the_field(
