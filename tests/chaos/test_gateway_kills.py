@@ -14,7 +14,7 @@ from headwater_api.ids import ParticipantIdentity
 from support.clients import bots, until_seen
 from support.deadline import until
 from support.gateway_fleet import GatewayFleet, gateway_fleet
-from support.redis_server import PASSWORD, RedisServer, redis_server
+from support.redis_server import FAULTS, PASSWORD, redis_server
 from support.sdk_client import counting, sdk_client
 
 KILLS = int(os.environ.get("HEADWATER_CHAOS_KILLS", "20"))
@@ -118,23 +118,7 @@ async def test_media_flows_while_every_gateway_is_away(tmp_path: Path) -> None:
         assert seen.frames > frames or await until(lambda: seen.frames > frames, 5, "media still flows")
 
 
-async def _break(redis: RedisServer, how: str) -> None:
-    match how:
-        case "killed":
-            await redis.kill()
-        case "restarted empty":
-            await redis.kill()
-            await redis.start()
-        case "flushed":
-            await redis.flush()
-        case "slow":
-            redis.freeze()
-        case "wrong password":
-            await redis.kill()
-            await redis.start("another" * 5)
-
-
-@pytest.mark.parametrize("how", ["killed", "restarted empty", "flushed", "slow", "wrong password"])
+@pytest.mark.parametrize("how", FAULTS)
 async def test_redis_fails_for_minutes(tmp_path: Path, how: str) -> None:
     room = "hinted"
     async with redis_server(tmp_path / "redis") as redis:
@@ -145,7 +129,7 @@ async def test_redis_fails_for_minutes(tmp_path: Path, how: str) -> None:
             async with bots(specs) as cameras:
                 await until_seen(cameras, expected, 40)
                 cameras.mark()
-                await _break(redis, how)
+                await redis.suffer(how)
                 began, joins, slowest = time.monotonic(), 0, 0.0
                 while time.monotonic() - began < REDIS_S:
                     started = time.monotonic()

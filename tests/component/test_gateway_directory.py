@@ -17,7 +17,7 @@ from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.settings import SettingsError, from_environment
 from support.deadline import until
 from support.gateways import Gateways, SignalClient, running_gateways
-from support.redis_server import PASSWORD, RedisServer, redis_server
+from support.redis_server import FAULTS, PASSWORD, RedisServer, redis_server
 
 ROOM = RoomId("demo")
 A, B = GatewayId("gw-a"), GatewayId("gw-b")
@@ -188,28 +188,12 @@ def _banned(pair: Gateways) -> set[str]:
     return set(snapshot.decode(held.snapshot).packed["access"]["banned"])
 
 
-async def _fail(redis: RedisServer, how: str) -> None:
-    match how:
-        case "killed":
-            await redis.kill()
-        case "restarted empty":
-            await redis.kill()
-            await redis.start()
-        case "flushed":
-            await redis.flush()
-        case "slow":
-            redis.freeze()
-        case "wrong password":
-            await redis.kill()
-            await redis.start("another" * 5)
-
-
-@pytest.mark.parametrize("how", ["killed", "restarted empty", "flushed", "slow", "wrong password"])
+@pytest.mark.parametrize("how", FAULTS)
 async def test_whatever_becomes_of_redis_rooms_go_on(pair: Gateways, redis: RedisServer, how: str) -> None:
     async with SignalClient(pair.urls[0], "ann") as ann, SignalClient(pair.urls[1], "eve"):
         await until(redis.keys, 5, "Redis knows the room")
         await _room(pair).ask(lambda state, now: moderation.remove(state, "eve", now, ban=True))
-        await _fail(redis, how)
+        await redis.suffer(how)
         for number, url in enumerate(pair.urls * 3):
             started = time.monotonic()
             async with SignalClient(url, f"guest-{number}"):

@@ -15,6 +15,7 @@ from support.cluster import free_port
 from support.deadline import until
 
 PASSWORD = "p" * 32
+FAULTS = ("killed", "restarted empty", "flushed", "slow", "wrong password")
 
 
 @dataclass
@@ -76,6 +77,22 @@ class RedisServer:
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
         self._stopped = frozen
+
+    async def suffer(self, fault: str) -> None:
+        """One of `FAULTS`."""
+        match fault:
+            case "killed":
+                await self.kill()
+            case "restarted empty":
+                await self.kill()
+                await self.start()
+            case "flushed":
+                await self.flush()
+            case "slow":
+                self.freeze()
+            case "wrong password":
+                await self.kill()
+                await self.start("another" * 5)
 
     async def keys(self) -> list[bytes]:
         client = self.client()

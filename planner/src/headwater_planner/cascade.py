@@ -53,10 +53,6 @@ class Topology:
     links: frozenset[Link]
     tree: frozenset[Edge] | None = None
 
-    def hub_of(self, node: NodeId) -> NodeId:
-        """The hub of the node's region (may be the node itself)."""
-        return self.hubs[self.region_of[node]]
-
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:

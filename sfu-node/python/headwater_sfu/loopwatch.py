@@ -14,7 +14,6 @@ class LoopWatch:
 
     def __init__(self) -> None:
         self.lag_s = 0.0
-        self.worst_lag_s = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -26,4 +25,3 @@ class LoopWatch:
             due = time.monotonic() + PERIOD_S
             await asyncio.sleep(PERIOD_S)
             self.lag_s = max(0.0, time.monotonic() - due)
-            self.worst_lag_s = max(self.worst_lag_s, self.lag_s)

@@ -17,12 +17,12 @@ from headwater_gateway.api.errors import ApiError
 from headwater_gateway.auth import KeyStore, bearer_token
 from headwater_gateway.bodies import BodyTooLarge, read_body
 from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, Gatekeeper, check_origin, voucher
+from headwater_gateway.owners import MAX_HOPS
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.settings import Settings
 from headwater_gateway.signal.types import Claims, GatewayPeer, RoomPlane
 
-MAX_HOPS: Final = 2  # a call is passed on once
 FORWARD_S: Final = 70.0  # a PerformRpc may take a minute
 MAX_ANSWER: Final = 8 * 1024 * 1024
 MINTED_S: Final = 60

@@ -16,6 +16,7 @@ from headwater_gateway.http.doorkeeper import peer_address
 from headwater_gateway.http.limits import JoinLimiter
 from headwater_gateway.http.query import JoinQuery, parse_query
 from headwater_gateway.metrics import Metrics
+from headwater_gateway.room.roster import SERVER_PREFIX
 from headwater_gateway.settings import Settings
 from headwater_gateway.signal.types import (
     Claims,
@@ -26,7 +27,6 @@ from headwater_gateway.signal.types import (
     RoomPlane,
 )
 
-SERVER_PREFIX = "headwater."
 # A gateway that passes a session on vouches for the client's address with the secret they share.
 HEADER_CLIENT = "X-Headwater-Client"
 HEADER_VOUCHER = "X-Headwater-Voucher"

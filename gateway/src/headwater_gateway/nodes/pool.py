@@ -103,10 +103,6 @@ class NodePool:
                 found.setdefault(RoomId(room_id), {})[node_id] = row
         return found
 
-    def unheard(self) -> list[NodeId]:
-        """Nodes whose Pod is there and that have not reported yet."""
-        return [node_id for node_id, c in self._nodes.items() if c.report is None]
-
     async def rooms_held(
         self, room_id: RoomId, nodes: Iterable[NodeId], deadline_s: float
     ) -> dict[NodeId, node_pb2.RoomHeld | None]:

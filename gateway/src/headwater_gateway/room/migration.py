@@ -89,12 +89,6 @@ def client_is_back(participant: Participant, now: float) -> None:
         participant.migration.back_at = now
 
 
-def lose_source(room: RoomState, participant: Participant) -> None:
-    """The node that it leaves has died meanwhile."""
-    if participant.migration is not None:
-        participant.migration.source = None
-
-
 def connected(room: RoomState, participant: Participant, transport_id: str) -> str:
     """A transport is up on the new node: the old one's counterpart goes. A remark for the log."""
     migration = participant.migration

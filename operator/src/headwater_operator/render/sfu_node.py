@@ -14,6 +14,8 @@ from headwater_api.sfucluster import KIND, RegionSpec, SFUCluster
 from headwater_planner.status import selector_of
 from headwater_planner.world import Guard
 
+from headwater_operator.render.pod import spread
+
 Manifest = dict[str, Any]
 CONTAINER: Final = "sfu"
 _USER: Final = 65532  # the image's user
@@ -42,7 +44,9 @@ def render_sfu_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults:
         "enableServiceLinks": False,
         "nodeSelector": selector_of(region),
         "tolerations": [toleration.to_kubernetes() for toleration in region.tolerations],
-        "topologySpreadConstraints": _spread(cluster.metadata.name, region.name),
+        "topologySpreadConstraints": spread(
+            {wk.LABEL_CLUSTER: cluster.metadata.name, wk.LABEL_REGION: region.name}
+        ),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
@@ -157,20 +161,6 @@ def owner_of(cluster: SFUCluster) -> Manifest:
         # True would need a permission on the owner's finalizers subresource.
         "blockOwnerDeletion": False,
     }
-
-
-def _spread(cluster: str, region: str) -> list[Manifest]:
-    """Over zones, then over Kubernetes nodes, as far as there are any."""
-    labels = {wk.LABEL_CLUSTER: cluster, wk.LABEL_REGION: region}
-    return [
-        {
-            "maxSkew": 1,
-            "topologyKey": key,
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": labels},
-        }
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-    ]
 
 
 def _container(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> Manifest:

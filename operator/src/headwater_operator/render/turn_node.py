@@ -9,6 +9,7 @@ from headwater_api import wellknown as wk
 from headwater_api.sfucluster import RegionSpec, SFUCluster
 from headwater_planner.status import selector_of
 
+from headwater_operator.render.pod import spread
 from headwater_operator.render.sfu_node import owner_of
 
 Manifest = dict[str, Any]
@@ -89,7 +90,7 @@ def _spec(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Ma
         "enableServiceLinks": False,
         "nodeSelector": selector_of(region),
         "tolerations": [toleration.to_kubernetes() for toleration in region.tolerations],
-        "topologySpreadConstraints": _spread(cluster.metadata.name, region.name),
+        "topologySpreadConstraints": spread(turn_labels(cluster.metadata.name, region.name)),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
@@ -113,19 +114,6 @@ def _spec(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Ma
     if node.pod_template.priority_class_name:
         spec["priorityClassName"] = node.pod_template.priority_class_name
     return spec
-
-
-def _spread(cluster: str, region: str) -> list[Manifest]:
-    labels = turn_labels(cluster, region)
-    return [
-        {
-            "maxSkew": 1,
-            "topologyKey": key,
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": labels},
-        }
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-    ]
 
 
 def _container(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Manifest:
