@@ -6,7 +6,7 @@ CARGO := cargo --quiet
 RUST := --manifest-path sfu-node/Cargo.toml --release --locked
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e chaos bench bench-hold scoreboard fmt generate fuzz clean
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e chaos bench bench-hold bench-joins scoreboard fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench: setup ## CPU per forwarded packet, latency, memory, messages, beside the 
 
 bench-hold: setup ## 1 -> 500 subscribers, then 100 participants, five minutes each
 	cargo run --quiet $(RUST) -p headwater-bench -- --hold 300
+
+bench-joins: setup ## Joins per second and core of one gateway, with simulated nodes
+	$(BIN)/python tests/bench/gateway_joins.py
 
 scoreboard: setup ## The bench's table into docs/scoreboard.md; on a quiet machine
 	scripts/scoreboard

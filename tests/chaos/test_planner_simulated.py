@@ -7,8 +7,8 @@ import os
 from datetime import timedelta
 
 import pytest
-from headwater_sandbox.simulate.demand import synthetic
-from headwater_sandbox.simulate.run import Simulation
+from headwater_cli.simulate.demand import synthetic
+from headwater_cli.simulate.run import Simulation
 from support.scaling import REGIONS, an_autoscaled
 from support.simulated import START, Trouble, a_simulation, balance, cycles
 

@@ -26,7 +26,7 @@ class Plugin:
     def __init__(self, api_server: ApiServer, namespace: str) -> None:
         self._flags = [f"--kubeconfig={api_server.kubeconfig}", f"--namespace={namespace}"]
 
-    async def run(self, *arguments: str, program: str = "headwater_sandbox.plugin") -> str:
+    async def run(self, *arguments: str, program: str = "headwater_cli.plugin") -> str:
         environment = {**os.environ, "PATH": f"{KUBECTL.parent}:{os.environ['PATH']}"}
         done = await asyncio.to_thread(
             subprocess.run,
@@ -68,7 +68,7 @@ async def test_a_node_is_drained_as_asked_and_can_be_called_back(
     selector = budget["spec"]["selector"]["matchLabels"]
     assert selector.items() <= pod["metadata"]["labels"].items(), "nobody may evict it"
     assert pod["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
-    planned = await plugin.run("plan", "--dry-run", program="headwater_sandbox")
+    planned = await plugin.run("plan", "--dry-run", program="headwater_cli")
     assert "Nothing to do" in planned
     await plugin.run("drain", name)
     await until(lambda: node.report.draining, 20, "it is told to drain")

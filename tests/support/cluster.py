@@ -73,7 +73,7 @@ def running_cluster(options: tuple[str, ...] = (), env: Mapping[str, str] | None
     arguments = ["sandbox", "up", "--json", "--name", name, "--port", str(free_port()), *bound, *options]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "headwater_sandbox", *arguments],
+            [sys.executable, "-m", "headwater_cli", *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
             stdin=subprocess.DEVNULL,

@@ -30,7 +30,7 @@ class Headwater:
     state: Path
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "headwater_sandbox", "sandbox", *arguments]
+        return [sys.executable, "-m", "headwater_cli", "sandbox", *arguments]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from headwater_cli.simulate.demand import Demand, Event
+from headwater_cli.simulate.fleet import Fleet
+from headwater_cli.simulate.run import Signals, Simulation
 from headwater_planner.scale.signals import NodeSignals
-from headwater_sandbox.simulate.demand import Demand, Event
-from headwater_sandbox.simulate.fleet import Fleet
-from headwater_sandbox.simulate.run import Signals, Simulation
 from support.scaling import REGIONS, an_autoscaled
 
 START = datetime(2030, 1, 28, tzinfo=UTC)  # a Monday

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from headwater_api import wellknown as wk
-from headwater_sandbox.plugin.dry_run import dry_run
-from headwater_sandbox.plugin.explain import explain_cluster, explain_meeting, explain_node, state_of
+from headwater_cli.plugin.dry_run import dry_run
+from headwater_cli.plugin.explain import explain_cluster, explain_meeting, explain_node, state_of
 
 
 def a_pod(name: str = "demo-eu-abcde", **annotations: str) -> dict[str, Any]:

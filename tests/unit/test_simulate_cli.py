@@ -6,8 +6,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from headwater_sandbox.cli import app
-from headwater_sandbox.simulate.demand import InvalidRecording, read_recording
+from headwater_cli.__main__ import build
+from headwater_cli.simulate.demand import InvalidRecording, read_recording
 from typer.testing import CliRunner, Result
 
 CSV = """time,region,participants
@@ -20,7 +20,7 @@ CSV = """time,region,participants
 
 
 def run(*args: str) -> Result:
-    return CliRunner().invoke(app, ["simulate", *args])
+    return CliRunner().invoke(build(), ["simulate", *args])
 
 
 def test_a_recording_is_replayed_and_drawn(tmp_path: Path) -> None:

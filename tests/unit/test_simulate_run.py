@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 from headwater_api.reasons import Reason
+from headwater_cli.simulate.demand import synthetic
+from headwater_cli.simulate.fleet import ServingNodeDeleted
+from headwater_cli.simulate.run import Simulation
 from headwater_planner.supply import DeleteNode
-from headwater_sandbox.simulate.demand import synthetic
-from headwater_sandbox.simulate.fleet import ServingNodeDeleted
-from headwater_sandbox.simulate.run import Simulation
 from support.scaling import an_autoscaled
 from support.simulated import START, Trouble, a_simulation, balance, cycles
 

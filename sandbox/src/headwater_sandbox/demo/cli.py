@@ -60,9 +60,3 @@ def token(
     print(f"token  {made}")
     print(f"url    {signal_url(sandbox.gateways[0], region)}")
     print(f"page   {page_url(sandbox.gateways[0], made, region, list(sandbox.regions))}")
-
-
-def register(app: typer.Typer) -> None:
-    """Adds both commands to the `headwater` application."""
-    app.command()(demo)
-    app.command()(token)

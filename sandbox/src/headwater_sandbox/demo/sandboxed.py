@@ -63,7 +63,7 @@ async def open_sandbox(name: str, options: Sequence[str] = (), *, outlive: bool 
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "headwater_sandbox",
+        "headwater_cli",
         "sandbox",
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,

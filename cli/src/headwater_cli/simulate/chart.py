@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
-from headwater_sandbox.simulate.run import Change, Outcome, Sample
+from headwater_cli.simulate.run import Change, Outcome, Sample
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 960, 220, 44, 24
 _MAX_POINTS = 1500

