@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from headwater_api.ids import GatewayId, RegionName
+from headwater_api.ids import GatewayId, ParticipantIdentity, RegionName, RoomId
+from headwater_api.reasons import Reason
 from headwater_gateway import fleet_views as views
 from headwater_gateway.directory.peers import Peers
 from headwater_gateway.fleet import Fleet
@@ -17,8 +18,10 @@ from headwater_gateway.kube.reflector import CallbackSink, Reflector
 from headwater_gateway.meetings import Meetings
 from headwater_gateway.passwords import Passwords
 from headwater_gateway.plane import parse_static_gateways, parse_static_nodes
+from headwater_gateway.room.access import Role
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
-from headwater_gateway.room.model import RoomConfig
+from headwater_gateway.room.model import JoinRequest, RoomConfig
+from headwater_gateway.room.ports import JoinRefusal
 from headwater_gateway.settings import SettingsError
 from headwater_gateway.turn.servers import TurnServers
 from kubernetes.aio.client import ApiClient, Configuration
@@ -190,13 +193,41 @@ def test_meetings_become_policy() -> None:
         emptyTimeout="90s",
     )
     config = views.meeting_config(body, RoomConfig())
-    assert config is not None
     assert (config.max_participants, config.locked, config.max_spatial) == (5, True, 1)
     assert (config.allowed_regions, config.denied_regions) == ({"eu", "us"}, {"us"})
     assert (config.departure_timeout_s, config.cluster) == (90, "demo")
     pinned = views.meeting_config(meeting(placement={"pin": ["ap"], "deny": ["ap"]}), RoomConfig())
-    assert pinned is not None and (pinned.allowed_regions, pinned.denied_regions) == ({"ap"}, frozenset())
-    assert views.meeting_config(meeting(maxParticipants="many"), RoomConfig()) is None
+    assert (pinned.allowed_regions, pinned.denied_regions) == ({"ap"}, frozenset())
+
+
+async def test_a_meeting_that_cannot_be_read_lets_nobody_in_until_it_can() -> None:
+    directory = RoomDirectory(GatewayId("gw-a"), "t", DirectoryOptions())
+    links = Peers(dict)
+    turn = TurnServers("token", None, dict, lambda _: None, lambda _: None)
+    secrets = MeetingSecrets(Passwords(), random.Random(1))
+    fleet = Fleet(directory, RoomConfig(), secrets, turn=turn, links=links, meetings=Meetings())
+
+    def refused() -> Reason:
+        with pytest.raises(JoinRefusal) as caught:
+            directory.check(RoomId("standup"), JoinRequest(ParticipantIdentity("ann"), role=Role.HOST))
+        assert caught.value.reason is not Reason.MEETING_UNREADABLE or "maxParticipants" in str(caught.value)
+        return caught.value.reason
+
+    broken = meeting(maxParticipants="many", access={"passwordSecretRef": {"name": "p", "key": "p"}})
+    try:
+        fleet.meeting_seen("standup", broken)
+        assert refused() is Reason.MEETING_UNREADABLE, "it is no ad-hoc room"
+        fleet.meeting_seen("standup", meeting(maxParticipants=3))
+        assert refused() is not Reason.MEETING_UNREADABLE, "mended: now there is only no node"
+        fleet.meeting_seen("standup", broken)
+        assert refused() is Reason.MEETING_UNREADABLE
+        known = directory.meeting(RoomId("standup"))
+        assert known is not None and known.max_participants == 3, "who is in keeps the rules that were read"
+    finally:
+        await links.aclose()
+        await turn.aclose()
+        await secrets.aclose()
+        await directory.aclose(0.1)
 
 
 async def test_the_fleet_knows_regions_and_room_owners() -> None:

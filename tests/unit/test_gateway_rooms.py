@@ -5,8 +5,9 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from headwater_api.ids import ParticipantSid, RoomId
-from headwater_gateway.room.actor import MAILBOX
+from headwater_api.ids import NodeId, ParticipantSid, RoomId
+from headwater_api.nodev1 import node_pb2
+from headwater_gateway.room.mailbox import PLACES, Share
 from headwater_gateway.room.ports import JoinRefusal
 from headwater_gateway.room.state import RoomState
 from livekit.protocol import models, rtc
@@ -63,22 +64,47 @@ async def test_a_join_that_meets_a_handover_is_sent_to_the_next_gateway(world: W
     assert world.directory.room(ROOM) is None
 
 
-async def test_a_flood_of_requests_leaves_room_for_who_goes(world: World) -> None:
+FLOOD = 2 * max(PLACES.values())  # nothing is read while it is posted: these tests do not wait
+
+
+async def test_a_flood_of_requests_keeps_neither_commands_out_nor_who_goes(world: World) -> None:
     client = await world.join(hello("ann"))
     room = world.directory.room(ROOM)
     assert room is not None
     sid = ParticipantSid(client.sid)
-    for _ in range(MAILBOX + 1):  # nothing is read meanwhile: this test does not wait
+    for _ in range(FLOOD):
         room.request(sid, rtc.SignalRequest())
-    with pytest.raises(JoinRefusal, match="busy"):
-        await room.ask(lambda state, now: None)
+    assert room.dropped_events == FLOOD - PLACES[Share.REQUEST]
+    await room.ask(lambda state, now: None)
     room.leave(sid, models.DisconnectReason.CLIENT_INITIATED)
     await until(lambda: not room.state.participants, 5, "who left is off the roster", 0.01)
 
 
+async def test_a_flood_of_commands_is_refused_and_still_the_room_goes_on(world: World) -> None:
+    room = world.directory.open(ROOM)
+    asked = [asyncio.ensure_future(room.ask(lambda state, now: None)) for _ in range(FLOOD)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [a for a in answers if isinstance(a, JoinRefusal)]
+    assert len(refused) == FLOOD - PLACES[Share.COMMAND] and "busy" in str(refused[0])
+    await room.ask(lambda state, now: None)
+
+
+@pytest.mark.parametrize("kind", ["data", "subscription"])
+async def test_a_flood_of_events_of_a_node_keeps_no_command_out(world: World, kind: str) -> None:
+    client = await world.join(hello("ann"))
+    room = world.directory.room(ROOM)
+    assert room is not None
+    event = node_pb2.Event(room_id=ROOM)
+    getattr(event, kind).transport_id = f"{client.sid}/pub"
+    for _ in range(FLOOD):
+        room.node_event(NodeId("eu-1"), event)
+    await room.ask(lambda state, now: None)
+    assert room.dropped_events > 0
+
+
 async def test_a_room_ends_even_with_a_full_mailbox(world: World) -> None:
     room = world.directory.open(ROOM)
-    for _ in range(MAILBOX + 1):
+    for _ in range(FLOOD):
         room.inform(lambda state, now: None)
     room.end(models.DisconnectReason.ROOM_DELETED, "deleted")
     await until(lambda: world.directory.room(ROOM) is None, 5, "the room has ended", 0.01)

@@ -33,6 +33,7 @@ def verdict(
 CASES = [
     ("no rules", RoomConfig(), Access(), ANY, "ok"),
     ("ended", RoomConfig(has_ended=True), Access(), HOST, Reason.MEETING_ENDED),
+    ("unreadable", RoomConfig(unreadable="x"), Access(), HOST, Reason.MEETING_UNREADABLE),
     ("banned", RoomConfig(), Access(banned={BOB}), HOST, Reason.BANNED),
     ("revoked", RoomConfig(), Access(revoked={BOB: 100}), replace(ANY, issued_at=99), Reason.TOKEN_REVOKED),
     ("newer token", RoomConfig(), Access(revoked={BOB: 100}), replace(ANY, issued_at=100), "ok"),

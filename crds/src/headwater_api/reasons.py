@@ -135,6 +135,7 @@ class Reason(StrEnum):
     ROOM_DELETED = "RoomDeleted"
     MEETING_NOT_STARTED = "MeetingNotStarted"
     MEETING_ENDED = "MeetingEnded"
+    MEETING_UNREADABLE = "MeetingUnreadable"  # its object says what this gateway does not understand
     NOT_INVITED = "NotInvited"
     PASSWORD_REQUIRED = "PasswordRequired"
     BANNED = "Banned"

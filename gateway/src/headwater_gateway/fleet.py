@@ -120,10 +120,12 @@ class Fleet:
     def meeting_seen(self, name: str, body: Object) -> None:
         self._known.seen(name, body)
         config = views.meeting_config(body, self._defaults)
-        if config is not None:
-            self._meetings[RoomId(name)] = config
+        if config.unreadable:  # what it said before holds for those who are in
+            config = replace(self._meetings.get(RoomId(name), config), unreadable=config.unreadable)
+        else:
             self._secrets.want(RoomId(name), views.secret_refs(body))
-            self._apply(RoomId(name))
+        self._meetings[RoomId(name)] = config
+        self._apply(RoomId(name))
 
     def _apply(self, room: RoomId) -> None:
         """The Meeting's policy, with the password that its Secret holds now."""

@@ -1,13 +1,14 @@
 """Kubernetes objects as the gateway's own terms. Pure; nothing raises for an object of odd shape."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 from headwater_api.fleet_policy import Turn
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName
 from headwater_api.meeting import ENDED, Meeting, Schedule
+from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUCluster
 from headwater_api.wellknown import LABEL_CLUSTER, LABEL_REGION, PORT_NODE_GRPC, PORT_SIGNAL
 from headwater_planner.cascade import CascadePolicy
@@ -129,13 +130,14 @@ def cluster_policy(cluster: SFUCluster, regions: Mapping[RegionName, Coordinates
     )
 
 
-def meeting_config(meeting: Object, defaults: RoomConfig) -> RoomConfig | None:
-    """The room's policy from its Meeting; None for one that cannot be read."""
+def meeting_config(meeting: Object, defaults: RoomConfig) -> RoomConfig:
+    """The room's policy from its Meeting. One that cannot be read lets nobody in."""
     try:
         parsed = Meeting.model_validate(meeting)
     except ValidationError as error:
-        log.warning("kube.meeting_unreadable", name=meeting["metadata"]["name"], reason=_first(error))
-        return None
+        name, why = meeting["metadata"]["name"], _first(error)
+        log.error("kube.meeting_unreadable", name=name, reason=Reason.MEETING_UNREADABLE, why=why)
+        return replace(defaults, is_declared=True, unreadable=why)
     spec = parsed.spec
     allowed = spec.placement.pin or spec.placement.allow
     denied = () if spec.placement.pin else spec.placement.deny

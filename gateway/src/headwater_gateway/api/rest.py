@@ -39,6 +39,7 @@ _STATUS_OF: Final = {
     Reason.ROOM_FULL: 403,
     Reason.PUBLISH_NOT_ALLOWED: 403,
     Reason.COMMAND_TIMEOUT: 503,
+    Reason.MEETING_UNREADABLE: 503,
 }
 B = TypeVar("B", bound=Body)
 

@@ -15,6 +15,7 @@ from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import effects, events, links, migration, roster, tracks
 from headwater_gateway.room.calls import PendingCalls
 from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, door
+from headwater_gateway.room.mailbox import Job, Mailbox, Share
 from headwater_gateway.room.memo import note_commands
 from headwater_gateway.room.model import JoinRequest, Wish, transport_owner
 from headwater_gateway.room.mover import Mover
@@ -30,13 +31,13 @@ from headwater_gateway.sdp.types import OfferedSection
 
 log = structlog.get_logger(__name__)
 
-MAILBOX: Final = 8192
+PASSING: Final = ("audio_levels", "quality", "data")
+WARN_EVERY_S: Final = 1.0
 ANSWER_DEADLINE_S: Final = 5.0
 TELL_DEADLINE_S: Final = 0.5
 # So long a busy room works before everything else in the process has its turn: beats to peers among it.
 TURN_S: Final = 0.01
 
-Job = Callable[[float], None]
 T = TypeVar("T")
 
 
@@ -61,7 +62,8 @@ class RoomActor:
         self.keeper = keeper
         self._view = view
         self._clock, self._unix_ms = clock, unix_ms
-        self._mailbox: asyncio.Queue[tuple[ParticipantSid | None, Job]] = asyncio.Queue(MAILBOX)
+        self._mailbox = Mailbox()
+        self._may_warn_at = 0.0
         self._log = log.bind(room=state.room_id)
         self._mover = Mover(state, pool, view, unix_ms)
         listeners = Listeners(
@@ -70,7 +72,11 @@ class RoomActor:
         self._out = Outlets(state, pool, keeper, view, listeners)
         self._is_superseded = False
         self.is_handed_over = False
-        self.dropped_events = 0
+
+    @property
+    def dropped_events(self) -> int:
+        """Messages that found no place."""
+        return self._mailbox.dropped
 
     @property
     def calls(self) -> PendingCalls:
@@ -193,12 +199,10 @@ class RoomActor:
     # -- called by the directory -----------------------------------------------------------------
 
     def node_event(self, node_id: NodeId, event: node_pb2.Event) -> None:
-        """An event of one of the room's nodes. Levels are dropped first when the room is behind."""
-        if self._is_behind and event.WhichOneof("event") in ("audio_levels", "quality", "data"):
-            self.dropped_events += 1
-            return
+        """An event of one of the room's nodes."""
         sender = transport_owner(event.data.transport_id) if event.HasField("data") else None
-        self._post(sender, lambda now: self._on_event(node_id, event, now))
+        share = Share.PASSING if event.WhichOneof("event") in PASSING else Share.EVENT
+        self._post(sender, lambda now: self._on_event(node_id, event, now), share)
 
     def node_lost(self, node_id: NodeId, why: str) -> None:
         """A node has died: its participants are sent to rejoin."""
@@ -211,7 +215,7 @@ class RoomActor:
 
     def end(self, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:
         """Close the room. `comes_back`: its clients are asked to join again, at another gateway."""
-        self._post_last(lambda _: roster.end(self._state, reason, why, comes_back=comes_back))
+        self._post(None, lambda _: roster.end(self._state, reason, why, comes_back=comes_back), Share.LAST)
 
     def hand_over(self, why: str, *, is_superseded: bool = False) -> None:
         """Let go of the room without ending it: media flows on, clients resume where it is taken over."""
@@ -223,7 +227,7 @@ class RoomActor:
                 self._out.keep(self._clock)
             roster.hand_over(self._state, why)
 
-        self._post_last(job)
+        self._post(None, job, Share.LAST)
 
     def attach(self, sid: ParticipantSid, port: ClientPort, carried: frozenset[TrackSid]) -> None:
         """A client of a room that was taken over has a session again, which carries what is `carried`."""
@@ -284,7 +288,7 @@ class RoomActor:
                 answer.cancel()
                 raise
 
-        if not self._post_request(None, job):
+        if not self._post(None, job, Share.COMMAND):
             if self._state.ended:
                 raise self._over()
             raise JoinRefusal(Reason.RATE_LIMITED, "the room is busy; try again")
@@ -349,39 +353,23 @@ class RoomActor:
                 )
                 roster.remove(self._state, blame, models.DisconnectReason.PARTICIPANT_REMOVED, self._clock())
 
-    def _post(self, blame: ParticipantSid | None, job: Job) -> bool:
+    def _post(self, blame: ParticipantSid | None, job: Job, share: Share = Share.OWN) -> bool:
         if self._state.ended:
             return False
-        try:
-            self._mailbox.put_nowait((blame, job))
-        except asyncio.QueueFull:
-            self.dropped_events += 1
-            self._log.warning("room.mailbox_full", participant=blame)
+        if not self._mailbox.put(share, blame, job):
+            now = self._clock()
+            if now >= self._may_warn_at:
+                self._may_warn_at = now + WARN_EVERY_S
+                self._log.warning("room.mailbox_full", participant=blame, share=share.value)
             return False
         return True
 
-    @property
-    def _is_behind(self) -> bool:
-        return self._mailbox.qsize() >= MAILBOX // 2
-
-    def _post_request(self, blame: ParticipantSid | None, job: Job) -> bool:
-        """What somebody asks for. Half of the mailbox is kept for those who go, and for what nodes say."""
-        if self._is_behind and not self._state.ended:
-            self.dropped_events += 1
-            self._log.warning("room.request_dropped", participant=blame)
-            return False
-        return self._post(blame, job)
-
-    def _post_last(self, job: Job) -> None:
-        """The room's end has a place even in a full mailbox: the oldest message gives way."""
-        if not self._post(None, job) and not self._state.ended:
-            self._mailbox.get_nowait()
-            self._post(None, job)
+    def _post_request(self, blame: ParticipantSid, job: Job) -> bool:
+        return self._post(blame, job, Share.REQUEST)
 
     def _refuse_rest(self) -> None:
         """Whoever still waits for an answer of an ended room gets a refusal."""
-        while not self._mailbox.empty():
-            _, job = self._mailbox.get_nowait()
+        for job in self._mailbox.rest():
             self._guard(None, job)
         self._state.take_effects()
 

@@ -70,6 +70,7 @@ class RoomConfig:
     move_grace_s: float = 20.0  # so long the roster keeps a participant whose node died
     # A Meeting's rules. An ad-hoc room has none: whoever has a token for it comes in.
     is_declared: bool = False
+    unreadable: str = ""  # why the Meeting's object cannot be read: nobody new comes in
     title: str = ""
     password: str = ""  # fingerprint of the password's hash; empty: none is asked for
     waiting_room: bool = False

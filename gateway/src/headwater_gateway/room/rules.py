@@ -45,6 +45,9 @@ def check_rules(
     role = role_of(config, access, request)
     if returning:
         return role
+    if config.unreadable:
+        sentence = f"the meeting's rules cannot be read, so nobody is let in: {config.unreadable}"
+        raise JoinRefusal(Reason.MEETING_UNREADABLE, sentence)
     if config.has_ended or (request.meeting and not config.is_declared):
         raise JoinRefusal(Reason.MEETING_ENDED, "the meeting has ended")
     _check_invitation(config, request, role, now_ms)

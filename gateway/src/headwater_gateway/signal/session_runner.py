@@ -42,6 +42,7 @@ STATUS_OF: Final = {
     Reason.ROOM_NOT_FOUND: 404,
     Reason.ROOM_LOCKED: 403,
     Reason.MEETING_ENDED: 403,
+    Reason.MEETING_UNREADABLE: 503,  # until its object is mended
     Reason.TOKEN_REVOKED: 401,
     Reason.BANNED: 403,
     Reason.NOT_INVITED: 403,
