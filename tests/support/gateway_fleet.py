@@ -31,16 +31,16 @@ class Balancer:
     A process that is killed may still take connections for a moment: ingresses try again then, so does this.
     """
 
-    def __init__(self, backends: list[tuple[str, int]]) -> None:
-        self._backends = backends
+    def __init__(self, backends: list[tuple[str, int]], host: str = "127.0.0.1", port: int = 0) -> None:
+        self._backends, self.host, self._port = backends, host, port
         self._next = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
 
     async def __aenter__(self) -> "Balancer":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, self.host, self._port)
+        self.url = f"ws://{self.host}:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -229,20 +229,30 @@ class RoomActor:
 
         self._post(None, job, Share.LAST)
 
-    def attach(self, sid: ParticipantSid, port: ClientPort, carried: frozenset[TrackSid]) -> None:
-        """A client of a room that was taken over has a session again, which carries what is `carried`."""
+    async def attach(self, sid: ParticipantSid, port: ClientPort, carried: frozenset[TrackSid]) -> None:
+        """A client of a room that was taken over has a session again, which carries what is `carried`.
+
+        Once this returns the session has been told the roster. TimeoutError: the room is too busy.
+        """
+        attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def job(_: float) -> None:
+            if attached.done():
+                return  # nobody waits any more
+            attached.set_result(None)  # what it leads to is told before the waiting task has its turn
             participant = self._state.participants.get(sid)
             if participant is None or participant.moving_at is not None:
                 return
             self._out.ports[sid] = port
             wanted = tuple(participant.wanted.values())
             dropped = tuple(carried - participant.wanted.keys())
-            self._state.effects.append(effects.ChangeWanted(sid, wanted, dropped))
             roster.tell_everything(self._state, sid)
+            self._state.effects.append(effects.ChangeWanted(sid, wanted, dropped))
 
-        self._post(sid, job)
+        if not self._post(sid, job):
+            raise TimeoutError("the room takes no more messages")
+        async with asyncio.timeout(ANSWER_DEADLINE_S):
+            await attached
 
     async def ask(self, decide: Callable[[RoomState, float], T]) -> T:
         """Have `decide` made between two messages, and its result. RoomError of it; TimeoutError.

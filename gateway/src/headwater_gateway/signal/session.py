@@ -179,12 +179,16 @@ class Session:
             if sync is None:
                 return False
             self._media = SessionMedia.resumed(left, joined.facts, self._ids, sync.sync_state.offer.sdp)
+            carried = tuple(left.wanted.values())
+            await room.attach(self.sid, self, frozenset(left.wanted))
         except (TimeoutError, SdpError) as error:
             self._log.warning("resume.impossible", detail=f"{type(error).__name__}: {error}"[:300])
             return False
         self._channel = channel
-        carried = tuple(left.wanted.values())
-        room.attach(self.sid, self, frozenset(left.wanted))
+        # The roster first: clients drop the media of somebody that they have not heard of, and in the other
+        # half of a split room there may be many such.
+        while self._notices and isinstance(self._notices[0], Message):
+            await self._perform(self._notices.popleft())
         room.request(self.sid, sync)
         # What it gets now must be in the first offer, or the m-lines would be freed for a moment.
         self._media.want(carried, ())
