@@ -167,6 +167,23 @@ async def test_waiting_lock_and_removal_by_rest(pair: Gateways, backend: Rest) -
                 pass
 
 
+async def test_who_was_removed_sees_the_meeting_at_no_gateway(pair: Gateways, backend: Rest) -> None:
+    start = datetime.now(UTC) + timedelta(minutes=3)
+    made = await _create(backend, password="", scheduled_time=start.isoformat())
+    name = made["meeting_id"]
+    bob = (await _join(backend, made, "bob", host_key=made["host_key"]))[1]
+    async with _client(bob):
+        for url in pair.urls:
+            caller = Rest(url, backend.http, bearer=bob["token"])
+            for path in ("", "/invite.ics"):
+                assert (await caller("GET", f"/v1/meetings/{name}{path}"))[0] == 200
+        assert (await backend("DELETE", f"/v1/meetings/{name}/participants/bob?ban=1"))[0] == 200
+        for url in pair.urls:
+            caller = Rest(url, backend.http, bearer=bob["token"])
+            for path in ("", "/invite.ics"):
+                assert (await caller("GET", f"/v1/meetings/{name}{path}"))[0] == 403, (url, path)
+
+
 async def test_joining_gives_no_more_than_the_callers_token_does(pair: Gateways, backend: Rest) -> None:
     made = await _create(backend, password="")
     video = {"roomJoin": True, "canPublish": False, "canSubscribe": False}

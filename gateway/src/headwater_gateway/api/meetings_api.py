@@ -77,7 +77,7 @@ class MeetingsApi:
                 in_room=False,
                 query=(Query("limit", 1, 500, 100),),
             ),
-            Endpoint("GET", one, "One meeting", self.get, {200: schemas.MeetingView}, in_room=False),
+            Endpoint("GET", one, "One meeting", self.get, {200: schemas.MeetingView}),
             Endpoint("DELETE", one, "End it for all and delete it", self.delete, {200: schemas.Done}),
             Endpoint(
                 "POST",
@@ -90,7 +90,7 @@ class MeetingsApi:
             ),
             Endpoint(
                 "GET", one + "/invite.ics", "The invitation for a calendar", self.invite,
-                {200: "text/calendar"}, in_room=False,
+                {200: "text/calendar"},
             ),
         ]  # fmt: skip
 
