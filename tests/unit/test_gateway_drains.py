@@ -116,3 +116,23 @@ def test_a_hub_without_a_successor_stays_hub(room: RoomState) -> None:
     join(room, "d", "us-1")
     empty_nodes(room, leaving(room, 0.001), elsewhere, 0.0, RNG)
     assert room.cascade.topology.hubs[RegionName("eu")] == OLD
+
+
+def test_who_is_awaited_after_a_takeover_is_led_away_once_back_or_joins_anew_past_the_deadline(
+    room: RoomState,
+) -> None:
+    request = JoinRequest(ParticipantIdentity("ann"), region=RegionName("eu"), protocol=16)
+    ann = roster.join(room, request, facts(OLD), now=0.0, unix_ms=0)
+    ann.is_awaited = True
+    empty_nodes(room, leaving(room, 100.0), lambda _: facts(NEW), 0.0, RNG)
+    assert not empty_nodes(room, leaving(room, 100.0), lambda _: facts(NEW), 1.0, RNG).moved
+    ann.is_awaited = False  # back
+    assert empty_nodes(room, leaving(room, 100.0), lambda _: facts(NEW), 2.0, RNG).moved == {ann.sid: NEW}
+    assert ann.migration is not None and ann.node_id == NEW
+
+    request = JoinRequest(ParticipantIdentity("bob"), region=RegionName("eu"), protocol=16)
+    bob = roster.join(room, request, facts(OLD), now=2.0, unix_ms=0)
+    bob.is_awaited = True
+    empty_nodes(room, leaving(room, 100.0, overdue=True), lambda _: facts(NEW), 3.0, RNG)
+    assert bob.migration is None, "nobody is there to lead it"
+    assert bob.moving_at == 3.0, "its client hears RECONNECT when it comes back"

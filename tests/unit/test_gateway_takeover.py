@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId
+from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.room import migration, moderation
 from headwater_gateway.room.model import Migration
@@ -199,3 +199,26 @@ async def test_those_who_do_not_come_back_are_taken_off_in_the_end(
     assert room is not None
     await until(lambda: not room.state.participants, 5, "the roster is empty")
     await until(lambda: world.commands("eu-1", "close_transport", "gw-b"), 3, "its node is told")
+
+
+async def test_whose_node_dies_before_they_are_back_join_anew_at_once(world: World) -> None:
+    first, second = world.gateways
+    await first.join("ann", "eu")
+    bob = await first.join("bob", "us")
+    await world.kept()
+    room = await second.take_over()
+    room.node_lost(NodeId("us-1"), "killed")
+    await until(lambda: NodeId("us-1") not in room.state.nodes, 3, "the node is given up")
+    leave = await second.connect("bob", resume=bob.sid).wait("leave")
+    assert leave.action == rtc.LeaveRequest.RECONNECT, "no session is there to prepare its new transports"
+
+
+async def test_who_is_back_can_be_led_elsewhere_again(world: World) -> None:
+    first, second = world.gateways
+    ann = await first.join("ann", "eu")
+    await world.kept()
+    room = await second.take_over()
+    state = room.state.participants[ParticipantSid(ann.sid)]
+    assert not migration.can_migrate(state)
+    await resume(second, ann, "ann")
+    assert migration.can_migrate(state)

@@ -229,20 +229,23 @@ class RoomActor:
 
         self._post(None, job, Share.LAST)
 
-    async def attach(self, sid: ParticipantSid, port: ClientPort, carried: frozenset[TrackSid]) -> None:
+    async def attach(self, sid: ParticipantSid, port: ClientPort, carried: frozenset[TrackSid]) -> bool:
         """A client of a room that was taken over has a session again, which carries what is `carried`.
 
-        Once this returns the session has been told the roster. TimeoutError: the room is too busy.
+        Once this returns the session has been told the roster. False: the participant has gone meanwhile.
+        TimeoutError: the room is too busy.
         """
-        attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        attached: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def job(_: float) -> None:
             if attached.done():
                 return  # nobody waits any more
-            attached.set_result(None)  # what it leads to is told before the waiting task has its turn
             participant = self._state.participants.get(sid)
-            if participant is None or participant.moving_at is not None:
+            is_here = participant is not None and participant.moving_at is None
+            attached.set_result(is_here)  # what it leads to is told before the waiting task has its turn
+            if participant is None or not is_here:
                 return
+            participant.is_awaited = False
             self._out.ports[sid] = port
             wanted = tuple(participant.wanted.values())
             dropped = tuple(carried - participant.wanted.keys())
@@ -252,7 +255,7 @@ class RoomActor:
         if not self._post(sid, job):
             raise TimeoutError("the room takes no more messages")
         async with asyncio.timeout(ANSWER_DEADLINE_S):
-            await attached
+            return await attached
 
     async def ask(self, decide: Callable[[RoomState, float], T]) -> T:
         """Have `decide` made between two messages, and its result. RoomError of it; TimeoutError.

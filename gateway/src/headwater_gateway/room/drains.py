@@ -38,6 +38,8 @@ def empty_nodes(
 ) -> Emptied:
     """One step off all of these nodes. Relay hubs hand over first; who finds no place stays.
 
+    Whose client is awaited after a takeover is led away once it is back, or joins anew after the deadline.
+
     Nodes that are no longer among them are back in service: nobody leaves them any more.
     """
     done = Emptied()
@@ -47,7 +49,8 @@ def empty_nodes(
     for node_id, leaving in unfit.items():
         elapsed = now - room.drains.get(node_id, now)
         moves = plan_step(leaving, elapsed, rng.random())
-        for participant in _who_leaves(room, node_id)[:moves]:
+        ready = [p for p in _who_leaves(room, node_id) if leaving.overdue or not p.is_awaited]
+        for participant in ready[:moves]:
             answer = choose(participant)
             if isinstance(answer, Refusal):
                 done.stuck[node_id] = answer

@@ -37,7 +37,8 @@ def nowhere(_: Participant) -> "Lead | None":
 def can_migrate(participant: Participant) -> bool:
     """Whether its client can be led to another node: it is in, not on its way, and knows how to resume."""
     is_free = participant.moving_at is None and participant.migration is None
-    return is_free and participant.resumes and _layers_are_known(participant)
+    is_led = participant.resumes and not participant.is_awaited
+    return is_free and is_led and _layers_are_known(participant)
 
 
 def _layers_are_known(participant: Participant) -> bool:

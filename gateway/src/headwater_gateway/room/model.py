@@ -254,6 +254,8 @@ class Participant:
     sources: dict[str, tuple[node_pb2.Layer, ...]] = field(default_factory=dict)
     role: Role = Role.PARTICIPANT
     is_http: bool = False
+    # Its room was taken over and its client is not back yet: it has no session that could lead it elsewhere.
+    is_awaited: bool = False
 
     @property
     def uplink_node(self) -> NodeId | None:

@@ -180,7 +180,8 @@ class Session:
                 return False
             self._media = SessionMedia.resumed(left, joined.facts, self._ids, sync.sync_state.offer.sdp)
             carried = tuple(left.wanted.values())
-            await room.attach(self.sid, self, frozenset(left.wanted))
+            if not await room.attach(self.sid, self, frozenset(left.wanted)):
+                return False
         except (TimeoutError, SdpError) as error:
             self._log.warning("resume.impossible", detail=f"{type(error).__name__}: {error}"[:300])
             return False
