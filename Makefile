@@ -6,7 +6,7 @@ CARGO := cargo --quiet
 RUST := --manifest-path sfu-node/Cargo.toml --release --locked
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e chaos bench bench-hold bench-joins scoreboard fmt generate fuzz clean
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e chaos bench bench-hold bench-joins scoreboard docs fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,14 +68,19 @@ bench-joins: setup ## Joins per second and core of one gateway, with simulated n
 scoreboard: setup ## The bench's table into docs/scoreboard.md; on a quiet machine
 	scripts/scoreboard
 
+docs: setup ## The documentation into site/, without a warning or not at all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 fmt: ## Format all code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --manifest-path sfu-node/Cargo.toml --all
 	gofmt -w sandbox/cmd sandbox/internal
 
-generate: ## Make the committed stubs from the proto
+generate: ## Make what is derived and committed: stubs, the chart's CRDs, dashboards, the docs' reference
 	$(BIN)/python crds/generate.py
+	$(BIN)/python dashboards/build.py
+	$(BIN)/python scripts/reference
 
 fuzz: ## Fuzz each parser for FUZZ_SECONDS (default 60); needs `cargo install cargo-fuzz`
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
@@ -83,6 +88,6 @@ fuzz: ## Fuzz each parser for FUZZ_SECONDS (default 60); needs `cargo install ca
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; done
 
 clean: ## Remove all that was built (not the caches of uv, cargo and go)
-	rm -rf .venv .build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis artifacts
+	rm -rf site .venv .build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis artifacts
 	rm -rf sfu-node/target sandbox/.build gateway/web/node_modules
 	rm -f sfu-node/python/headwater_sfu/*.so

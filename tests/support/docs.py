@@ -1,0 +1,79 @@
+"""The documentation's commands, typed as a reader would: page by page, in one shell for each page."""
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from support.kube import BINARY, ROOT
+
+sys.path.append(str(ROOT / "scripts" / "reference"))
+from blocks import Block, pages_of, read_blocks  # type: ignore[import-not-found]
+
+QUICK_START: Final = ROOT / "docs" / "start" / "sandbox.md"
+PAGE_DEADLINE_S: Final = 90
+# Not part of a checkout, or too much to show to a shell.
+_HIDDEN: Final = {".git", ".venv", "docs"}
+_HELM: Final = """#!/bin/sh
+exec {python} {standin} {binary} "$@"
+"""
+
+
+def blocks(page: Path) -> list[Block]:
+    return list(read_blocks(page))
+
+
+def pages() -> list[Path]:
+    """The pages with commands to run, the quick start left out: it begins and ends the others' sandbox."""
+    return [
+        page
+        for page in pages_of(ROOT)
+        if page != QUICK_START and any(b.commands and not b.reason for b in blocks(page))
+    ]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Somebody with a checkout, a shell, and no sandbox but the one that they start."""
+
+    home: Path
+
+    @classmethod
+    def with_checkout(cls, home: Path) -> "Reader":
+        """Makes the checkout of links, and a PATH with `headwater`, kubectl and a stand-in for helm."""
+        for entry in ROOT.iterdir():
+            if entry.name not in _HIDDEN:
+                (home / entry.name).symlink_to(entry)
+        bin_ = home / ".venv" / "bin"
+        bin_.mkdir(parents=True)
+        for program in Path(sys.executable).parent.iterdir():
+            (bin_ / program.name).symlink_to(program)
+        standin = ROOT / "tests" / "support" / "helm_standin.py"
+        (bin_ / "helm").write_text(_HELM.format(python=sys.executable, standin=standin, binary=BINARY))
+        (bin_ / "helm").chmod(0o755)
+        return cls(home)
+
+    def run(self, found: list[Block], kubeconfig: str = "") -> subprocess.CompletedProcess[str]:
+        """Saves the blocks' files and types their commands; stops at the first that fails."""
+        script = ["set -euo pipefail"]
+        for block in found:
+            if block.name:
+                (self.home / block.name).write_text(block.text)
+            if not block.reason:
+                for command in block.commands:
+                    script += [f"echo {shlex.quote('$ ' + command)} >&2", command]
+        env = {**os.environ, "XDG_STATE_HOME": str(self.home / "state"), "KUBECONFIG": kubeconfig}
+        env["PATH"] = f"{self.home / '.venv' / 'bin'}:{env['PATH']}"
+        return subprocess.run(
+            ["bash", "-c", "\n".join(script)],
+            cwd=self.home,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PAGE_DEADLINE_S,
+            check=False,
+        )
