@@ -169,3 +169,33 @@ def test_no_api_server(tmp_path: Path) -> None:
     path.write_text(json.dumps(config))
     found = doctor(ApiServer(path), "headwater")
     assert [f["subject"] for f in found] == ["API server"] and "KUBECONFIG" in found[0]["fix"]
+
+
+@pytest.mark.usefixtures("account")
+def test_ten_seeded_misconfigurations_are_found_side_by_side(api_server: ApiServer, namespace: str) -> None:
+    """Each in words of its own, each with what to do, none hidden by another."""
+    reference = {"name": "turn-secret", "key": "secret"}
+    spec = {
+        "drain": {"deadline": "30m"},
+        "node": {"podTemplate": {"terminationGracePeriod": "60s"}},
+        "turn": {"minPerRegion": 1, "maxPerRegion": 2, "sharedSecretRefs": [reference]},
+    }
+    apply(api_server, namespace, gateway_pod(), secret("api-keys", app="short"))
+    apply(api_server, namespace, cluster([{"name": "pluto", "minNodes": 1}], **spec))
+    found = doctor(api_server, namespace, "--url", "ws://127.0.0.1:9")
+    seeded = {
+        "no operator runs": "no operator Pod",
+        "the node token's Secret is missing": "does not exist",
+        "an API key's secret is short": "value of app has 5 characters",
+        "no GeoIP database": "no GeoIP database",
+        "no default region": "no default region",
+        "no trusted proxies": "no trusted proxies",
+        "a region without Kubernetes nodes": "region pluto: no Kubernetes node",
+        "a drain that outlasts the grace period": "an evicted node has 60 s",
+        "TURN without its shared secret": "Secret turn-secret with the key secret is missing",
+        "a public address where nobody answers": "ws://127.0.0.1:9 cannot be reached",
+    }
+    missed = [what for what, words in seeded.items() if not any(words in f["sentence"] for f in found)]
+    assert missed == []
+    assert all(finding(found, words)["level"] in ("error", "warning") for words in seeded.values())
+    print(f"found {len(seeded)} of {len(seeded)}")

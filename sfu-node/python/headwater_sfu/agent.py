@@ -225,7 +225,12 @@ class Agent:
             self._report, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
         addresses = node_pb2.NodeInfo.FromString(self._engine.info()).media_addresses
-        return _json(HTTPStatus.OK, body | {"pid": os.getpid(), "media_addresses": list(addresses)})
+        more = {
+            "pid": os.getpid(),
+            "media_addresses": list(addresses),
+            "receive_buffer_bytes": usage.receive_buffer_bytes(wellknown.PORT_MEDIA),
+        }
+        return _json(HTTPStatus.OK, body | more)
 
 
 def _unix_ms() -> int:

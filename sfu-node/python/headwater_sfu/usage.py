@@ -1,12 +1,14 @@
-"""What this process costs: CPU and memory, from the kernel."""
+"""What this process costs and was granted, from the kernel: CPU, memory, receive buffers."""
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +38,21 @@ def rss_bytes() -> int:
         return int(_STATM.read_text().split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def receive_buffer_bytes(port: int) -> int:
+    """The smallest receive buffer of this process's UDP sockets on that port, as net.core.rmem_max counts.
+
+    Without CAP_NET_ADMIN the kernel grants at most that, silently. 0: there is no such socket.
+    """
+    granted = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(entry))) as held:
+                internet = held.type == socket.SOCK_DGRAM and held.family in _INTERNET
+                if internet and held.getsockname()[1] == port:
+                    # The kernel sets aside twice what was asked for, and says so (socket(7)).
+                    granted.append(held.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2)
+        except OSError:
+            continue  # no socket, or closed meanwhile
+    return min(granted, default=0)
