@@ -1,14 +1,17 @@
 """The operator against a real API server: SFUClusters become Pods, and their status tells the truth."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from difflib import unified_diff
+from functools import partial
+from typing import Any
 
 import aiohttp
 import pytest
 from headwater_api.wellknown import ENV_NODE_TOKEN
 from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import NotFound
-from headwater_operator.kube.resources import EVENTS, PODS, SFUCLUSTERS
+from headwater_operator.kube.resources import BUDGETS, EVENTS, PODS, SFUCLUSTERS
 from support.deadline import until
 from support.fake_kubelet import FakeKubelet
 from support.operator_fixtures import Fleet
@@ -171,29 +174,43 @@ async def test_a_quiet_fleet_costs_no_writes(
     operator: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet, client: KubeClient, namespace: str
 ) -> None:
     await fleet.declare({"eu": (1, 2)})
-    await fleet.says("Degraded", "False")
-    await fleet.says("Progressing", "False")
-    node = next(iter(kubelet.nodes.values()))
-    await until(lambda: node.watchers, 10, "reports flow")
+    await fleet.settled()
+    await until(partial(_load_is_told, fleet), 20, "the node's first report is in the status")
+
+    async def written() -> dict[str, dict[str, Any]]:
+        kinds = (SFUCLUSTERS, PODS, BUDGETS)
+        bodies = [body for kind in kinds for body in await client.list(kind, namespace)]
+        return {f"{body.get('kind', '')} {body['metadata']['name']}": body for body in bodies}
+
+    before = await written()
     async with aiohttp.ClientSession() as session:
+        begun = await _passes(session, operator)
 
-        async def passes() -> float:
-            async with session.get(f"{operator.admin}/metrics") as response:
-                text = await response.text()
-            name = 'headwater_operator_reconcile_seconds_count{kind="SFUCluster",outcome="ok"}'
-            return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(name)), 0.0)
+        async def passed() -> bool:
+            return await _passes(session, operator) >= begun + 3
 
-        # The first reports have arrived and been written once two further passes have ended.
-        first = await passes()
-        await until(lambda: _above(passes, first + 2), 30, "two passes")
-        before = (await client.get(SFUCLUSTERS, namespace, "demo"))["metadata"]["resourceVersion"]
-        second = await passes()
-        await until(lambda: _above(passes, second + 2), 30, "two more passes")
-    assert (await client.get(SFUCLUSTERS, namespace, "demo"))["metadata"]["resourceVersion"] == before
+        await until(passed, 40, "three more passes")
+    changed = "\n".join(
+        unified_diff(_lines(before), _lines(await written()), "settled", "later", n=4, lineterm="")
+    )
+    assert not changed, changed
 
 
-async def _above(figure: Callable[[], Awaitable[float]], bound: float) -> bool:
-    return bool(await figure() >= bound)
+async def _load_is_told(fleet: Fleet) -> bool:
+    status = await fleet.status()
+    return all("cpuPercent" in region for region in status["regions"])
+
+
+async def _passes(session: aiohttp.ClientSession, operator: OperatorProcess) -> float:
+    """How many looks at a fleet have ended well."""
+    name = 'headwater_operator_reconcile_seconds_count{kind="SFUCluster",outcome="ok"}'
+    async with session.get(f"{operator.admin}/metrics") as response:
+        text = await response.text()
+    return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(name)), 0.0)
+
+
+def _lines(bodies: dict[str, Any]) -> list[str]:
+    return json.dumps(bodies, indent=1, sort_keys=True).splitlines()
 
 
 async def test_admin_port_answers(operator: OperatorProcess, fleet: Fleet) -> None:
