@@ -10,7 +10,7 @@ import pytest
 from headwater_cli.simulate.demand import synthetic
 from headwater_cli.simulate.run import Simulation
 from support.scaling import REGIONS, an_autoscaled
-from support.simulated import START, Trouble, a_simulation, balance, cycles
+from support.simulated import START, HardTrouble, Trouble, a_simulation, balance, cycles
 
 pytestmark = pytest.mark.timeout(3600)
 CYCLES = int(os.environ.get("HEADWATER_CYCLES", "1000"))
@@ -34,6 +34,22 @@ def test_a_thousand_cycles_delete_no_serving_node() -> None:
     assert trouble.crashes and trouble.silences and deleted > CYCLES
     print(f"{CYCLES} cycles: {deleted} nodes deleted, none while it served; {moved} participants moved; "
           f"{changes} decisions; {trouble}")  # fmt: skip
+
+
+def test_a_thousand_cycles_of_hard_drains() -> None:
+    """The same with drains that hang, are asked for and taken back, operators that forget, clocks that jump:
+    numbers may go up and down then, but nobody's node is deleted and nobody is lost."""
+    trouble, deleted, moved = HardTrouble(), 0, 0
+    for block in range(max(1, CYCLES // BLOCK)):
+        simulation = a_simulation(cycles(min(BLOCK, CYCLES), block), seed=1000 + block, faults=trouble)
+        outcome = simulation.run(sample_every_s=600)
+        wanted, there = balance(simulation)
+        assert wanted == there, f"block {block}"
+        deleted += outcome.deleted
+        moved += outcome.moved
+    assert trouble.late and trouble.restarts and trouble.jumps and trouble.withdrawn and deleted > CYCLES
+    print(f"{CYCLES} hard cycles: {deleted} nodes deleted, none while it served; {moved} participants moved; "
+          f"{trouble}")  # fmt: skip
 
 
 def test_a_week_of_ten_thousand_meetings_on_240_nodes() -> None:

@@ -1,5 +1,6 @@
 """What drains, upgrades and repairs never do together, whatever the world looks like."""
 
+import os
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
@@ -10,7 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from support.fleet import NOW, a_cluster, a_load, a_pod, a_world, plan_fleet
 
-SETTINGS = settings(max_examples=100, deadline=None)
+SETTINGS = settings(max_examples=int(os.environ.get("HEADWATER_EXAMPLES", "100")), deadline=None)
 REGIONS = ("eu", "us")
 MACHINES = (
     KubeNodeView("well", {"topology.kubernetes.io/region": "eu"}),

@@ -1,6 +1,7 @@
 """What the number of nodes never does, however hostile the figures are."""
 
 import math
+import os
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from support.fleet import NOW, a_meeting
 from support.scaling import Passes, an_autoscaled
 
-SETTINGS = settings(max_examples=30, deadline=None)
+SETTINGS = settings(max_examples=int(os.environ.get("HEADWATER_EXAMPLES", "30")), deadline=None)
 BAD = (math.nan, math.inf, -math.inf, -1.0, -1e300, 1e300, 1e12)
 FIGURES = tuple(name for name in NodeSignals.__dataclass_fields__ if name != "age_s")
 GOOD = {

@@ -1,5 +1,6 @@
 """What a fleet's plan never does, whatever the world looks like."""
 
+import os
 from datetime import timedelta
 from random import Random
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fleet import NOW, a_cluster, a_world, plan_fleet, status_of_fleet
 
-SETTINGS = settings(max_examples=60, deadline=None)
+SETTINGS = settings(max_examples=int(os.environ.get("HEADWATER_EXAMPLES", "60")), deadline=None)
 REGIONS = ("eu", "us", "ap")
 
 

@@ -1,14 +1,16 @@
 """Simulated fleets for tests: seeded up-and-down cycles, and everything that may go wrong meanwhile."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
 from headwater_cli.simulate.demand import Demand, Event
 from headwater_cli.simulate.fleet import Fleet
 from headwater_cli.simulate.run import Signals, Simulation
+from headwater_planner.scale.result import ScaleState
 from headwater_planner.scale.signals import NodeSignals
+from headwater_planner.world import ClusterWorld
 from support.scaling import REGIONS, an_autoscaled
 
 START = datetime(2030, 1, 28, tzinfo=UTC)  # a Monday
@@ -54,6 +56,58 @@ class Trouble:
                 found[name] = node
             self.distorted += kind in (1, 2)
         return found
+
+    def observe(
+        self, world: ClusterWorld, state: ScaleState, now: datetime, rng: Random
+    ) -> tuple[ClusterWorld, ScaleState, datetime]:
+        """All as it is."""
+        return world, state, now
+
+
+@dataclass
+class HardTrouble(Trouble):
+    """Besides: drains that nobody carries out for minutes, people who ask for drains and take it back, an
+    operator that starts anew and has heard of nobody, and a clock that jumps by up to an hour."""
+
+    stuck: int = 0
+    asked: int = 0
+    withdrawn: int = 0
+    restarts: int = 0
+    jumps: int = 0
+    late: int = 0  # passes in which a node still served past its drain's deadline
+    _skew: timedelta = field(default=timedelta(0), repr=False)
+    _deaf_until: datetime = field(default=START, repr=False)
+
+    def strike(self, fleet: Fleet, rng: Random) -> None:
+        super().strike(fleet, rng)
+        for node in list(fleet.nodes.values()):
+            if node.draining and node.participants and node.deadline is not None:
+                self.late += node.deadline < fleet.now
+            if node.stuck:
+                node.stuck = rng.random() > 0.02  # 250 s on average: well past the deadline
+            elif node.draining and node.participants and rng.random() < 0.2:
+                node.stuck = True
+                self.stuck += 1
+            if node.drain_wanted and rng.random() < 0.05:
+                node.drain_wanted = False
+                self.withdrawn += 1
+            elif node.open and rng.random() < 0.002:
+                node.drain_wanted = True
+                self.asked += 1
+
+    def observe(
+        self, world: ClusterWorld, state: ScaleState, now: datetime, rng: Random
+    ) -> tuple[ClusterWorld, ScaleState, datetime]:
+        """After a restart nobody is heard for up to ten seconds."""
+        if rng.random() < 0.02:
+            self.restarts += 1
+            state, self._deaf_until = ScaleState(), now + timedelta(seconds=rng.uniform(0, 10))
+        if now < self._deaf_until:
+            world = replace(world, loads={}, deaths=())
+        if rng.random() < 0.01:
+            self.jumps += 1
+            self._skew = timedelta(seconds=rng.choice((0.0, 0.0, -90.0, 90.0, -3600.0, 3600.0)))
+        return world, state, now + self._skew
 
 
 def cycles(count: int, seed: int) -> Demand:

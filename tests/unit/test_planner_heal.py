@@ -8,7 +8,7 @@ import pytest
 from headwater_api.reasons import Reason
 from headwater_planner.heal import Evidence, assess
 from headwater_planner.supply import CreateNode, DeleteNode, DrainNode, Plan
-from headwater_planner.world import ClusterWorld, LinkLoad, NodeLoad, Phase, PodView
+from headwater_planner.world import ClusterWorld, Guard, KubeNodeView, LinkLoad, NodeLoad, Phase, PodView
 from support.fleet import NOW, a_cluster, a_load, a_pod, a_world, plan_fleet
 
 FIVE = {"eu": (5, 10)}
@@ -49,6 +49,19 @@ class TestFrozen:
         (delete,) = plan(replaced).actions
         assert isinstance(delete, DeleteNode) and delete.reason is Reason.NODE_UNHEALTHY
         assert delete.because == "for 90 s it sends no report and its Pod is not ready"
+
+    @pytest.mark.parametrize("told", [True, False])
+    @pytest.mark.parametrize(("machine_ready", "goes"), [(True, False), (False, True)])
+    def test_one_that_drained_is_not_ready_anyhow(self, told: bool, machine_ready: bool, goes: bool) -> None:
+        """It may well serve: only its machine's end, or its neighbours, add to its silence. It may have been
+        silenced before it said that it drains (`told`)."""
+        guard = Guard(True, "" if told else "Draining: 3 nodes exist, 2 are wanted")
+        pod = a_pod("a", node_name="k-eu", guard=guard, **since(90))
+        world = five([pod], [a_load("a", age_s=90, participants=1, draining=told)])
+        machines = (KubeNodeView("k-eu", {}, ready=machine_ready),)
+        loads = [*world.loads.values(), a_load("f")]
+        replaced = a_world(world.cluster, [*world.pods, a_pod("f")], loads, kube_nodes=machines)
+        assert any(isinstance(action, DeleteNode) for action in plan(replaced).actions) is goes
 
     def test_it_stays_while_a_neighbour_hears_it(self) -> None:
         world = self.frozen(90)

@@ -156,6 +156,10 @@ class TestCrashLoop:
         deaths = tuple(self.death(number, ago_s=100) for number in range(9))
         assert len(plan(a_world(deaths=deaths)).actions) == 2
 
+    def test_a_clock_that_was_set_back_holds_nothing_up(self) -> None:
+        deaths = tuple(self.death(number, ago_s=-3600) for number in range(9))
+        assert len(plan(a_world(deaths=deaths)).actions) == 2
+
     def test_deaths_after_a_long_life_do_not_count(self) -> None:
         deaths = tuple(self.death(number, ago_s=0, lifetime_s=3600) for number in range(9))
         assert len(plan(a_world(deaths=deaths)).actions) == 2

@@ -191,12 +191,14 @@ def node_name(cluster: str, region: str, rng: Chooser) -> str:
 
 
 def _short_lives(deaths: Sequence[Death], region: str, now: datetime) -> list[Death]:
+    """The early ends of late. Those ahead of `now` (the clock was set back) are forgotten: they would hold
+    new nodes up until the clock is there again."""
     return [
         death
         for death in deaths
         if death.region == region
         and death.lifetime_s < SHORT_LIFE_S
-        and (now - death.at).total_seconds() < CRASH_WINDOW_S
+        and 0 <= (now - death.at).total_seconds() < CRASH_WINDOW_S
     ]
 
 

@@ -87,7 +87,7 @@ def may_give_up(world: ClusterWorld, health: Health, pod: PodView, now: datetime
     """Why a node that does not answer may be deleted; empty: it may not.
 
     A frozen or vanished node, or one whose media has stood still: for GIVEN_UP_AFTER_S, with two kinds of
-    evidence, and with no neighbour that hears it.
+    evidence, and with no neighbour that hears it. That a node which drains is not ready is no evidence.
     """
     kinds = health.against(pod)
     since = pod.ready_changed_at
@@ -98,11 +98,27 @@ def may_give_up(world: ClusterWorld, health: Health, pod: PodView, now: datetime
     load = world.load(pod)
     if Evidence.STREAM in kinds:
         quiet_s = load.age_s if load is not None else 0.0
+        if _is_cordoned(pod, load) and Evidence.NEIGHBOURS not in kinds and not _machine_is_gone(world, pod):
+            return ""
     else:
         quiet_s = load.stalled_s if load is not None else 0.0
     if quiet_s < GIVEN_UP_AFTER_S:
         return ""
     return f"for {quiet_s:.0f} s {' and '.join(sorted(kinds))}"
+
+
+def _is_cordoned(pod: PodView, load: NodeLoad | None) -> bool:
+    """By its last word, or by what we wrote on its Pod when we told it to drain."""
+    return (load is not None and load.draining) or (pod.guard is not None and bool(pod.guard.state))
+
+
+def _machine_is_gone(world: ClusterWorld, pod: PodView) -> bool:
+    """What the kubelet says by not answering. Of a frozen process it will say that it has ended."""
+    if pod.phase is Phase.UNKNOWN:
+        return True
+    if world.kube_nodes is None or not pod.node_name:
+        return False
+    return not any(machine.ready for machine in world.kube_nodes if machine.name == pod.node_name)
 
 
 def _has_run(world: ClusterWorld, pod: PodView) -> bool:

@@ -15,8 +15,17 @@ from random import Random
 from headwater_api.sfucluster import SFUCluster
 from headwater_planner.place import CONNECTIONS_PER_PARTICIPANT
 from headwater_planner.scale.spill import nearest_regions
-from headwater_planner.supply import Action, CreateNode, DeleteNode, DrainNode, UncordonNode
-from headwater_planner.world import ClusterWorld, Death, KubeNodeView, NodeLoad, Phase, PodView, RoomLoad
+from headwater_planner.supply import Action, CreateNode, DeleteNode, DrainNode, GuardNode, UncordonNode
+from headwater_planner.world import (
+    ClusterWorld,
+    Death,
+    Guard,
+    KubeNodeView,
+    NodeLoad,
+    Phase,
+    PodView,
+    RoomLoad,
+)
 
 DEATHS_REMEMBERED = 64
 
@@ -50,6 +59,9 @@ class Node:
     joined: int = 0
     silent_since: datetime | None = None
     last_word: NodeLoad | None = None  # of a silent node
+    stuck: bool = False  # nobody moves its participants, whatever its deadline
+    drain_wanted: bool = False  # somebody annotated it so
+    guard: Guard = field(default_factory=lambda: Guard(True))  # what is written on its Pod
     dead: bool = False
     load: NodeLoad | None = None
 
@@ -94,7 +106,9 @@ class Fleet:
         for node in self.nodes.values():
             if not node.ready and not node.draining and not node.dead and node.ready_at <= now:
                 node.ready, node.changed_at, node.load = True, node.ready_at, None
-        for node in [node for node in self.nodes.values() if node.draining and node.participants]:
+        for node in [
+            node for node in self.nodes.values() if node.draining and node.participants and not node.stuck
+        ]:
             late = node.deadline is not None and now >= node.deadline
             self._evacuate(node, node.participants if late else int(node.rate * elapsed_s) or 1)
         again, self.waiting = self.waiting, Counter()
@@ -186,6 +200,8 @@ class Fleet:
             elif isinstance(action, UncordonNode):
                 node = self.nodes[action.name]
                 node.draining, node.ready, node.changed_at, node.load = False, True, self.now, None
+            elif isinstance(action, GuardNode):
+                self.nodes[action.name].guard = action.guard
 
     def _delete(self, action: DeleteNode) -> None:
         node = self.nodes[action.name]
@@ -242,6 +258,8 @@ class Fleet:
             started=started,
             node_name=f"machine-{node.region}",
             ended="it crashed" if node.dead else "",
+            drain_wanted=node.drain_wanted,
+            guard=node.guard,
         )
 
     def _load(self, node: Node) -> NodeLoad | None:

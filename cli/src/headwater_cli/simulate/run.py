@@ -15,6 +15,7 @@ from headwater_planner.scale.floors import OPEN_END, RAMP_DOWN
 from headwater_planner.scale.plan import plan_scale
 from headwater_planner.scale.result import RegionDecision, ScaleState
 from headwater_planner.scale.signals import NodeSignals, signals_of_reports
+from headwater_planner.world import ClusterWorld
 
 from headwater_cli.simulate.demand import Demand
 from headwater_cli.simulate.fleet import Fleet, Physics
@@ -30,6 +31,11 @@ class Faults(Protocol):
 
     def distort(self, signals: Signals, rng: Random) -> Signals:
         """What arrives of the nodes' figures."""
+
+    def observe(
+        self, world: ClusterWorld, state: ScaleState, now: datetime, rng: Random
+    ) -> tuple[ClusterWorld, ScaleState, datetime]:
+        """What the operator sees and remembers, and what its clock says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +157,17 @@ class Simulation:
         if self._faults is not None:
             self._faults.strike(fleet, self._rng)
         self._watch()
-        world = fleet.world()
+        world, state, now = fleet.world(), self._state, self.now
+        if self._faults is not None:
+            world, state, now = self._faults.observe(world, state, now, self._rng)
         signals: Signals = signals_of_reports(world.loads)
         if self._faults is not None:
             signals = self._faults.distort(signals, self._rng)
         meetings = self._meetings.around(self.now)
-        scale = plan_scale(world, signals, meetings, self._state, self.now, seed=self._seed)
+        scale = plan_scale(world, signals, meetings, state, now, seed=self._seed)
         self._state = scale.state
         self.outcome.changes += [Change(self.now, decision) for decision in scale.changes]
-        fleet.act(plan_cluster(world, scale.desired, self.now, self._rng).actions)
+        fleet.act(plan_cluster(world, scale.desired, now, self._rng).actions)
         self.outcome.moved, self.outcome.deleted = fleet.moved, fleet.deleted
 
     def desired(self, region: str) -> int:

@@ -89,11 +89,13 @@ class Inbox:
         old = self._arrivals.get(key)
         old = old if old is not None and old.uid == uid else None
         now = self._monotonic()
-        empty_since = (old.empty_since if old is not None else None) or now
+        # What was between two reports with a silence in between is not known.
+        known = old if old is not None and self._is_fresh(old) else None
+        empty_since = (known.empty_since if known is not None else None) or now
         self._arrivals[key] = _Arrival(uid, now, load, empty_since if load.empty else None)
         before = _presence(old.load) if old is not None else None
         after = _presence(load)
-        if before is None or before != after or (old is not None and not self._is_fresh(old)):
+        if before is None or before != after or known is None:
             rooms = {room for room, *_ in (before or frozenset()) ^ after}
             self._on_change(Change(key, frozenset(rooms - {""})))
 
