@@ -102,7 +102,7 @@ def test_the_models_refuse_wrong_values_too() -> None:
         "sfucluster-max-nodes", "sfucluster-min-over-max",
         "sfucluster-no-coordinates", "sfucluster-own-label", "sfucluster-prometheus",
         "sfucluster-replicas", "sfucluster-schedule-region", "sfucluster-toleration",
-        "sfucluster-turn", "sfucluster-turn-secret", "sfucluster-unknown-field",
+        "sfucluster-turn", "sfucluster-turn-on-host", "sfucluster-turn-secret", "sfucluster-unknown-field",
     }  # fmt: skip
     assert lenient == with_rules_only
 
