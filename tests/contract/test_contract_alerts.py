@@ -202,11 +202,11 @@ def test_rules_are_well_formed_and_told_apart_by_severity() -> None:
         assert rule["annotations"]["summary"] and rule["annotations"]["description"], name
 
 
-def test_critical_alerts_fire_within_ninety_seconds_or_by_their_burn_rate() -> None:
+def test_critical_alerts_fire_within_ninety_seconds() -> None:
+    """A scrape (15 s) and one evaluation each of recording and alerting rules (15 s) come first."""
     for name, rule in ALERTS.items():
-        if rule["labels"]["severity"] == "critical" and not name.endswith("Burn"):
-            assert rule["for"] in ("30s", "1m"), name
-    assert ALERTS["HeadwaterJoinFastBurn"]["for"] == "30s"
+        if rule["labels"]["severity"] == "critical":
+            assert rule["for"] in ("30s", "45s"), name
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
