@@ -2,9 +2,9 @@
 
 import pytest
 from headwater_sandbox.demo.check import Stage, check
-from headwater_sandbox.demo.cluster import ClusterView
 from headwater_sandbox.demo.judge import Finding
 from headwater_sandbox.demo.spec import now_ms
+from headwater_sandbox.nodes import ClusterView
 from rich.console import Console
 from support.bystanders import bystanders
 from support.clients import bot_spec, bots
@@ -23,7 +23,7 @@ async def run_the_demo(cluster: Cluster, room: str) -> list[Finding]:
         [bot_spec(cluster, room, f"bot-{region}-{n}", 2 * i + n, region) for n in (0, 1)]
         for i, region in enumerate(cluster.sandbox.regions)
     ]
-    view = ClusterView(cluster.sandbox.kubeconfig)
+    view = await ClusterView.open(cluster.sandbox.kubeconfig)
     try:
         started_ms = now_ms()
         async with bots(*groups) as fleet:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 from headwater_sandbox.demo import judge
-from headwater_sandbox.demo.cluster import LinkState, NodeState, parse_node
 from headwater_sandbox.demo.recorder import PairReport
+from headwater_sandbox.nodes import LinkState, NodeState, parse_node
 
 BOTS = ["a", "b", "c", "d"]
 NODE_OF = {"a": "n1", "b": "n1", "c": "n2", "d": "n2"}

@@ -4,13 +4,13 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
-from headwater_sandbox.demo.cluster import LinkState, NodeState
 from headwater_sandbox.demo.fleet import BotView
 from headwater_sandbox.demo.live import render_view
 from headwater_sandbox.demo.recorder import PairReport
 from headwater_sandbox.demo.run import plan_bots
 from headwater_sandbox.demo.sandboxed import Sandbox
 from headwater_sandbox.demo.tokens import make_token, page_url, signal_url
+from headwater_sandbox.nodes import LinkState, NodeState
 from rich.console import Console
 
 SECRET = "s" * 40

@@ -7,7 +7,7 @@ from headwater_api.nodev1 import node_pb2
 from headwater_sandbox import readiness
 from headwater_sandbox.config import SandboxConfig
 from headwater_sandbox.lifecycle import parse_info
-from headwater_sandbox.status import sfu_node
+from headwater_sandbox.nodes import parse_node
 from headwater_sandbox.supervisor import parse_state
 
 CONFIG = SandboxConfig(regions=("eu", "us"), nodes_per_region=1)
@@ -80,7 +80,7 @@ def report() -> dict[str, Any]:
 
 
 def test_a_report_becomes_the_row_of_its_node() -> None:
-    node = sfu_node(pod("sfu-eu", wellknown.COMPONENT_SFU, region="eu"), report())
+    node = parse_node(pod("sfu-eu", wellknown.COMPONENT_SFU, region="eu"), report())
     printed = node.to_json()
     links = printed.pop("links")
     assert printed == {
@@ -101,7 +101,7 @@ def test_a_report_becomes_the_row_of_its_node() -> None:
 
 
 def test_a_node_that_does_not_answer_has_no_pid_and_no_rooms() -> None:
-    node = sfu_node(pod("sfu-eu", wellknown.COMPONENT_SFU, region="eu", ready=False), {}).to_json()
+    node = parse_node(pod("sfu-eu", wellknown.COMPONENT_SFU, region="eu", ready=False), {}).to_json()
     assert (node["pid"], node["rooms"], node["relayLinks"], node["ready"]) == (None, 0, 0, False)
 
 

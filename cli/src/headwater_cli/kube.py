@@ -36,6 +36,7 @@ class Reader:
     async def open(cls, kubeconfig: Path | None, context: str | None) -> "Reader":
         """With $KUBECONFIG's current context unless told otherwise. Raises KubeError."""
         configuration = Configuration()
+        configuration.client_session_kwargs = {"trust_env": False}
         try:
             await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
                 config_file=str(kubeconfig) if kubeconfig else None,

@@ -1,6 +1,6 @@
 """`headwater sandbox …`: options in, one line or one JSON object out."""
 
-import http.client
+import asyncio
 import json
 import os
 import shutil
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,8 +18,9 @@ from rich.console import Console
 from headwater_sandbox import lifecycle, supervisor
 from headwater_sandbox.config import DEFAULT_NAME, DEFAULT_REGIONS, NAMESPACE, InvalidOption, SandboxConfig
 from headwater_sandbox.errors import SandboxError
-from headwater_sandbox.kube import Api
-from headwater_sandbox.status import node_table, observe_nodes
+
+if TYPE_CHECKING:
+    from headwater_sandbox.nodes import NodeState
 
 sandbox_app = typer.Typer(help="A whole cluster on this machine.", no_args_is_help=True)
 
@@ -131,20 +132,31 @@ def down(name: Name = DEFAULT_NAME) -> None:
             print(f"no sandbox {name!r}: nothing to do", file=sys.stderr)
 
 
+async def _nodes(kubeconfig: Path) -> "list[NodeState]":
+    from headwater_sandbox.nodes import ClusterView
+
+    view = await ClusterView.open(kubeconfig)
+    try:
+        return await view.nodes()
+    finally:
+        await view.close()
+
+
 @sandbox_app.command()
 def status(as_json: Json = False, name: Name = DEFAULT_NAME) -> None:
     """Show a running sandbox: where it is reached, and each SFU node with what it carries."""
+    from headwater_cli.kube import KubeError  # heavy: not for the other commands
+
+    from headwater_sandbox.status import node_table
+
     with _one_line_errors():
         info = lifecycle.find(name)
-        api = Api(info.kubeconfig)
         try:
-            nodes = observe_nodes(api)
-        except (OSError, http.client.HTTPException) as error:
+            nodes = asyncio.run(_nodes(info.kubeconfig))
+        except KubeError as error:
             raise SandboxError(
                 f"the API server does not answer ({error}); see `headwater sandbox logs apiserver`"
             ) from error
-        finally:
-            api.close()
         if as_json:
             print(json.dumps(info.to_json() | {"nodes": [node.to_json() for node in nodes]}))
             return

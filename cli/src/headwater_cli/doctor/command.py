@@ -14,8 +14,6 @@ from rich.table import Table
 
 from headwater_cli.doctor.diagnose import diagnose
 from headwater_cli.doctor.facts import Facts, Finding, Level
-from headwater_cli.doctor.observe import observe
-from headwater_cli.kube import KubeError, Reader
 
 _COLOUR: Final = {Level.ERROR: "red", Level.WARNING: "yellow", Level.OK: "green"}
 
@@ -42,6 +40,9 @@ def doctor(
 
 
 async def _examine(namespace: str, kubeconfig: Path | None, context: str | None, url: str) -> list[Finding]:
+    from headwater_cli.doctor.observe import observe  # heavy: not for the other commands
+    from headwater_cli.kube import KubeError, Reader
+
     def clock() -> datetime:
         return datetime.now(UTC)
 

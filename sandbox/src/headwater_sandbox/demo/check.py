@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import aiohttp
+from headwater_cli.kube import KubeError
 from rich.console import Console
 
 from headwater_sandbox.demo import judge
-from headwater_sandbox.demo.cluster import ClusterView, NodeState
 from headwater_sandbox.demo.fleet import Fleet
 from headwater_sandbox.demo.judge import Finding, Pair
 from headwater_sandbox.demo.sandboxed import Sandbox
 from headwater_sandbox.demo.spec import now_ms
+from headwater_sandbox.nodes import ClusterView, NodeState
 
 JOIN_DEADLINE_S: Final = 60.0
 MEDIA_DEADLINE_S: Final = 10.0
@@ -108,7 +108,7 @@ async def _links(stage: Stage) -> Finding:
 async def _nodes(stage: Stage) -> list[NodeState]:
     try:
         return await stage.view.nodes()
-    except (aiohttp.ClientError, TimeoutError):
+    except KubeError:
         return []  # the caller looks again until its deadline
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headwater_sandbox.demo.cluster import NodeState
 from headwater_sandbox.demo.recorder import PairReport
+from headwater_sandbox.nodes import NodeState
 
 Pair = tuple[str, str]  # subscriber, publisher
 

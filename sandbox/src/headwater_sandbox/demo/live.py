@@ -7,10 +7,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from headwater_sandbox.demo.cluster import NodeState
 from headwater_sandbox.demo.fleet import BotView
 from headwater_sandbox.demo.judge import MIN_FPS, Pair, percentile
 from headwater_sandbox.demo.recorder import PairReport
+from headwater_sandbox.nodes import NodeState
 
 
 def render_view(

@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-import aiohttp
+from headwater_cli.kube import KubeError
 from rich.console import Console
 from rich.live import Live
 
 from headwater_sandbox.demo.check import Stage, check
-from headwater_sandbox.demo.cluster import ClusterView, NodeState
 from headwater_sandbox.demo.fleet import Fleet
 from headwater_sandbox.demo.live import render_view
 from headwater_sandbox.demo.sandboxed import Sandbox, close_sandbox, open_sandbox
 from headwater_sandbox.demo.spec import BotSpec, now_ms
 from headwater_sandbox.demo.tokens import make_token, page_url, signal_url
+from headwater_sandbox.nodes import ClusterView, NodeState
 
 REFRESH_S: Final = 1.0
 BOTS_PER_REGION: Final = 2
@@ -62,7 +62,7 @@ async def staged(options: DemoOptions, console: Console) -> AsyncIterator[Stage]
     console.print(
         f"sandbox is up after {(now_ms() - started_ms) / 1000:.1f} s" if sandbox.owned else "it runs"
     )
-    view, fleet = ClusterView(sandbox.kubeconfig), Fleet()
+    view, fleet = await ClusterView.open(sandbox.kubeconfig), Fleet()
     try:
         plan = plan_bots(sandbox, options.room, options.bots_per_region, time.time())
         for number, specs in enumerate(plan.values()):
@@ -118,7 +118,7 @@ async def _show(stage: Stage, url: str, console: Console, stop: asyncio.Event) -
             note = "; ".join(stage.fleet.dead())
             try:
                 nodes = await stage.view.nodes()
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except KubeError as error:
                 note = f"the API server does not answer ({type(error).__name__}): figures are the last known"
             live.update(render_view(url, nodes, stage.fleet.bots, stage.fleet.pairs(), note))
             with contextlib.suppress(TimeoutError):
