@@ -8,7 +8,6 @@ import pytest
 from headwater_api.reasons import Reason
 from headwater_gateway.auth import KeyStore, TokenVerifier, bearer_token, read_keys
 from headwater_gateway.signal.types import Claims, JoinRefused
-from livekit.protocol import models
 from support import gateway_edge
 from support.gateway_edge import API_KEY, API_SECRET
 
@@ -66,20 +65,6 @@ def test_absent_grants_mean_yes_but_for_own_metadata(verifier: TokenVerifier) ->
     grant = _verify(verifier, token()).video
     assert grant.may_publish and grant.may_subscribe and grant.may_publish_data
     assert not grant.may_update_own_metadata
-
-
-@pytest.mark.parametrize(
-    ("sources", "source", "allowed"),
-    [
-        ([], models.TrackSource.CAMERA, True),
-        (["camera"], models.TrackSource.CAMERA, True),
-        (["camera"], models.TrackSource.MICROPHONE, False),
-        (["screen_share"], models.TrackSource.SCREEN_SHARE, True),
-    ],
-)
-def test_publish_sources(verifier: TokenVerifier, sources: list[str], source: int, allowed: bool) -> None:
-    grant = _verify(verifier, token(video={"roomJoin": True, "canPublishSources": sources})).video
-    assert grant.may_publish_source(source) is allowed
 
 
 @pytest.mark.parametrize(

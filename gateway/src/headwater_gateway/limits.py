@@ -23,9 +23,3 @@ class Rate:
         if len(self._buckets) > KEYS:  # the key that was quiet for longest: its bucket is the fullest
             self._buckets.popitem(last=False)
         return allowed
-
-    def wait_s(self, key: str, now: float) -> float:
-        """Until the next one is allowed (seconds)."""
-        tokens, since = self._buckets.get(key, (self._burst, now))
-        missing = 1 - min(self._burst, tokens + (now - since) * self._per_second)
-        return max(0.0, missing / self._per_second)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from headwater_api import wellknown
+from headwater_api.environ import Environ
 
 # The operator sets it from the Pod's termination grace; without one there is only time for the
 # draining report to arrive.
@@ -41,53 +42,15 @@ def read_config(env: Mapping[str, str]) -> NodeConfig:
 
     Raises ConfigError with one line for each variable that is missing or wrong.
     """
-    problems: list[str] = []
+    found = Environ(env)
 
-    def required(name: str) -> str:
-        value = env.get(name, "").strip()
-        if not value:
-            problems.append(f"{name} is not set: the SFU Pod template must provide it")
-        return value
-
-    node_id = required(wellknown.ENV_POD_NAME)
-    region = required(wellknown.ENV_REGION)
-    cluster = required(wellknown.ENV_CLUSTER)
-    token = required(wellknown.ENV_NODE_TOKEN)
-    pod_ip = _pod_ip(required(wellknown.ENV_POD_IP), problems)
-    max_connections = _number(env, wellknown.ENV_MAX_CONNECTIONS, DEFAULT_MAX_CONNECTIONS, (1, 1e6), problems)
-    grace = _number(env, wellknown.ENV_DRAIN_GRACE, DEFAULT_DRAIN_GRACE_S, (0, MAX_DRAIN_GRACE_S), problems)
-    if problems or pod_ip is None:
-        raise ConfigError("\n".join(problems))
+    node_id = found.required(wellknown.ENV_POD_NAME)
+    region = found.required(wellknown.ENV_REGION)
+    cluster = found.required(wellknown.ENV_CLUSTER)
+    token = found.required(wellknown.ENV_NODE_TOKEN)
+    pod_ip = found.address(wellknown.ENV_POD_IP)
+    max_connections = found.number(wellknown.ENV_MAX_CONNECTIONS, DEFAULT_MAX_CONNECTIONS, (1, 1e6))
+    grace = found.number(wellknown.ENV_DRAIN_GRACE, DEFAULT_DRAIN_GRACE_S, (0, MAX_DRAIN_GRACE_S))
+    if found.problems or pod_ip is None:
+        raise ConfigError("\n".join(found.problems))
     return NodeConfig(node_id, region, cluster, pod_ip, token, int(max_connections), grace)
-
-
-def _pod_ip(text: str, problems: list[str]) -> IPv4Address | IPv6Address | None:
-    if not text:
-        return None
-    try:
-        parsed = ip_address(text)
-    except ValueError:
-        problems.append(f"{wellknown.ENV_POD_IP}={text!r} is not an IP address")
-        return None
-    if parsed.is_unspecified:
-        # A socket bound to the wildcard answers from another source address and ICE fails.
-        problems.append(f"{wellknown.ENV_POD_IP}={text!r} is the wildcard: give the Pod's own address")
-        return None
-    return parsed
-
-
-def _number(
-    env: Mapping[str, str], name: str, default: float, bounds: tuple[float, float], problems: list[str]
-) -> float:
-    text = env.get(name, "").strip()
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    low, high = bounds
-    if not low <= value <= high:
-        problems.append(f"{name}={text!r} must be a number from {low:g} to {high:g}")
-        return default
-    return value

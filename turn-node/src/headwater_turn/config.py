@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from headwater_api import wellknown
+from headwater_api.environ import Environ
 
 from headwater_turn.render import Address, TlsFiles
 
@@ -50,26 +50,29 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
     HEADWATER_TURN_RUN_AS: user and group id of coturn where the agent is root. Default: the agent's.
     HEADWATER_TURN_GRACE_SECONDS: how long allocations may last after SIGTERM. Default 50.
     """
-    problems: list[str] = []
+    found = Environ(env)
 
-    def required(name: str) -> str:
-        value = env.get(name, "").strip()
-        if not value:
-            problems.append(f"{name} is not set: the TURN Pod template must provide it")
-        return value
-
-    node_id, region = required(wellknown.ENV_POD_NAME), required(wellknown.ENV_REGION)
-    token, address = required(wellknown.ENV_NODE_TOKEN), _address(required(wellknown.ENV_POD_IP), problems)
-    secrets_dir, run_dir = Path(required(wellknown.ENV_TURN_SECRETS_DIR)), Path(required(ENV_RUN_DIR))
-    grace = _number(env, ENV_GRACE, 50, (0, 86_400), problems)
-    port = _number(env, ENV_TLS_PORT, wellknown.PORT_TURN_TLS, (1, 65_535), problems)
-    wants_filter = env.get(ENV_PACKET_FILTER, "false").strip().lower()
+    node_id, region = (
+        found.required(wellknown.ENV_POD_NAME),
+        found.required(wellknown.ENV_REGION),
+    )
+    token, address = (
+        found.required(wellknown.ENV_NODE_TOKEN),
+        found.address(wellknown.ENV_POD_IP),
+    )
+    secrets_dir, run_dir = (
+        Path(found.required(wellknown.ENV_TURN_SECRETS_DIR)),
+        Path(found.required(ENV_RUN_DIR)),
+    )
+    grace = found.number(ENV_GRACE, 50, (0, 86_400))
+    port = found.number(ENV_TLS_PORT, wellknown.PORT_TURN_TLS, (1, 65_535))
+    wants_filter = (found.text(ENV_PACKET_FILTER) or "false").lower()
     if wants_filter not in ("true", "false"):
-        problems.append(f"{ENV_PACKET_FILTER}={wants_filter!r} must be true or false")
-    run_as = int(_number(env, ENV_RUN_AS, 0, (0, 2**31 - 1), problems)) or None
-    tls = _tls(env.get(ENV_TLS_DIR, "").strip(), problems)
-    if problems or address is None:
-        raise ConfigError("\n".join(problems))
+        found.problems.append(f"{ENV_PACKET_FILTER}={wants_filter!r} must be true or false")
+    run_as = int(found.number(ENV_RUN_AS, 0, (0, 2**31 - 1))) or None
+    tls = _tls(found.text(ENV_TLS_DIR), found.problems)
+    if found.problems or address is None:
+        raise ConfigError("\n".join(found.problems))
     return TurnConfig(
         node_id,
         region,
@@ -85,20 +88,6 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
     )
 
 
-def _address(text: str, problems: list[str]) -> Address | None:
-    if not text:
-        return None
-    try:
-        address = ip_address(text)
-    except ValueError:
-        problems.append(f"{wellknown.ENV_POD_IP}={text!r} is not an IP address")
-        return None
-    if address.is_unspecified:
-        problems.append(f"{wellknown.ENV_POD_IP}={text!r} is the wildcard: give the Pod's own address")
-        return None
-    return address
-
-
 def _tls(directory: str, problems: list[str]) -> TlsFiles | None:
     if not directory:
         return None
@@ -107,20 +96,3 @@ def _tls(directory: str, problems: list[str]) -> TlsFiles | None:
         if not path.is_file():
             problems.append(f"{ENV_TLS_DIR}: {path} is missing: the Secret must be of type kubernetes.io/tls")
     return files
-
-
-def _number(
-    env: Mapping[str, str], name: str, default: float, bounds: tuple[float, float], problems: list[str]
-) -> float:
-    text = env.get(name, "").strip()
-    if not text:
-        return default
-    low, high = bounds
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not low <= value <= high:
-        problems.append(f"{name}={text!r} must be a number from {low:g} to {high:g}")
-        return default
-    return value

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from headwater_api.ids import GatewayId, NodeId, ParticipantIdentity, ParticipantSid, RegionName, RoomId
 from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
-from livekit.protocol import models, rtc
+from livekit.protocol import rtc
 
 from headwater_gateway.meetings import Meetings
 from headwater_gateway.passwords import Passwords
@@ -86,15 +86,6 @@ class VideoGrant:
     def may_update_own_metadata(self) -> bool:
         """Absent means no."""
         return bool(self.can_update_own_metadata)
-
-    def may_publish_source(self, source: int) -> bool:
-        """Whether a track of this livekit `TrackSource` may be published; an empty list allows each."""
-        if not self.may_publish:
-            return False
-        return (
-            not self.can_publish_sources
-            or models.TrackSource.Name(source).lower() in self.can_publish_sources
-        )
 
 
 @dataclass(frozen=True, slots=True)
