@@ -43,7 +43,6 @@ def read_config(env: Mapping[str, str]) -> NodeConfig:
     Raises ConfigError with one line for each variable that is missing or wrong.
     """
     found = Environ(env)
-
     node_id = found.required(wellknown.ENV_POD_NAME)
     region = found.required(wellknown.ENV_REGION)
     cluster = found.required(wellknown.ENV_CLUSTER)

@@ -51,19 +51,12 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
     HEADWATER_TURN_GRACE_SECONDS: how long allocations may last after SIGTERM. Default 50.
     """
     found = Environ(env)
-
-    node_id, region = (
-        found.required(wellknown.ENV_POD_NAME),
-        found.required(wellknown.ENV_REGION),
-    )
-    token, address = (
-        found.required(wellknown.ENV_NODE_TOKEN),
-        found.address(wellknown.ENV_POD_IP),
-    )
-    secrets_dir, run_dir = (
-        Path(found.required(wellknown.ENV_TURN_SECRETS_DIR)),
-        Path(found.required(ENV_RUN_DIR)),
-    )
+    node_id = found.required(wellknown.ENV_POD_NAME)
+    region = found.required(wellknown.ENV_REGION)
+    token = found.required(wellknown.ENV_NODE_TOKEN)
+    address = found.address(wellknown.ENV_POD_IP)
+    secrets_dir = Path(found.required(wellknown.ENV_TURN_SECRETS_DIR))
+    run_dir = Path(found.required(ENV_RUN_DIR))
     grace = found.number(ENV_GRACE, 50, (0, 86_400))
     port = found.number(ENV_TLS_PORT, wellknown.PORT_TURN_TLS, (1, 65_535))
     wants_filter = (found.text(ENV_PACKET_FILTER) or "false").lower()
