@@ -126,10 +126,10 @@ class RoomState:
         self.effects.append(Happened(event, info, copy))
 
     def announce(self, participant: Participant, now: float, *, at_once: bool = False) -> None:
-        """The participant's row has changed."""
+        """The participant's row has changed. `at_once`: it waits only if another one has just gone out."""
         participant.version += 1
         self.updates.put(participant_info(participant), hidden=participant.is_hidden, now=now)
-        if at_once:
+        if at_once and self.updates.may_hurry(now):
             self.flush_updates()
 
     def flush_updates(self) -> None:

@@ -15,12 +15,20 @@ class UpdateBatch:
     def __init__(self) -> None:
         self._rows: dict[ParticipantSid, tuple[models.ParticipantInfo, bool]] = {}
         self.due: float | None = None  # monotonic seconds
+        self._hurried_at: float | None = None
 
     def put(self, info: models.ParticipantInfo, *, hidden: bool, now: float) -> None:
         """Replace the participant's row. The first change starts the clock."""
         self._rows[ParticipantSid(info.sid)] = (info, hidden)
         if self.due is None:
             self.due = now + COALESCE_S
+
+    def may_hurry(self, now: float) -> bool:
+        """Whether a change that should be seen at once may go out now: one in each such moment, no more."""
+        if self._hurried_at is not None and now - self._hurried_at < COALESCE_S:
+            return False
+        self._hurried_at = now
+        return True
 
     def take(self) -> tuple[list[models.ParticipantInfo], list[models.ParticipantInfo]]:
         """All rows for everybody, and the hidden ones, each for its own participant only."""

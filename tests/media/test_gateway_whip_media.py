@@ -1,0 +1,153 @@
+"""WHIP and WHEP with real media over a real node: aiortc at both ends, and Debian's simple-whip-client."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import jwt
+import pytest
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from headwater_api import wellknown
+from headwater_sandbox.demo.tokens import make_token
+from headwater_sandbox.demo.watermark import read_mark
+from support.deadline import until
+from support.processes import loopback_address, running
+from support.protocol_client import MarkedTrack
+from support.whip_client import whip_client
+
+NODE_TOKEN, API_KEY, API_SECRET = "n" * 32, "devkey", "s" * 40
+SDP = "application/sdp"
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[str]:
+    """The URL of a gateway over one node."""
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / API_KEY).write_text(API_SECRET)
+    node_ip, gateway_ip = loopback_address(), loopback_address()
+    node_env = {
+        wellknown.ENV_POD_NAME: "eu-1",
+        wellknown.ENV_REGION: "eu",
+        wellknown.ENV_CLUSTER: "demo",
+        wellknown.ENV_NODE_TOKEN: NODE_TOKEN,
+    }
+    gateway_env = {
+        wellknown.ENV_POD_NAME: "gw-0",
+        wellknown.ENV_NODE_TOKEN: NODE_TOKEN,
+        wellknown.ENV_API_KEYS_DIR: str(keys),
+        "HEADWATER_STATIC_NODES": f"eu-1=eu@{node_ip}:{wellknown.PORT_NODE_GRPC}",
+    }
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(running("headwater_sfu", node_env, node_ip, tmp_path / "node.log"))
+        await stack.enter_async_context(
+            running("headwater_gateway", gateway_env, gateway_ip, tmp_path / "gateway.log")
+        )
+        yield f"http://{gateway_ip}:{wellknown.PORT_SIGNAL}"
+
+
+def _token(identity: str) -> str:
+    return make_token(API_KEY, API_SECRET, "demo", identity, time.time())
+
+
+async def _negotiate(http: aiohttp.ClientSession, url: str, identity: str, pc: RTCPeerConnection) -> str:
+    """Offer, answer; the resource's path."""
+    await pc.setLocalDescription(await pc.createOffer())
+    headers = {"Authorization": f"Bearer {_token(identity)}", "Content-Type": SDP}
+    async with http.post(url, data=pc.localDescription.sdp, headers=headers) as answer:
+        text = await answer.text()
+        assert answer.status == 201, text
+        await pc.setRemoteDescription(RTCSessionDescription(text, "answer"))
+        return answer.headers["Location"]
+
+
+class Viewer:
+    """A WHEP client that decodes what it gets."""
+
+    def __init__(self) -> None:
+        self.pc = RTCPeerConnection()
+        self.sources: set[int] = set()
+        self.pictures = self.sounds = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def _watch(self, kind: str, track: object) -> None:
+        while True:
+            frame = await track.recv()  # type: ignore[attr-defined]
+            if kind == "audio":
+                self.sounds += 1
+                continue
+            self.pictures += 1
+            mark = read_mark(frame.to_ndarray(format="gray"))
+            if mark is not None:
+                self.sources.add(mark.source)
+
+    @asynccontextmanager
+    async def at(self, http: aiohttp.ClientSession, url: str) -> AsyncIterator["Viewer"]:
+        for kind in ("audio", "video"):
+            self.pc.addTransceiver(kind, direction="recvonly")
+        try:
+            await _negotiate(http, url, f"viewer-{id(self)}", self.pc)
+            for transceiver in self.pc.getTransceivers():  # aiortc makes the tracks with the answer
+                self._tasks.append(
+                    asyncio.create_task(self._watch(transceiver.kind, transceiver.receiver.track))
+                )
+            yield self
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.pc.close()
+
+
+async def test_whip_to_whep_by_aiortc(gateway: str) -> None:
+    sender = RTCPeerConnection()
+    sender.addTrack(MarkedTrack(7))
+    async with aiohttp.ClientSession() as http:
+        try:
+            resource = await _negotiate(http, f"{gateway}/whip/demo", "cam", sender)
+            async with Viewer().at(http, f"{gateway}/whep/demo") as viewer:
+                await until(lambda: viewer.sources == {7}, 30, "the viewer decodes marked frames")
+                seen = viewer.pictures
+                await until(lambda: viewer.pictures > seen + 15, 15, "and goes on")
+                headers = {"Authorization": f"Bearer {_token('cam')}"}
+                async with http.delete(gateway + resource, headers=headers) as answer:
+                    assert answer.status == 200
+                # The m-line stays; another publisher's picture comes on it.
+                other = RTCPeerConnection()
+                other.addTrack(MarkedTrack(9))
+                try:
+                    await _negotiate(http, f"{gateway}/whip/demo", "cam-2", other)
+                    await until(lambda: 9 in viewer.sources, 30, "the next publisher's frames")
+                finally:
+                    await other.close()
+        finally:
+            await sender.close()
+
+
+async def test_simple_whip_client(gateway: str, tmp_path: Path) -> None:
+    url, token = f"{gateway}/whip/demo", _token("gst")
+    async with aiohttp.ClientSession() as http, whip_client(url, token, tmp_path) as client:
+        async with Viewer().at(http, f"{gateway}/whep/demo/from/gst") as viewer:
+            try:
+                await until(lambda: viewer.pictures > 30 and viewer.sounds > 30, 40, "picture and sound")
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{client.printed()}") from None
+        await client.interrupt()
+        claims = {"Authorization": f"Bearer {_admin()}"}
+        listing = f"{gateway}/twirp/livekit.RoomService/ListParticipants"
+
+        async def is_gone() -> bool:
+            async with http.post(listing, json={"room": "demo"}, headers=claims) as answer:
+                present = [p["identity"] for p in (await answer.json())["participants"]]
+            return "gst" not in present
+
+        await until(is_gone, 5, f"gst is off the roster ({client.printed()})")
+
+
+def _admin() -> str:
+    claims = {"iss": API_KEY, "exp": int(time.time()) + 600, "video": {"roomAdmin": True, "room": "demo"}}
+    return jwt.encode(claims, API_SECRET, algorithm="HS256")
