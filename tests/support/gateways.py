@@ -80,7 +80,7 @@ async def running_gateways(
                     **changes,
                 },
             )
-            gateways.planes.append(await stack.enter_async_context(_gateway(settings)))
+            gateways.planes.append(await stack.enter_async_context(gateway_running(settings)))
         declare_fleet(gateways)
         for plane in gateways.planes:
             await until(lambda p=plane: len(p.directory.pool.views()) == 2, 10, "the nodes are known")  # type: ignore[misc]
@@ -132,7 +132,7 @@ def declare_fleet(gateways: Gateways) -> None:
 
 
 @asynccontextmanager
-async def _gateway(settings: Settings) -> AsyncIterator[Plane]:
+async def gateway_running(settings: Settings) -> AsyncIterator[Plane]:
     stop, ports, planes = asyncio.Event(), dict[str, int](), list[Plane]()
 
     @asynccontextmanager
@@ -184,7 +184,7 @@ class SignalClient:
             await self._http.close()
             raise
         self._reader = asyncio.create_task(self._read())
-        await self.wait(self._first)
+        await self.wait(self._first, 15)
         return self
 
     async def __aexit__(self, *_: object) -> None:
