@@ -9,7 +9,7 @@ RUST := --manifest-path sfu-node/Cargo.toml --release --locked
 PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-test e2e chaos bench bench-hold bench-joins scoreboard docs fmt generate fuzz clean
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,9 +23,10 @@ demo: setup ## A cluster of three regions on this machine, six bots, a live tabl
 demo-check: setup ## The same unattended: fails unless every promise of the demo holds
 	@$(BIN)/headwater demo --check
 
-# Media and whole clusters one test at a time: they are judged by time.
+# What is judged by time runs alone: the engine's tests, and media and whole clusters one test at a time.
 test: setup ## All gates and tests; what CI runs
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check rust-test
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check rust-build
+	@$(MAKE) --no-print-directory rust-test
 	@failed=0; \
 	$(BIN)/pytest $(PARALLEL) tests/component tests/property tests/contract tests/unit || failed=1; \
 	$(BIN)/pytest tests/media tests/e2e || failed=1; \
@@ -51,6 +52,9 @@ rust-check:
 go-check:
 	@test -z "$$(gofmt -l sandbox/cmd sandbox/internal)" || { gofmt -d sandbox/cmd sandbox/internal; exit 1; }
 	cd sandbox && CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false" go vet ./...
+
+rust-build:
+	$(CARGO) test $(RUST) --workspace --no-run
 
 rust-test:
 	$(CARGO) test $(RUST) --workspace
