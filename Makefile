@@ -9,7 +9,7 @@ RUST := --manifest-path sfu-node/Cargo.toml --release --locked
 PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs fmt generate fuzz clean
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -82,6 +82,9 @@ scoreboard: setup ## The bench's table into docs/scoreboard.md; on a quiet machi
 
 docs: setup ## The documentation into site/, without a warning or not at all
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+sbom: setup ## Bill of materials and licence report into artifacts/
+	$(BIN)/python scripts/sbom.py artifacts
 
 fmt: ## Format all code
 	$(BIN)/ruff format .
