@@ -183,7 +183,11 @@ impl Group {
         if sent - self.first_sent <= GROUP_US {
             return true;
         }
-        // A burst: it arrives faster than it was sent, because it had been held up together.
+        // A burst: it arrives faster than it was sent, because it had been held up together. Packets sent at once
+        // belong together in any case: between them a burst would fall apart into many groups, and look like a queue.
+        if sent == self.last_sent {
+            return true;
+        }
         let arrived = arrival - self.last_arrival;
         let gained = arrived - (sent - self.last_sent);
         gained < 0 && arrived <= GROUP_US && arrival - self.first_arrival < BURST_US
@@ -219,6 +223,20 @@ mod tests {
     fn jitter_without_a_trend_is_no_overuse() {
         let noise = |i: u64| (i.wrapping_mul(2_654_435_761) >> 7 & 7) as f64;
         assert!(!saw(0.0, noise).0);
+    }
+
+    #[test]
+    fn what_a_stalled_receiver_gets_in_one_burst_is_no_queue() {
+        let mut d = DelayDetector::default();
+        for frame in 0..600i64 {
+            // Frames of three packets each 15 ms; every second the receiver does not run for 300 ms.
+            let sent = frame * 15_000;
+            let arrival = if sent % 1_000_000 < 700_000 { sent } else { (sent / 1_000_000 + 1) * 1_000_000 };
+            for _ in 0..3 {
+                d.on_packet(sent as u64, sent as u64, arrival + 20_000);
+                assert_ne!(d.usage(), Usage::Over, "at {sent}");
+            }
+        }
     }
 
     #[test]

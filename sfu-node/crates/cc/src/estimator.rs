@@ -9,9 +9,14 @@ use crate::{
     throughput::Throughput,
 };
 
-/// Without feedback for this long (and three round trips) the rate is lowered step by step.
-const SILENCE_US: u64 = 1_000_000;
+/// Without feedback for this long (and three round trips) the rate is lowered step by step: longer than a receiver's
+/// process may wait for a processor on a busy machine, which is late and not narrow.
+const SILENCE_US: u64 = 2_500_000;
 const SILENCE_STEP_US: u64 = 500_000;
+/// At most this share of what was sent into a silence may be lost for the rate to be what it was before.
+const SILENCE_LOSS: f64 = 0.02;
+/// Older feedback says nothing of now.
+const FRESH_US: u64 = 1_000_000;
 /// A receiver's own limit that was not repeated lapses.
 const REMB_US: u64 = 10_000_000;
 /// Where nothing can be probed, an estimate that holds wanted streams back grows by this much a second while nothing
@@ -70,6 +75,8 @@ pub struct Estimator {
     limited: bool,
     feedback_us: Option<u64>,
     silence_us: u64,
+    /// The rate when silence began to lower it, and when that was.
+    before_silence: Option<(f64, u64)>,
     remb: Option<(u64, u64)>,
     can_probe: bool,
     ticked_us: u64,
@@ -98,6 +105,7 @@ impl Estimator {
             limited: false,
             feedback_us: None,
             silence_us: 0,
+            before_silence: None,
             remb: None,
             can_probe: true,
             ticked_us: 0,
@@ -193,6 +201,7 @@ impl Estimator {
             self.rtt_us = Some(self.rtt_us.map_or(rtt, |old| (old * 7 + rtt) / 8));
         }
         self.update(now_us, over, probed, received, lost);
+        self.judge_silence(now_us, newest, received, lost);
     }
 
     fn update(&mut self, now_us: u64, over: bool, probed: Option<u64>, received: u32, lost: u32) {
@@ -216,6 +225,20 @@ impl Estimator {
         let estimate = self.rate.bps.min(self.loss.bps);
         self.loss.on_feedback(now_us, received, lost, estimate, usage == Usage::Over);
         self.clamp();
+    }
+
+    /// Feedback is there again. Where all of what was sent meanwhile has come, it was the receiver that was silent and
+    /// not the path.
+    fn judge_silence(&mut self, now_us: u64, newest: Option<u64>, received: u32, lost: u32) {
+        let Some((before, since)) = self.before_silence else { return };
+        if self.is_overused() || f64::from(lost) > SILENCE_LOSS * f64::from(received) {
+            self.before_silence = None;
+        } else if newest >= Some(since) {
+            self.before_silence = None;
+            if before > self.rate.bps {
+                self.rate.set(now_us, before as u64);
+            }
+        }
     }
 
     fn clamp(&mut self) {
@@ -323,7 +346,7 @@ impl Estimator {
             }
             return;
         };
-        let fresh = now_us.saturating_sub(last) < SILENCE_US;
+        let fresh = now_us.saturating_sub(last) < FRESH_US;
         let held_back = self.rate.bps < self.wanted as f64 && self.delay.usage() == Usage::Normal;
         if !self.can_probe && fresh && held_back && self.limited {
             self.rate.bps *= 1.0 + BLIND_GROWTH * elapsed;
@@ -332,6 +355,7 @@ impl Estimator {
         let silent = now_us.saturating_sub(last) > patience && self.history.in_flight() > 10_000;
         if silent && now_us.saturating_sub(self.silence_us) >= SILENCE_STEP_US {
             self.silence_us = now_us;
+            self.before_silence.get_or_insert((self.rate.bps, now_us));
             self.rate.bps *= 0.7;
             self.prober.on_overuse(now_us);
             self.clamp();

@@ -184,6 +184,25 @@ fn a_path_that_goes_silent_is_not_filled() {
 }
 
 #[test]
+fn a_receiver_that_was_silent_and_lost_nothing_has_the_path_it_had() {
+    for (loss, kept) in [(0.0, true), (1.0, false)] {
+        let mut l = Loop::new(Path::new(5_000_000, 7), 3_000_000);
+        l.run(10);
+        let before = l.log.last().unwrap().1;
+        l.path.loss = loss;
+        l.feedback.silent = true;
+        l.run(5);
+        assert!(l.log.last().unwrap().1 < before / 2, "{:?}", l.log.last());
+        l.path.loss = 0.0;
+        l.feedback.silent = false;
+        let from = l.log.len();
+        l.run(1);
+        let after = l.log[from + 3].1;
+        assert_eq!(after * 10 > before * 9, kept, "loss {loss}: {before} {after}");
+    }
+}
+
+#[test]
 fn remb_is_the_fallback_and_a_cap() {
     let mut e = Estimator::new(Config::default());
     assert_eq!(e.target_bps(0), None);

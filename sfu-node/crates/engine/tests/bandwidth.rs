@@ -212,3 +212,120 @@ fn random_loss_costs_no_layer() {
         assert!(got > 1_300_000, "{percent} %: {got}");
     }
 }
+
+/// Five cameras of one layer (250 kbit/s, 15 frames a second), as in a small meeting without simulcast.
+struct Meeting {
+    cameras: Vec<(u32, u16, u32)>,
+    tick: u64,
+}
+
+impl Meeting {
+    const ALICE: usize = 0;
+    const BOB: usize = 1;
+
+    fn begin() -> (World, Self) {
+        let mut w = World::new(1);
+        let (alice, bob) = (w.client(0, "alice"), w.client(0, "bob"));
+        w.connect(alice);
+        w.connect(bob);
+        let name = |i: u32| (i.to_string(), format!("V{i}"));
+        let received = (0..5).map(|i| receive(&name(i).0, &name(i).1, &[11 + i], Kind::Video)).collect();
+        w.apply(0, configure_receive("alice", received));
+        let sent = (0..5)
+            .map(|i| send_with_cc(&name(i).0, &name(i).1, VIDEO + 2 * i, VIDEO + 2 * i + 1, Kind::Video))
+            .collect();
+        w.apply(0, configure_send("bob", sent));
+        (w, Self { cameras: (0..5).map(|i| (11 + i, 100, 0)).collect(), tick: 0 })
+    }
+
+    fn film(&mut self, w: &mut World, ms: u64) {
+        for _ in 0..ms {
+            for (i, camera) in self.cameras.iter_mut().enumerate() {
+                if (self.tick + 13 * i as u64).is_multiple_of(66) {
+                    Self::frame(w, camera);
+                }
+            }
+            self.tick += 1;
+            w.run(1);
+        }
+    }
+
+    fn frame(w: &mut World, (ssrc, sequence, frames): &mut (u32, u16, u32)) {
+        let asked = w.clients[Self::ALICE].pli.iter().any(|(_, s)| s == ssrc);
+        w.clients[Self::ALICE].pli.retain(|(_, s)| s != ssrc);
+        for marker in [false, true] {
+            let key = *frames == 0 || asked;
+            let mut payload = vp8(*frames as u16 & 0x7FFF, key, *ssrc << 16 | *frames & 0xFFFF);
+            if marker {
+                payload[0] &= !0x10; // not the start of the frame's partition
+            }
+            payload.resize(1030, 7);
+            let header = RtpHeader {
+                marker,
+                payload_type: 96,
+                sequence: *sequence,
+                timestamp: *frames * 6000,
+                ssrc: *ssrc,
+            };
+            let packet = w.clients[Self::ALICE].rtp(header, &[], &payload);
+            w.send(Self::ALICE, packet);
+            *sequence = sequence.wrapping_add(1);
+        }
+        *frames += 1;
+    }
+
+    /// The longest time without a packet of one of the cameras, ms.
+    fn longest_gap(w: &World, from: u64) -> u64 {
+        let gap = |i: u32| {
+            let got: Vec<u64> =
+                w.clients[Self::BOB].of_ssrc(VIDEO + 2 * i).map(|g| g.at_ms).filter(|t| *t >= from).collect();
+            let ends = [from, w.ms()];
+            let mut all = [&ends[..1], &got, &ends[1..]].concat();
+            all.dedup();
+            all.windows(2).map(|t| t[1] - t[0]).max().unwrap_or(0)
+        };
+        (0..5).map(gap).max().unwrap_or(0)
+    }
+}
+
+/// Late is not narrow: a machine that has no time for its client's process has not lost its path.
+#[test]
+fn a_receiver_that_is_not_scheduled_for_a_while_keeps_its_streams() {
+    let mut worst = 0;
+    for seed in 0..20 {
+        let (mut w, mut meeting) = Meeting::begin();
+        w.rng = Rng(seed);
+        meeting.film(&mut w, 8_000);
+        let from = w.ms();
+        let mut left = 2_000;
+        while left > 0 {
+            let stalled = 20 + w.rng.draw() % 230;
+            w.clients[Meeting::BOB].stalled_until = Some(w.now + std::time::Duration::from_millis(stalled));
+            let awake = 1 + w.rng.draw() % 40;
+            meeting.film(&mut w, stalled + awake);
+            left = u64::saturating_sub(left, stalled + awake);
+        }
+        meeting.film(&mut w, 4_000);
+        let gap = Meeting::longest_gap(&w, from);
+        println!("seed {seed}: {gap} ms, {:?}", limited(&w, "bob"));
+        assert!(!limited(&w, "bob").contains(&true), "seed {seed}");
+        worst = worst.max(gap);
+    }
+    assert!(worst <= 400, "{worst} ms without a picture, of which 250 ms are the receiver's own");
+}
+
+/// A receiver that says nothing for a while and then that all has come: its path never was the matter.
+#[test]
+fn a_receiver_that_is_not_scheduled_for_two_seconds_keeps_its_streams() {
+    for before in [1_000, 3_000, 10_000] {
+        let (mut w, mut meeting) = Meeting::begin();
+        meeting.film(&mut w, before);
+        let from = w.ms();
+        w.clients[Meeting::BOB].stalled_until = Some(w.now + std::time::Duration::from_millis(2_000));
+        meeting.film(&mut w, 6_000);
+        let gap = Meeting::longest_gap(&w, from);
+        println!("after {before} ms: {gap} ms, {:?}", limited(&w, "bob"));
+        assert!(!limited(&w, "bob").contains(&true), "after {before} ms");
+        assert!(gap < 2_100, "{gap} ms, of which 2 s are the receiver's own");
+    }
+}

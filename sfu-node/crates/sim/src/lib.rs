@@ -133,6 +133,8 @@ pub struct Client {
     gaps: HashMap<u32, GapTracker>,
     pub repair: bool,
     pub silent: bool,
+    /// Its process does not run until then: what comes waits, and nothing goes.
+    pub stalled_until: Option<Instant>,
     /// What its path carries towards it.
     pub downlink: Option<Downlink>,
     /// Transport-wide feedback, where the packets have numbers under [`TRANSPORT_CC`].
@@ -361,6 +363,7 @@ impl World {
             gaps: HashMap::new(),
             repair: true,
             silent: false,
+            stalled_until: None,
             downlink: None,
             arrivals: twcc::Recorder::new(),
             feedback_due: 0,
@@ -399,11 +402,12 @@ impl World {
                 self.queue.push(Reverse((at + DELAY, self.order, from, to, datagram.clone())));
             }
         }
-        if let Some(downlink) =
-            self.clients.iter_mut().find(|c| c.addr == to).and_then(|c| c.downlink.as_mut())
-        {
-            let Some(wait) = downlink.take(now_us, datagram.len()) else { return };
-            at += Duration::from_micros(wait);
+        if let Some(client) = self.clients.iter_mut().find(|c| c.addr == to) {
+            if let Some(downlink) = client.downlink.as_mut() {
+                let Some(wait) = downlink.take(now_us, datagram.len()) else { return };
+                at += Duration::from_micros(wait);
+            }
+            at = at.max(client.stalled_until.unwrap_or(at));
         }
         self.order += 1;
         self.queue.push(Reverse((at, self.order, from, to, datagram)));
@@ -508,7 +512,7 @@ impl World {
         let mut net = Vec::new();
         for c in &mut self.clients {
             let to = self.nodes[c.node].addr;
-            if c.silent {
+            if c.silent || c.stalled_until.is_some_and(|until| self.now < until) {
                 continue;
             }
             if c.next_check <= self.now {

@@ -71,6 +71,8 @@ pub type Arrivals = Vec<(u16, Option<u64>)>;
 pub struct Feedback {
     pub waiting: Arrivals,
     pub on_the_way: VecDeque<(u64, Arrivals)>,
+    /// The receiver's process is not running.
+    pub silent: bool,
 }
 
 impl Feedback {
@@ -78,6 +80,9 @@ impl Feedback {
 
     /// Collect what has arrived by now, in the order of sending; `delay`: of the way back.
     pub fn collect(&mut self, now: u64, delay: u64) {
+        if self.silent {
+            return;
+        }
         let newest = self.waiting.iter().rposition(|(_, a)| a.is_some_and(|a| a <= now));
         let Some(newest) = newest else { return };
         let batch: Vec<_> = self.waiting.drain(..=newest).collect();
