@@ -51,6 +51,10 @@ class KubeClient:
         """The same connection, fenced; a write that passed the fence is given up after `write_timeout_s`."""
         return KubeClient(self._api, fence=fence, timeout_s=self._timeout_s, write_timeout_s=write_timeout_s)
 
+    def require_leadership(self) -> None:
+        """Raises NotLeader where this replica may not act now: for acts that write nothing here."""
+        self._fence()
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """One object. Raises NotFound, Unavailable, Refused."""
         return await self._call("GET", resource.path(namespace, name))

@@ -103,8 +103,10 @@ class Actor:
                     raise Conflict(f"{name} is no longer cordoned and empty")
                 await self._client.delete(PODS, namespace, name, uid=uid, resource_version=version)
             case DrainNode(name=name, because=because, deadline=deadline, moves_per_s=rate):
+                self._client.require_leadership()
                 await self._streams.drain((namespace, name), because, deadline, rate)
             case UncordonNode(name=name, because=because):
+                self._client.require_leadership()
                 await self._streams.uncordon((namespace, name), because)
             case GuardNode(name=name, uid=uid, guard=guard):
                 body = render_guard(name, guard)

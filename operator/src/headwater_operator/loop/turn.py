@@ -91,6 +91,7 @@ class TurnLoop:
             deadline_s=turn.drain.deadline.total_seconds(),
         )
         async with self._gate:
+            self._client.require_leadership()
             try:
                 answer = await self._nodes.desire(pod.pod_ip, wish)
             except TurnUnreachable as error:
