@@ -87,6 +87,18 @@ async def test_a_node_that_has_not_started_is_not_waited_for() -> None:
     assert cluster.written[-1].participants == 0
 
 
+async def test_what_was_known_of_an_older_fleet_is_not_taken_for_the_new_one() -> None:
+    """Nothing else may wake the Meeting for half a minute."""
+    silent = a_world(pods=[a_pod("a"), a_pod("b")], loads=[a_load("a")])
+    cluster = Cluster(over(**SOMEBODY), silent)
+    await cluster.loop.reconcile(KEY)
+    assert all(status.participants == 2 for status in cluster.written)
+    cluster.world = cluster.store.fleets[("calls", "demo")] = a_world(pods=[a_pod("a")], loads=[a_load("a")])
+    cluster.store.meetings[KEY] = over(**SOMEBODY)
+    await cluster.loop.reconcile(KEY)  # at the same moment, by the clock
+    assert cluster.written[-1].participants == 0
+
+
 async def test_a_meeting_that_was_changed_meanwhile_is_not_deleted() -> None:
     ended = a_meeting(ttlAfterEnded="1s", status=ENDED)
     seen = ended.model_copy(update={"metadata": ended.metadata.model_copy(update={"resource_version": "7"})})

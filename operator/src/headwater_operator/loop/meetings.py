@@ -35,6 +35,7 @@ class _Rooms:
     """Last reports of the living nodes by room, as of the monotonic time `at`."""
 
     at: float
+    fleet: ClusterWorld  # as it was then: another one may have lost a node
     loads: Mapping[str, tuple[NodeLoad, ...]]
     complete: bool  # the report of every node that may serve is fresh
 
@@ -107,7 +108,7 @@ class MeetingLoop:
         """The fleet's reports by room; made anew when they are ROOMS_TTL_S old, for all its Meetings."""
         known = self._rooms.get(key)
         now = self._monotonic()
-        if known is not None and now - known.at < ROOMS_TTL_S:
+        if known is not None and known.fleet is fleet and now - known.at < ROOMS_TTL_S:
             return known
         loads = self._observer.loads(key[0], fleet.pods)
         alive = {pod.name for pod in fleet.pods if not pod.dead}
@@ -117,7 +118,7 @@ class MeetingLoop:
                 by_room.setdefault(room.room, []).append(loads[name])
         # Not only the ready ones: a draining node is unready by design, and people are on it.
         complete = all(_fresh(loads.get(pod.name)) for pod in fleet.pods if pod.started and not pod.dead)
-        rooms = _Rooms(now, {room: tuple(serving) for room, serving in by_room.items()}, complete)
+        rooms = _Rooms(now, fleet, {room: tuple(serving) for room, serving in by_room.items()}, complete)
         self._rooms = {fleet: old for fleet, old in self._rooms.items() if fleet in self._store.fleets}
         self._rooms[key] = rooms
         return rooms
