@@ -82,9 +82,13 @@ async def test_turn_nodes_follow_the_fleet_and_their_load(
         return set(await pods_of(kubelet, wk.COMPONENT_TURN)) == {first.name}
 
     await until(gone, 30, "the drained one is deleted")
-    events = await client.list(EVENTS, namespace)
-    told = {(event["reason"], event["note"].partition(" ")[0]) for event in events}
-    assert {(Reason.ABOVE_DESIRED_NODES.value, "Drain"), (Reason.DRAIN_FINISHED.value, "Delete")} <= told
+
+    async def told() -> bool:
+        events = await client.list(EVENTS, namespace)
+        found = {(event["reason"], event["note"].partition(" ")[0]) for event in events}
+        return {(Reason.ABOVE_DESIRED_NODES.value, "Drain"), (Reason.DRAIN_FINISHED.value, "Delete")} <= found
+
+    await until(told, 10, "Events tell of the drain and of its end")
 
 
 async def test_a_turn_node_that_dies_is_replaced(
