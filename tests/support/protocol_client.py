@@ -12,7 +12,14 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import av
 import numpy as np
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+    VideoStreamTrack,
+)
 from headwater_sandbox.demo.spec import now_ms
 from headwater_sandbox.demo.watermark import Mark, Painter, read_mark
 from livekit.protocol import models, rtc
@@ -167,7 +174,11 @@ class ProtocolClient:
             self.messages.append(message)
             kind = message.WhichOneof("message")
             if kind == "join":
-                self._subscriber = RTCPeerConnection(self._configuration(message.join))
+                configuration = self._configuration(message.join)
+                # By aiortc's default, the second new m-line of a kind in one offer takes the first one's
+                # transport before the bundle's takes that one's place: it would never receive.
+                configuration.bundlePolicy = RTCBundlePolicy.MAX_BUNDLE
+                self._subscriber = RTCPeerConnection(configuration)
                 self.join = message.join
                 self._note([message.join.participant, *message.join.other_participants])
             elif kind == "update":
