@@ -74,8 +74,8 @@ bench: setup ## CPU per forwarded packet, latency, memory, messages, beside the 
 bench-hold: setup ## 1 -> 500 subscribers, then 100 participants, five minutes each
 	cargo run --quiet $(RUST) -p headwater-bench -- --hold 300
 
-bench-joins: setup ## Joins per second and core of one gateway, with simulated nodes
-	$(BIN)/python tests/bench/gateway_joins.py
+bench-joins: setup ## Joins a second that one gateway core takes; JOINS="--rate 250" changes the load
+	$(BIN)/python tests/bench/gateway_joins.py $(JOINS)
 
 scoreboard: setup ## The bench's table into docs/scoreboard.md; on a quiet machine
 	scripts/scoreboard

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from headwater_api import wellknown
 from headwater_sandbox.demo.tokens import make_token
 from headwater_sandbox.demo.watermark import read_mark
 from support.deadline import until
+from support.netns import connect, namespace
 from support.processes import loopback_address, running
 from support.protocol_client import MarkedTrack
 from support.whip_client import whip_client
@@ -23,13 +24,13 @@ SDP = "application/sdp"
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[str]:
-    """The URL of a gateway over one node."""
-    keys = tmp_path / "keys"
+async def _serve(
+    stack: AsyncExitStack, folder: Path, node_ip: str, gateway_ip: str, launcher: Sequence[str] = ()
+) -> str:
+    """A gateway over one node; its URL."""
+    keys = folder / "keys"
     keys.mkdir()
     (keys / API_KEY).write_text(API_SECRET)
-    node_ip, gateway_ip = loopback_address(), loopback_address()
     node_env = {
         wellknown.ENV_POD_NAME: "eu-1",
         wellknown.ENV_REGION: "eu",
@@ -42,12 +43,29 @@ async def gateway(tmp_path: Path) -> AsyncIterator[str]:
         wellknown.ENV_API_KEYS_DIR: str(keys),
         "HEADWATER_STATIC_NODES": f"eu-1=eu@{node_ip}:{wellknown.PORT_NODE_GRPC}",
     }
+    for module, env, ip in (("sfu", node_env, node_ip), ("gateway", gateway_env, gateway_ip)):
+        program = running(f"headwater_{module}", env, ip, folder / f"{module}.log", launcher=launcher)
+        await stack.enter_async_context(program)
+    return f"http://{gateway_ip}:{wellknown.PORT_SIGNAL}"
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[str]:
+    """The URL of a gateway over one node."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(running("headwater_sfu", node_env, node_ip, tmp_path / "node.log"))
-        await stack.enter_async_context(
-            running("headwater_gateway", gateway_env, gateway_ip, tmp_path / "gateway.log")
-        )
-        yield f"http://{gateway_ip}:{wellknown.PORT_SIGNAL}"
+        yield await _serve(stack, tmp_path, loopback_address(), loopback_address())
+
+
+@pytest.fixture
+async def gateway_by_wire(tmp_path: Path) -> AsyncIterator[str]:
+    """The same at the other end of a cable: libnice sends nothing to a loopback address."""
+    with namespace() as server, namespace() as client:
+        connect(server, client, "10.77.2.1/24", "10.77.2.2/24")
+        server.add_addresses("lo", "10.77.1.1/32", "10.77.1.2/32")
+        client.run("ip", "route", "add", "10.77.1.0/24", "via", "10.77.2.1")
+        with client.entered():
+            async with AsyncExitStack() as stack:
+                yield await _serve(stack, tmp_path, "10.77.1.1", "10.77.1.2", server.launcher)
 
 
 def _token(identity: str) -> str:
@@ -128,7 +146,8 @@ async def test_whip_to_whep_by_aiortc(gateway: str) -> None:
             await sender.close()
 
 
-async def test_simple_whip_client(gateway: str, tmp_path: Path) -> None:
+async def test_simple_whip_client(gateway_by_wire: str, tmp_path: Path) -> None:
+    gateway = gateway_by_wire
     url, token = f"{gateway}/whip/demo", _token("gst")
     async with aiohttp.ClientSession() as http, whip_client(url, token, tmp_path) as client:
         async with Viewer().at(http, f"{gateway}/whep/demo/from/gst") as viewer:
