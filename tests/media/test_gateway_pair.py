@@ -12,6 +12,7 @@ from headwater_api import wellknown
 from headwater_sandbox.demo.spec import BotSpec
 from headwater_sandbox.demo.tokens import make_token, signal_url
 from support.clients import bots, until_seen
+from support.deadline import until
 from support.gateway_fleet import Balancer
 from support.processes import Program, loopback_address, running
 
@@ -33,6 +34,12 @@ class Pair:
         """From now on the gateways can reach each other, until the stack's end."""
         for door in self.doors:
             await stack.enter_async_context(door)
+        await until(self._know_both_nodes, 20, "each gateway knows both nodes")
+
+    async def _know_both_nodes(self) -> bool:
+        pattern = re.compile(r"^headwater_gateway_nodes_up\{.*\} (\S+)$", re.M)
+        rows = [pattern.findall(await gateway.get("/metrics")) for gateway in self.gateways]
+        return all(sum(map(float, row)) == 2 for row in rows)
 
     def bot(self, gateway: int, identity: str, room: str) -> BotSpec:
         """A bot that connects to that gateway, in the region of that number."""
