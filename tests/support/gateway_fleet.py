@@ -18,7 +18,7 @@ from headwater_gateway.directory.hashing import choose
 from headwater_gateway.room import snapshot
 from headwater_sandbox.demo.spec import BotSpec
 from headwater_sandbox.demo.tokens import make_token, signal_url
-from support.processes import Program, loopback_address, running
+from support.processes import Program, all_running, loopback_address, running
 from support.static_fleet import API_KEY, API_SECRET, NODE_TOKEN, node_running, region_of
 
 CONNECT_S = 0.5
@@ -207,10 +207,8 @@ async def gateway_fleet(
         **(env or {}),
     }
     async with AsyncExitStack() as stack:
-        running_nodes = {
-            name: await stack.enter_async_context(node_running(name, address, folder))
-            for name, address in node_addresses.items()
-        }
+        started = (node_running(name, address, folder) for name, address in node_addresses.items())
+        running_nodes = dict(zip(nodes, await all_running(stack, started), strict=True))
         backends = [(address, wellknown.PORT_SIGNAL) for address in addresses]
         balancer = await stack.enter_async_context(Balancer(backends))
         fleet = GatewayFleet(folder, settings, addresses, running_nodes, balancer, [None] * gateways)

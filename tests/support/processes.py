@@ -8,8 +8,8 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,3 +97,12 @@ async def running(
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+async def all_running(
+    stack: AsyncExitStack, programs: Iterable[AbstractAsyncContextManager[Program]]
+) -> list[Program]:
+    """Starts them at the same time; they end with the stack."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(stack.enter_async_context(program)) for program in programs]
+    return [task.result() for task in tasks]

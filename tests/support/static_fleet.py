@@ -14,7 +14,7 @@ from headwater_api import wellknown
 from headwater_api.nodev1 import node_pb2, node_pb2_grpc
 from headwater_sandbox.demo.spec import BotSpec
 from headwater_sandbox.demo.tokens import make_token, signal_url
-from support.processes import Program, loopback_address, running
+from support.processes import Program, all_running, loopback_address, running
 
 NODE_TOKEN, API_KEY, API_SECRET = "n" * 32, "devkey", "s" * 40
 
@@ -74,9 +74,8 @@ async def static_fleet(
     (keys / API_KEY).write_text(API_SECRET)
     addresses = {name: loopback_address() for name in names}
     async with AsyncExitStack() as stack:
-        nodes = {}
-        for name, address in addresses.items():
-            nodes[name] = await stack.enter_async_context(node_running(name, address, folder))
+        started = (node_running(name, address, folder) for name, address in addresses.items())
+        nodes = dict(zip(names, await all_running(stack, started), strict=True))
         listed = (f"{n}={region_of(n)}@{a}:{wellknown.PORT_NODE_GRPC}" for n, a in addresses.items())
         settings = {
             wellknown.ENV_POD_NAME: "gw-0",

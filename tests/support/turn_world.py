@@ -1,6 +1,7 @@
 """Headwater's programs behind a firewall of the test's own: gateway, SFU node and two TURN nodes in one
 network namespace, clients in another."""
 
+import asyncio
 import ipaddress
 import re
 import time
@@ -21,7 +22,7 @@ from headwater_sandbox.demo.spec import BotSpec
 from headwater_sandbox.demo.tokens import make_token, signal_url
 from support.deadline import until
 from support.netns import Namespace, connect, namespace
-from support.processes import Program, running
+from support.processes import Program, all_running, running
 
 NODE_TOKEN, API_KEY, API_SECRET = "n" * 32, "devkey", "s" * 40
 GATEWAY, SFU = "10.77.1.1", "10.77.1.2"
@@ -172,15 +173,15 @@ async def _start(
         "HEADWATER_STATIC_TURN_SECRETS": f"{NEW},{OLD}",
     }
     launcher = server.launcher
-    sfu = await stack.enter_async_context(
-        running("headwater_sfu", sfu_env, SFU, tmp / "sfu.log", launcher=launcher)
+    programs = (
+        running("headwater_sfu", sfu_env, SFU, tmp / "sfu.log", launcher=launcher),
+        running("headwater_gateway", gateway_env, GATEWAY, tmp / "gw.log", launcher=launcher),
     )
-    gateway = await stack.enter_async_context(
-        running("headwater_gateway", gateway_env, GATEWAY, tmp / "gw.log", launcher=launcher)
-    )
+    sfu, gateway = await all_running(stack, programs)
     world = TurnWorld(server, client, gateway, sfu, {}, tmp / "secrets", tmp / "tls", stack, tmp)
-    for ip in TURN:
-        await world.start_turn(ip, packet_filter=packet_filter)
+    async with asyncio.TaskGroup() as group:
+        for ip in TURN:
+            group.create_task(world.start_turn(ip, packet_filter=packet_filter))
     await until(lambda: world_knows(world, len(TURN)), 10, "the gateway knows both TURN nodes")
     return world
 
