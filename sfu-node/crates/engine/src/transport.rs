@@ -179,11 +179,21 @@ impl Transport {
         }
     }
 
+    /// There are keys and a path for RTP and RTCP.
+    pub fn can_send(&self) -> bool {
+        self.srtp_out.is_some() && self.ice.selected().is_some()
+    }
+
     /// Earliest of all the transport's deadlines, µs.
     pub fn deadline_us(&self, cx: &Context<'_>) -> Option<u64> {
         let sctp = self.data.deadline().map(|t| cx.shared.clock.us(t) + 1);
         let ice = self.is_connected().then(|| self.ice.deadline_us(cx.now.us)).flatten();
-        let media = [self.receiver.deadline_us(), self.senders.deadline_us(), self.control.deadline_us()];
+        // Reports and feedback wait until they can be sent: what is due and cannot go would be due for ever.
+        let media = if self.can_send() {
+            [self.receiver.deadline_us(), self.senders.deadline_us(), self.control.deadline_us()]
+        } else {
+            [None; 3]
+        };
         [self.dtls_due_us, sctp, ice].into_iter().chain(media).flatten().min()
     }
 

@@ -487,3 +487,33 @@ fn mute_stops_a_track_at_the_door_and_unmute_starts_with_a_key_frame() {
     assert!(got.len() > 30, "{}", got.len());
     assert_eq!(got[0].payload[5] & 1, 0, "a key frame first");
 }
+
+/// How often the engine asks to be woken within `ms`, where nothing comes but time.
+fn wakes(w: &mut World, ms: u64) -> usize {
+    let end = w.now + std::time::Duration::from_millis(ms);
+    let node = &mut w.nodes[0];
+    let mut count = 0;
+    while let Some(at) = node.engine.next_deadline().filter(|at| *at <= end) {
+        w.now = w.now.max(at);
+        node.engine.handle_timeout(w.now, &mut node.out);
+        node.out.clear();
+        count += 1;
+        assert!(count < 1_000, "it asks for {:?} and gets no further", at - w.base);
+        if at < w.now {
+            w.now += std::time::Duration::from_micros(50); // a turn of the loop
+        }
+    }
+    w.now = end;
+    count
+}
+
+#[test]
+fn a_client_that_has_failed_keeps_no_processor_busy() {
+    let (mut w, alice, bob) = pair(&[11], 0);
+    w.clients[alice].silent = true;
+    w.clients[bob].silent = true;
+    wakes(&mut w, 40_000);
+    assert_eq!(w.nodes[0].engine.next_deadline().map(|at| at > w.now), Some(true));
+    let count = wakes(&mut w, 2_000);
+    assert!(count < 100, "{count} times in two seconds");
+}
