@@ -4,7 +4,7 @@
 /// Loss is judged over at least this long and this many packets.
 const WINDOW_US: u64 = 400_000;
 const MIN_PACKETS: u32 = 20;
-/// After this long without overuse the lowest loss seen is taken for the path's own …
+/// After this long without overuse the mean loss seen is taken for the path's own …
 const LEARN_US: u64 = 3_000_000;
 /// … up to this much.
 const MAX_INHERENT: f64 = 0.08;
@@ -20,7 +20,8 @@ pub(crate) struct LossControl {
     /// Smoothed, for reports.
     share: f64,
     inherent: f64,
-    lowest: f64,
+    /// (packets, lost) since learning began.
+    learnt: (u32, u32),
     learn_us: Option<u64>,
 }
 
@@ -33,7 +34,7 @@ impl LossControl {
             lost: 0,
             share: 0.0,
             inherent: 0.0,
-            lowest: 1.0,
+            learnt: (0, 0),
             learn_us: None,
         }
     }
@@ -53,9 +54,10 @@ impl LossControl {
         }
         let share = f64::from(self.lost) / f64::from(total);
         let elapsed = (now_us.saturating_sub(start) as f64 / 1e6).min(2.0);
+        let lost = self.lost;
         (self.start_us, self.received, self.lost) = (Some(now_us), 0, 0);
         self.share += (share - self.share) * 0.3;
-        self.learn(now_us, share, queue);
+        self.learn(now_us, (total, lost), queue);
         self.judge(share, elapsed, rate);
     }
 
@@ -65,20 +67,19 @@ impl LossControl {
         self.judge(share, elapsed_s, rate);
     }
 
-    fn learn(&mut self, now_us: u64, share: f64, queue: bool) {
+    fn learn(&mut self, now_us: u64, (total, lost): (u32, u32), queue: bool) {
         if queue {
             self.learn_us = None;
         }
-        let since = *self.learn_us.get_or_insert(now_us);
-        if since == now_us {
-            self.lowest = 1.0;
-        }
-        self.lowest = self.lowest.min(share);
+        let since = *self.learn_us.get_or_insert_with(|| {
+            self.learnt = (0, 0);
+            now_us
+        });
+        self.learnt = (self.learnt.0 + total, self.learnt.1 + lost);
         if now_us.saturating_sub(since) >= LEARN_US {
-            self.inherent = self.lowest.min(MAX_INHERENT);
+            self.inherent = (f64::from(self.learnt.1) / f64::from(self.learnt.0.max(1))).min(MAX_INHERENT);
             self.learn_us = None;
         }
-        self.inherent = self.inherent.min(share.max(self.inherent * 0.9));
     }
 
     fn judge(&mut self, share: f64, elapsed_s: f64, rate: f64) {

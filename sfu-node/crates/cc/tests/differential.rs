@@ -182,9 +182,13 @@ fn mean(log: &[(u64, u64, u64)], last: usize) -> (f64, f64) {
 
 #[test]
 fn over_equal_paths_it_gets_as_much_with_as_short_a_queue() {
-    for (bps, jitter_us, loss) in
-        [(500_000u64, 0u64, 0.0), (2_000_000, 0, 0.0), (2_000_000, 5_000, 0.0), (2_000_000, 0, 0.01)]
-    {
+    for (bps, jitter_us, loss) in [
+        (500_000u64, 0u64, 0.0),
+        (2_000_000, 0, 0.0),
+        (2_000_000, 5_000, 0.0),
+        (2_000_000, 0, 0.01),
+        (2_000_000, 0, 0.05),
+    ] {
         let path = || {
             let mut path = Path::new(bps, 11);
             (path.jitter_us, path.loss) = (jitter_us, loss);
