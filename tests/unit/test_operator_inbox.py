@@ -24,3 +24,22 @@ def test_a_node_counts_as_empty_only_for_as_long_as_it_was_heard() -> None:
     inbox.put(KEY, "u-a", a_load("a"))
     assert empty_s(164.0) == 1.0, "who came and went during its silence is not known"
     assert len(changes) == 2, "its return is worth a look"
+
+
+def test_a_latency_lasts_only_if_every_report_of_ten_seconds_had_it() -> None:
+    now = [100.0]
+    inbox = Inbox(monotonic=lambda: now[0], on_change=lambda _: None)
+
+    def after(at: float, p95_ms: float) -> float:
+        now[0] = at
+        inbox.put(KEY, "u-a", a_load("a", p95_ms=p95_ms))
+        load = inbox.get(KEY, "u-a")
+        assert load is not None
+        return load.sustained_p95_ms
+
+    assert [after(100.0 + second, 80.0) for second in range(10)] == [0.0] * 10, "not known for so long yet"
+    assert after(110.0, 90.0) == 80.0
+    assert after(111.0, 2.0) == 2.0, "one good second"
+    assert [after(112.0 + second, 80.0) for second in range(9)] == [2.0] * 9
+    assert after(122.0, 80.0) == 80.0
+    assert after(140.0, 80.0) == 0.0, "a silence is no evidence"

@@ -127,13 +127,19 @@ class TestHalt:
             done = plan(world).upgrade
             assert done is not None and done.phase == "Canary"
 
-    def test_a_slow_new_node(self) -> None:
-        loads = [
-            a_load("n", participants=5, p95_ms=40.0),
-            *(a_load(x, participants=5, p95_ms=2.0) for x in "ab"),
-        ]
-        done = self.halted(fleet([old("a"), old("b"), new("n", age_s=60)], loads))
-        assert "forwards in 40.0 ms (95th percentile), the old ones in 2.0 ms" in done.held[0].text
+    def test_a_slow_new_node_once_it_lasts(self) -> None:
+        def slow(sustained_ms: float) -> ClusterWorld:
+            loads = [
+                a_load("n", participants=5, p95_ms=60.0, sustained_p95_ms=sustained_ms),
+                *(a_load(x, participants=5, p95_ms=2.0) for x in "ab"),
+            ]
+            return fleet([old("a"), old("b"), new("n", age_s=60)], loads)
+
+        done = self.halted(slow(40.0))
+        says = "forwards in 40.0 ms at best (95th percentile) for 10 s, the old ones in 2.0 ms"
+        assert says in done.held[0].text
+        one_bad_second = plan(slow(1.0)).upgrade
+        assert one_bad_second is not None and one_bad_second.phase != "Halted"
 
     def test_it_lasts_through_restarts_until_the_template_changes(self) -> None:
         death = Death("n", "eu", NOW, 2.0, "its process ended with exit code 1", "new")

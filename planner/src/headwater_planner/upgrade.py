@@ -20,7 +20,7 @@ from headwater_planner.drain import Wish
 from headwater_planner.heal import Health
 from headwater_planner.pods import RegionPods, is_draining, victim_order
 from headwater_planner.supply import Held
-from headwater_planner.world import ClusterWorld, PodView
+from headwater_planner.world import SUSTAINED_S, ClusterWorld, PodView
 
 # A new node that ends sooner than this was not killed by chance.
 EARLY_DEATH_S: Final = 300.0
@@ -171,8 +171,9 @@ def _unfit(
         return ""
     old = [other for peer in outdated if (other := world.fresh_load(peer)) and other.participants]
     usual = median(other.p95_ms for other in old) if old else 0.0
-    if old and load.p95_ms > max(SLOW_FLOOR_MS, SLOWER_TIMES * usual):
-        return f"forwards in {load.p95_ms:.1f} ms (95th percentile), the old ones in {usual:.1f} ms"
+    if old and load.sustained_p95_ms > max(SLOW_FLOOR_MS, SLOWER_TIMES * usual):
+        slow = f"{load.sustained_p95_ms:.1f} ms at best (95th percentile) for {SUSTAINED_S:.0f} s"
+        return f"forwards in {slow}, the old ones in {usual:.1f} ms"
     return ""
 
 

@@ -16,6 +16,8 @@ from headwater_api.sfucluster import SFUCluster
 FRESH_S: Final = 4.0
 # Until then after its creation a Pod gets its first Ready condition, which is False.
 BOUND_S: Final = 5.0
+# One bad second of a machine is no fault of a node: what lasts so long is.
+SUSTAINED_S: Final = 10.0
 # A media loop turns at least twice a second.
 STALLED_S: Final = 5.0
 
@@ -119,6 +121,8 @@ class NodeLoad:
     max_connections: int = 0
     cpu_percent: float = 0.0
     p95_ms: float = 0.0
+    # The lowest of the last SUSTAINED_S; 0 until it has been heard for so long without a break.
+    sustained_p95_ms: float = 0.0
     egress_mbps: float = 0.0
     packets_per_second: float = 0.0  # sent
     queue_percent: float = 0.0  # fullest of the node's bounded queues

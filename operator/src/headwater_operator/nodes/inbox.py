@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from headwater_api.nodev1 import node_pb2
 from headwater_api.wellknown import DRAIN_REASON_STOPPING
-from headwater_planner.world import STALLED_S, LinkLoad, NodeLoad, RoomLoad
+from headwater_planner.world import STALLED_S, SUSTAINED_S, LinkLoad, NodeLoad, RoomLoad
 
 NodeKey = tuple[str, str]  # namespace, Pod name
 
@@ -20,6 +20,7 @@ class _Arrival:
     at: float
     load: NodeLoad
     empty_since: float | None  # since when each report said so
+    p95s: tuple[tuple[float, float], ...]  # times and latencies, unbroken, of the last SUSTAINED_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ class Inbox:
         # What was between two reports with a silence in between is not known.
         known = old if old is not None and self._is_fresh(old) else None
         empty_since = (known.empty_since if known is not None else None) or now
-        self._arrivals[key] = _Arrival(uid, now, load, empty_since if load.empty else None)
+        p95s = _appended(known.p95s if known is not None else (), now, load.p95_ms)
+        self._arrivals[key] = _Arrival(uid, now, load, empty_since if load.empty else None, p95s)
         before = _presence(old.load) if old is not None else None
         after = _presence(load)
         if before is None or before != after or known is None:
@@ -112,10 +114,22 @@ class Inbox:
             return None
         now = self._monotonic()
         empty_s = 0.0 if arrival.empty_since is None else now - arrival.empty_since
-        return replace(arrival.load, age_s=now - arrival.at, empty_s=empty_s)
+        lasted = arrival.at - arrival.p95s[0][0] >= SUSTAINED_S
+        lowest = min(p95_ms for _, p95_ms in arrival.p95s) if lasted else 0.0
+        return replace(arrival.load, age_s=now - arrival.at, empty_s=empty_s, sustained_p95_ms=lowest)
 
     def _is_fresh(self, arrival: _Arrival) -> bool:
         return replace(arrival.load, age_s=self._monotonic() - arrival.at).fresh
+
+
+def _appended(
+    p95s: tuple[tuple[float, float], ...], now: float, p95_ms: float
+) -> tuple[tuple[float, float], ...]:
+    """With one more, and no more of the old ones than reach back for the whole time."""
+    first = 0
+    while first + 1 < len(p95s) and now - p95s[first + 1][0] >= SUSTAINED_S:
+        first += 1
+    return (*p95s[first:], (now, p95_ms))
 
 
 def _presence(load: NodeLoad) -> frozenset[tuple[str, str, int]]:
