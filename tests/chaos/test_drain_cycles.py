@@ -1,55 +1,155 @@
-"""The fleet grown and shrunk again and again under live clients; nobody may be dropped."""
+"""The fleet grown and shrunk by load alone, again and again, under live clients; nobody may be dropped.
 
+In each round a crowd comes in two of three regions and goes again: two up-and-down cycles. Some who came last
+stay a while, so that the node which goes is the one with the live client. `HEADWATER_CHAOS_CYCLES` sets how
+many cycles there are; run it again for more.
+"""
+
+import asyncio
 import json
 import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
-from support.clients import bot_spec, bots, until_seen
-from support.cluster import running_cluster
+from headwater_api import wellknown as wk
+from headwater_operator.kube.client import KubeClient, open_client
+from headwater_sandbox.demo.fleet import Fleet
+from headwater_sandbox.demo.judge import Pair
+from support.bystanders import bystanders
+from support.clients import bot_spec, bots, until_heard
+from support.cluster import Cluster, running_cluster
+from support.crowd import Crowd, a_crowd
 from support.deadline import until
-from support.draining import NAMESPACE, cost, sfu_pods
+from support.draining import NAMESPACE, Gaps, cost, describe, gaps, is_ready, look, node_of
 
 CYCLES = int(os.environ.get("HEADWATER_CHAOS_CYCLES", "50"))
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120 + CYCLES * 120)]
+CROWD, STAYERS = 24, 2
+SIGNAL_TO_NODE_S = 10.0
+P99_TONE_GAP_MS, MAX_TONE_GAP_MS = 500, 2000
+AUTOSCALING = {
+    "mode": "Automatic",
+    "targets": {"connectionsPerNode": 16, "bufferPercent": 0},
+    "behavior": {"scaleDown": {"stabilizationWindow": "1s"}},
+}
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180 + CYCLES * 60)]
+
+
+def autoscale(cluster: Cluster) -> None:
+    command = ("get", "sfucluster", "demo", "-n", NAMESPACE, "-o", "json")
+    regions = json.loads(cluster.kubectl(*command))["spec"]["regions"]
+    regions = [region | {"minNodes": 1, "maxNodes": 2} for region in regions]
+    patch = json.dumps({"spec": {"regions": regions, "autoscaling": AUTOSCALING}})
+    cluster.kubectl("patch", "sfucluster", "demo", "-n", NAMESPACE, "--type=merge", "-p", patch)
+
+
+def names(pods: list[dict[str, Any]]) -> set[str]:
+    return {pod["metadata"]["name"] for pod in pods}
+
+
+@dataclass
+class Loop:
+    """The rounds, and what was measured in them."""
+
+    cluster: Cluster
+    client: KubeClient
+    fleet: Fleet
+    crowd: Crowd
+    pairs: list[Pair]
+    ordered_s: list[float] = field(default_factory=list)
+    moves: int = 0
+    tones: list[int] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)
+
+    async def nodes(self, region: str) -> list[dict[str, Any]]:
+        pods = await look(self.client)
+        return [pod for pod in pods if pod["metadata"]["labels"][wk.LABEL_REGION] == region]
+
+    async def until_ready(self, region: str, count: int, within_s: float) -> None:
+        async def probe() -> bool:
+            pods = await self.nodes(region)
+            return len(pods) == sum(map(is_ready, pods)) == count
+
+        await until(probe, within_s, f"{region} has {count} nodes in service", 0.3)
+
+    async def up_and_down(self, region: str) -> None:
+        """One cycle in one region, by load."""
+        bot = f"c-{region}"
+        before = node_of(self.fleet, bot)
+        began = time.monotonic()
+        await self.crowd.come(f"crowd-{region}", region, CROWD)
+
+        async def ordered() -> bool:
+            return len(await self.nodes(region)) == 2
+
+        await until(ordered, 60, f"a node is ordered in {region}", 0.2)
+        self.ordered_s.append(time.monotonic() - began)
+        await self.until_ready(region, 2, 90)
+        await self.crowd.go(f"stay-{region}")
+        await self.crowd.come(f"stay-{region}", region, STAYERS)
+        await self.crowd.go(f"crowd-{region}")
+        await self.until_ready(region, 1, 90)
+        self.moves += node_of(self.fleet, bot) != before
+
+    async def round(self, number: int) -> None:
+        regions = self.cluster.sandbox.regions
+        calm = regions[number % len(regions)]
+        joins, here = sum(bot.joins for bot in self.fleet.bots.values()), names(await self.nodes(calm))
+        self.fleet.mark()
+        await asyncio.gather(*(self.up_and_down(region) for region in regions if region != calm))
+        await until_heard(self.fleet, self.pairs, 30)
+        assert names(await self.nodes(calm)) == here, f"nobody came in {calm}"
+        spent, found = cost(self.fleet, joins), gaps(self.fleet, self.pairs)
+        self.tones += found.tone_ms
+        self.pictures += found.picture_ms
+        assert not spent.errors, spent
+        ordered = [f"{took:.1f}" for took in self.ordered_s[-2:]]
+        print(f"round {number}: nodes ordered after {ordered} s; {found}; {self.moves} moves", flush=True)
 
 
 async def test_up_and_down_with_live_clients() -> None:
-    with running_cluster() as cluster:
+    with running_cluster(("--nodes-per-region", "1")) as cluster, bystanders() as others:
+        autoscale(cluster)
+        regions = cluster.sandbox.regions
+        who = [f"c-{region}" for region in regions]
+        specs = [
+            bot_spec(cluster, "cycles", one, n, one[2:], picture=False, hear_ms=40)
+            for n, one in enumerate(who)
+        ]
+        pairs = [(a, b) for a in who for b in who if a != b]
+        environ = {"KUBECONFIG": str(cluster.sandbox.kubeconfig)}
+        async with bots(specs) as fleet, a_crowd(cluster) as crowd, open_client(environ) as client:
+            await until_heard(fleet, pairs, 60)
+            await until(lambda: all(node_of(fleet, one) for one in who), 10, "the bots know their nodes")
+            loop = Loop(cluster, client, fleet, crowd, pairs)
+            knocking = asyncio.create_task(crowd.knock(regions, 0.5))
+            try:
+                for number in range((CYCLES + 1) // 2):
+                    await loop.round(number)
+            except AssertionError:
+                print(describe(cluster), crowd.failures, sep="\n", flush=True)
+                raise
+            finally:
+                knocking.cancel()
+                await asyncio.gather(knocking, return_exceptions=True)
+                report(loop, others.share)
+            assert not crowd.failures
+            assert loop.moves, "no live client was moved"
+            assert max(loop.ordered_s) <= SIGNAL_TO_NODE_S
+            found = Gaps(loop.tones, loop.pictures)
+            assert found.at(0.99) <= P99_TONE_GAP_MS
+            assert found.at(1.0) <= MAX_TONE_GAP_MS
 
-        def resize(nodes: int) -> None:
-            regions = json.loads(cluster.kubectl("get", "sfucluster", "demo", "-n", NAMESPACE, "-o", "json"))[
-                "spec"
-            ]["regions"]
-            for region in regions:
-                region |= {"minNodes": nodes, "maxNodes": max(nodes, region["maxNodes"])}
-            patch = json.dumps({"spec": {"regions": regions}})
-            cluster.kubectl("patch", "sfucluster", "demo", "-n", NAMESPACE, "--type=merge", "-p", patch)
 
-        def has(nodes: int) -> bool:
-            return len(sfu_pods(cluster)) == nodes
-
-        names = [f"c-{region}" for region in cluster.sandbox.regions]
-        specs = [bot_spec(cluster, "cycles", name, number, name[2:]) for number, name in enumerate(names)]
-        expected = [(a, b) for a in names for b in names if a != b]
-        count = len(cluster.sandbox.regions)
-        tones: list[int] = []
-        async with bots(specs) as fleet:
-            await until_seen(fleet, expected, 60)
-            for cycle in range(CYCLES):
-                joins = sum(bot.joins for bot in fleet.bots.values())
-                fleet.mark()
-                for nodes in (3, 1, 2):
-                    resize(nodes)
-                    await until(
-                        lambda n=nodes: len(sfu_pods(cluster)) == n * count, 120, f"{nodes} each", 0.5
-                    )
-                await until_seen(fleet, expected, 30)
-                spent = cost(fleet, joins)
-                print(f"cycle {cycle}: {spent}", flush=True)
-                assert not spent.errors
-                tones.append(spent.tone_ms)
-        tones.sort()
-        print(
-            f"{CYCLES} cycles: longest tone gap of each p50 {tones[len(tones) // 2]} ms, max {tones[-1]} ms"
-        )
-        assert tones[-1] <= 2000
+def report(loop: Loop, others: float) -> None:
+    if not loop.tones:
+        return
+    waits, failed = loop.crowd.waits_s, len(loop.crowd.failures)
+    print(
+        f"{len(loop.ordered_s)} cycles: a node ordered at most {max(loop.ordered_s):.1f} s after the crowd, "
+        f"{loop.moves} live clients moved, {Gaps(loop.tones, loop.pictures)}",
+        f"{len(waits)} joins, {failed} failed, longest {max(waits):.1f} s; others used {others:.0%} of CPU",
+        sep="\n",
+        flush=True,
+    )

@@ -46,3 +46,19 @@ async def until_seen(fleet: Fleet, expected: Sequence[Pair], within_s: float) ->
         lacking = lacking_pairs(expected, fleet.pairs())
         raise AssertionError(f"{error}: {lacking}; bots: {states}") from None
     return fleet.pairs()
+
+
+async def until_heard(fleet: Fleet, expected: Sequence[Pair], within_s: float) -> None:
+    """Waits until each subscriber hears its publisher's tone: all there is of clients without a picture."""
+
+    def lacking() -> list[str]:
+        assert not fleet.dead(), fleet.dead()
+        pairs = fleet.pairs()
+        deaf = [pair for pair in expected if pair not in pairs or not pairs[pair].tone]
+        return [f"{who} does not hear {publisher}" for who, publisher in deaf]
+
+    try:
+        await until(lambda: not lacking(), within_s, "every pair has a tone", every_s=0.2)
+    except AssertionError as error:
+        states = {name: (bot.state, bot.errors[-3:]) for name, bot in fleet.bots.items()}
+        raise AssertionError(f"{error}: {lacking()}; bots: {states}") from None

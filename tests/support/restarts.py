@@ -1,4 +1,4 @@
-"""An operator behind an ApiProxy that is killed after a chosen write and started again, and what it did."""
+"""Operators behind an ApiProxy, one of which is killed or paused after a chosen write, and what they did."""
 
 import asyncio
 import signal
@@ -18,6 +18,9 @@ from support.kube import ApiServer
 from support.operator_fixtures import Fleet
 from support.operator_process import OperatorProcess, operator_process
 
+# Well beyond the Lease's three seconds.
+PAUSE_S = 6.0
+
 
 @dataclass
 class Restarting:
@@ -26,6 +29,7 @@ class Restarting:
     proxy: ApiProxy
     kubeconfig: Path
     namespace: str
+    name: str = "op-1"
     starts: int = 0
     writes: int = 0  # of the last scenario
     logs: list[str] = field(default_factory=list)
@@ -37,6 +41,7 @@ class Restarting:
         self._context = operator_process(
             self.kubeconfig,
             self.namespace,
+            self.name,
             wait=wait,
             HEADWATER_NAMESPACES=self.namespace,
             HEADWATER_RESYNC="3",
@@ -44,10 +49,19 @@ class Restarting:
         self._process = await asyncio.to_thread(self._context.__enter__)
         self.starts += 1
 
+    def signal(self, number: int) -> None:
+        """Now, if it runs."""
+        if self._process is not None:
+            self._process.signal(number)
+
     def kill(self) -> None:
         """SIGKILL, now."""
-        assert self._process is not None
-        self._process.signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+
+    @property
+    def leads(self) -> bool:
+        """Whether it has had the Lease since its start."""
+        return self._process is not None and self._process.logged("lease acquired")
 
     async def stop(self) -> None:
         """Ends it, whatever state it is in, and keeps its log."""
@@ -85,12 +99,57 @@ async def restarting(api_server: ApiServer, namespace: str) -> AsyncIterator[Res
                 await operator.stop()
 
 
+@dataclass
+class Pair:
+    """Two replicas; the one that leads is paused, for longer than its Lease is good for, and goes on."""
+
+    proxy: ApiProxy
+    replicas: tuple[Restarting, Restarting]
+    writes: int = 0  # of the last scenario
+
+    @property
+    def starts(self) -> int:
+        """Of both: one that was paused ends when it finds its Lease lost, and is started again."""
+        return sum(replica.starts for replica in self.replicas)
+
+    def pause_leader(self) -> None:
+        for replica in self.replicas:
+            if replica.leads:
+                replica.signal(signal.SIGSTOP)
+                asyncio.get_running_loop().call_later(PAUSE_S, replica.signal, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def two_replicas(api_server: ApiServer, namespace: str) -> AsyncIterator[Pair]:
+    """A leader and a standby, each of which is started again whenever it ends."""
+    async with api_proxy(api_server.kubeconfig) as proxy:
+        with tempfile.TemporaryDirectory(prefix="hw-proxy-") as home:
+            kubeconfig = write_kubeconfig(Path(home) / "kubeconfig", proxy.port)
+            first = Restarting(proxy, kubeconfig, namespace)
+            second = Restarting(proxy, kubeconfig, namespace, "op-2")
+            pair = Pair(proxy, (first, second))
+            proxy.kill = pair.pause_leader
+            await first.start()
+            await second.start(wait="standing by")
+            watchers = [asyncio.create_task(replica.watch()) for replica in pair.replicas]
+            try:
+                yield pair
+            finally:
+                for watcher in watchers:
+                    watcher.cancel()
+                await asyncio.gather(*watchers, return_exceptions=True)
+                for replica in pair.replicas:
+                    await replica.stop()
+
+
 async def moves_its_people(kubelet: FakeKubelet) -> None:
-    """Plays the gateways: a draining node loses its participants to another node, until cancelled."""
+    """Plays the gateways: a draining node loses its participants to another node, of its region if it can be.
+    Until cancelled."""
     while True:
         nodes = list(kubelet.nodes.values())
         for node in nodes:
             others = [other for other in nodes if not other.report.draining]
+            others.sort(key=lambda other: (other.region != node.region, other.node_id))
             if node.report.draining and node.report.participants and others:
                 here = {room.room_id: room.participants for room in node.report.rooms}
                 there = {room.room_id: room.participants for room in others[0].report.rooms}
@@ -163,7 +222,7 @@ _CANARY = {"canary": {"nodes": 1, "duration": "0s"}}
 
 
 async def carry_out(
-    scenario: Scenario, kill_at: int, operator: Restarting, kubelet: FakeKubelet, fleet: Fleet
+    scenario: Scenario, kill_at: int, operator: Restarting | Pair, kubelet: FakeKubelet, fleet: Fleet
 ) -> Outcome:
     """Runs the scenario; the operator is killed after its write number `kill_at` (0: not at all)."""
     movers = asyncio.create_task(moves_its_people(kubelet))

@@ -99,6 +99,13 @@ func (u *up) start(name, command string, args ...string) error {
 	})
 }
 
+// startAgain is for a component that was killed.
+func (u *up) startAgain(c *child) {
+	if err := u.start(c.name, c.command, c.args...); err != nil {
+		u.procs.fail(err)
+	}
+}
+
 func (u *up) waitReady(ctx context.Context) error {
 	tls, err := pki.ServerTLS(u.Dir)
 	if err != nil {

@@ -27,12 +27,16 @@ type processes struct {
 	mu     sync.Mutex
 	kids   []*child
 	ending bool
+	// again starts a component once more that was killed, as a kubelet does with a static Pod's; nil: none is.
+	again func(c *child)
 }
 
 type child struct {
-	name string
-	cmd  *exec.Cmd
-	done chan struct{}
+	name    string
+	command string
+	args    []string
+	cmd     *exec.Cmd
+	done    chan struct{}
 }
 
 func newProcesses(logs string) *processes {
@@ -58,7 +62,7 @@ func (p *processes) start(name, command string, args []string) (int, error) {
 		return 0, err
 	}
 	defer log.Close()
-	c := &child{name, exec.Command(self, append([]string{command}, args...)...), make(chan struct{})}
+	c := &child{name, command, args, exec.Command(self, append([]string{command}, args...)...), make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	c.cmd.Env = append(os.Environ(), "GOGC=60")
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
@@ -69,13 +73,17 @@ func (p *processes) start(name, command string, args []string) (int, error) {
 	}
 	p.mu.Lock()
 	p.kids = append(p.kids, c)
+	if p.ending { // too late for stopAll, which knows the others
+		_ = c.cmd.Process.Kill()
+	}
 	p.mu.Unlock()
 	go p.await(c, path)
 	return c.cmd.Process.Pid, nil
 }
 
 // await owns one child. A node may die, as machines do: the cluster goes on
-// and sees it. Without any other component there is no cluster.
+// and sees it. An API server that is killed is started again. Without any
+// other component there is no cluster.
 func (p *processes) await(c *child, log string) {
 	err := c.cmd.Wait()
 	close(c.done)
@@ -89,8 +97,18 @@ func (p *processes) await(c *child, log string) {
 		fmt.Fprintln(os.Stderr, "kube-sandbox:", message)
 		return
 	}
+	if c.name == "apiserver" && p.again != nil && p.settled(c) {
+		fmt.Fprintln(os.Stderr, "kube-sandbox:", message)
+		go p.again(c)
+		return
+	}
+	p.fail(message)
+}
+
+// fail ends the sandbox.
+func (p *processes) fail(err error) {
 	select {
-	case p.failed <- message:
+	case p.failed <- err:
 	default: // one reason is enough
 	}
 }

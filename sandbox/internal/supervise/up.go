@@ -42,6 +42,7 @@ func Up(args []string) error {
 		go func() { <-gone; cancel() }()
 	}
 	u := &up{Options: o, state: &stateFile{path: o.path("state.json")}, procs: newProcesses(o.path("logs"))}
+	u.procs.again = u.startAgain
 	err = u.run(ctx)
 	if ctx.Err() != nil {
 		err = nil // told to end, at whatever point

@@ -122,6 +122,8 @@ class Bot:
             pair = self._pairs.setdefault(participant.identity, PairRecorder(participant.identity))
             if isinstance(track, rtc.RemoteVideoTrack):
                 work = _watch(track, publication.name, pair)
+            elif not self.spec.hear_ms:
+                return
             else:
                 work = _listen_to(track, publication.name, pair, self.spec.hear_ms)
             watching[track.sid] = self._spawn(work)
@@ -145,21 +147,22 @@ class Bot:
 
     async def _publish(self, room: rtc.Room) -> None:
         spec = self.spec
-        camera = rtc.VideoSource(spec.width, spec.height)
+        if spec.picture:
+            camera = rtc.VideoSource(spec.width, spec.height)
+            video = rtc.LocalVideoTrack.create_video_track(f"mark-{spec.source}", camera)
+            self._spawn(_show(camera, spec))
+            await room.local_participant.publish_track(
+                video,
+                rtc.TrackPublishOptions(
+                    source=rtc.TrackSource.SOURCE_CAMERA,
+                    video_codec=rtc.VideoCodec.VP8,
+                    simulcast=spec.simulcast,
+                    video_encoding=rtc.VideoEncoding(max_bitrate=spec.bitrate, max_framerate=spec.fps),
+                ),
+            )
         microphone = rtc.AudioSource(SEND_RATE, 1, queue_size_ms=2 * BLOCK_MS)
-        video = rtc.LocalVideoTrack.create_video_track(f"mark-{spec.source}", camera)
         audio = rtc.LocalAudioTrack.create_audio_track(f"tone-{spec.source}", microphone)
-        self._spawn(_show(camera, spec))
         self._spawn(_sound(microphone, spec))
-        await room.local_participant.publish_track(
-            video,
-            rtc.TrackPublishOptions(
-                source=rtc.TrackSource.SOURCE_CAMERA,
-                video_codec=rtc.VideoCodec.VP8,
-                simulcast=spec.simulcast,
-                video_encoding=rtc.VideoEncoding(max_bitrate=spec.bitrate, max_framerate=spec.fps),
-            ),
-        )
         await room.local_participant.publish_track(
             audio, rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
         )

@@ -23,4 +23,5 @@ class BotSpec:
     bitrate: int = 250_000
     simulcast: bool = False
     publish: bool = True
-    hear_ms: int = 200  # how finely the tones of others are looked for
+    picture: bool = True  # of what it publishes; the tone is always there
+    hear_ms: int = 200  # how finely the tones of others are looked for; 0: not at all
