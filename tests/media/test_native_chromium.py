@@ -1,139 +1,21 @@
 """Chromium against the engine: simulcast, layer switches, RTX under loss, the same over a relay link."""
 
-import itertools
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from headwater_api.nodev1 import node_pb2
-from headwater_gateway.sdp import PublisherNegotiation, SendTrack, SubscriberNegotiation
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
+from support.chromium_engine import START_S, chromium, publish, stats, subscribe, width_becomes
 from support.deadline import until
 from support.native_media import LossyDoor, Node, closing, free_port, link, remote_track
 
 pytestmark = pytest.mark.timeout(120)
 
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--allow-loopback-in-peer-connection",
-    "--autoplay-policy=no-user-gesture-required",
-    "--disable-background-timer-throttling",
-    "--disable-renderer-backgrounding",
-    "--disable-backgrounding-occluded-windows",
-]
-PUBLISH = """async () => {
-  const canvas = document.createElement('canvas');
-  canvas.width = 1280; canvas.height = 720;
-  const c = canvas.getContext('2d');
-  let n = 0;
-  setInterval(() => {
-    c.fillStyle = '#3060c0'; c.fillRect(0, 0, 1280, 720);
-    c.fillStyle = '#ffffff'; c.fillRect((n * 8) % 1200, 300, 80, 80);
-    c.font = '80px sans-serif'; c.fillText(String(n++), 40, 120);
-  }, 50);
-  const video = canvas.captureStream(20).getVideoTracks()[0];
-  const context = new AudioContext();
-  const tone = context.createOscillator(), sink = context.createMediaStreamDestination();
-  tone.connect(sink); tone.start();
-  window.pc = new RTCPeerConnection();
-  pc.addTransceiver(sink.stream.getAudioTracks()[0], {direction: 'sendonly'});
-  pc.addTransceiver(video, {direction: 'sendonly', sendEncodings: [
-    {rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150000},
-    {rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500000},
-    {rid: 'f', maxBitrate: 1500000}]});
-  await pc.setLocalDescription();
-  return pc.localDescription.sdp;
-}"""
-ANSWERED = "(sdp) => pc.setRemoteDescription({type: 'answer', sdp})"
-SUBSCRIBE = """async (sdp) => {
-  if (!window.pc) {
-    window.pc = new RTCPeerConnection();
-    pc.ontrack = (e) => {
-      const el = document.createElement(e.track.kind);
-      el.autoplay = true; el.srcObject = new MediaStream([e.track]); document.body.append(el);
-    };
-  }
-  await pc.setRemoteDescription({type: 'offer', sdp});
-  await pc.setLocalDescription();
-  return pc.localDescription.sdp;
-}"""
-STATS = """async () => {
-  const all = [...(await pc.getStats()).values()].filter((s) => s.type === 'inbound-rtp');
-  const v = all.find((s) => s.kind === 'video') || {}, a = all.find((s) => s.kind === 'audio') || {};
-  return {width: v.frameWidth || 0, decoded: v.framesDecoded || 0, keys: v.keyFramesDecoded || 0,
-          lost: v.packetsLost || 0, frozen_s: v.totalFreezesDuration || 0, freezes: v.freezeCount || 0,
-          rtx: v.retransmittedPacketsReceived || 0,
-          nacks: v.nackCount || 0, audio: a.packetsReceived || 0, energy: a.totalAudioEnergy || 0};
-}"""
-# The bandwidth estimate of a busy machine rises slowly, and the top layer starts last.
-START_S = 40
-_ssrcs = itertools.count(0x2000)
-
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", headless=True, args=SWITCHES
-        )
-        try:
-            yield browser
-        finally:
-            await browser.close()
-
-
-async def publish(page: Page, node: Node) -> list[node_pb2.ReceiveSection]:
-    offer = await page.evaluate(PUBLISH)
-    local = node.local()
-    answer = PublisherNegotiation().answer(offer, local)
-    node.create("chrome/pub", local, answer.remote_fingerprint)
-    names = {node_pb2.KIND_AUDIO: "TR_a", node_pb2.KIND_VIDEO: "TR_v"}
-    sections = [s.receive_section(names[s.kind]) for s in answer.sections]
-    node.do(configure_receive=node_pb2.ConfigureReceive(transport_id="chrome/pub", sections=sections))
-    await page.evaluate(ANSWERED, answer.sdp)
-    return sections
-
-
-async def subscribe(
-    page: Page, node: Node, sections: list[node_pb2.ReceiveSection], rtx: bool = True
-) -> None:
-    negotiation, local = SubscriberNegotiation(), node.local()
-    for section in sections:
-        video = section.kind == node_pb2.KIND_VIDEO
-        negotiation.add_track(
-            SendTrack(
-                track_sid=section.track_id,
-                participant_sid="PA_x",
-                kind=section.kind,
-                codec=section.codecs[0],
-                ssrc=next(_ssrcs),
-                rtx_ssrc=next(_ssrcs) if video and rtx else 0,
-            )
-        )
-    node.create("view/sub", local)
-    offer_id, offer = negotiation.offer(local)
-    answer = negotiation.apply_answer(await page.evaluate(SUBSCRIBE, offer), offer_id)
-    for accepted in answer.sections:
-        accepted.max_spatial = 2
-    node.do(
-        set_remote=node_pb2.SetRemote(transport_id="view/sub", remote_fingerprint=answer.remote_fingerprint)
-    )
-    node.do(configure_send=node_pb2.ConfigureSend(transport_id="view/sub", sections=answer.sections))
-
-
-async def stats(page: Page) -> dict[str, Any]:
-    result: dict[str, Any] = await page.evaluate(STATS)
-    return result
-
-
-async def width_becomes(page: Page, width: int, within_s: float = 8) -> None:
-    async def reached() -> bool:
-        return bool((await stats(page))["width"] == width)
-
-    await until(reached, within_s, f"pictures {width} wide", every_s=0.1)
+    async with chromium() as browser:
+        yield browser
 
 
 def limit(node: Node, max_spatial: int) -> None:

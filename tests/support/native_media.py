@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import fractions
 import itertools
+import random
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -337,11 +338,18 @@ class _Side(asyncio.DatagramProtocol):
 
 
 class LossyDoor:
-    """A NAT in front of a node that loses every `lose_every`-th SRTP packet to its clients (0: none)."""
+    """A NAT in front of a node with bad paths to its clients.
 
-    def __init__(self, lose_every: int = 0) -> None:
-        self.lose_every = lose_every
-        self.passed, self.lost = 0, 0
+    It loses every `lose_every`-th SRTP packet, or the share `lose_share` at random, and lets `bps` bit/s
+    through to each client, with a queue of `queue_s`. 0: no loss, no limit.
+    """
+
+    def __init__(self, lose_every: int = 0, lose_share: float = 0.0, seed: int = 1) -> None:
+        self.lose_every, self.lose_share = lose_every, lose_share
+        self.bps, self.queue_s = 0, 0.3
+        self.passed, self.lost, self.overflowed = 0, 0, 0
+        self._rng = random.Random(seed)
+        self._free: dict[tuple[str, int], float] = {}
         self._node = ("", 0)
         self._front: asyncio.DatagramTransport | None = None
         self._backs: dict[tuple[str, int], asyncio.DatagramTransport] = {}
@@ -373,9 +381,25 @@ class LossyDoor:
     def to_client(self, data: bytes, client: tuple[str, int]) -> None:
         media = data[0] >= 128 and not 192 <= data[1] <= 223
         self.passed += media
-        if media and self.lose_every and self.passed % self.lose_every == 0:
+        regular = self.lose_every and self.passed % self.lose_every == 0
+        if media and (regular or self._rng.random() < self.lose_share):
             self.lost += 1
-        elif self._front is not None:
+        elif self.bps:
+            self._queue(data, client)
+        else:
+            self._send(data, client)
+
+    def _queue(self, data: bytes, client: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        start = max(self._free.get(client, 0.0), loop.time())
+        if start - loop.time() > self.queue_s:
+            self.overflowed += 1
+            return
+        self._free[client] = start + len(data) * 8 / self.bps
+        loop.call_at(self._free[client], self._send, data, client)
+
+    def _send(self, data: bytes, client: tuple[str, int]) -> None:
+        if self._front is not None and not self._front.is_closing():
             self._front.sendto(data, client)
 
     def close(self) -> None:
