@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,8 @@ sys.path.append(str(ROOT / "scripts" / "reference"))
 from blocks import Block, pages_of, read_blocks  # type: ignore[import-not-found]
 
 QUICK_START: Final = ROOT / "docs" / "start" / "sandbox.md"
-PAGE_DEADLINE_S: Final = 90
+RUNBOOK: Final = ROOT / "docs" / "runbook"
+PAGE_DEADLINE_S: Final = 200
 # Not part of a checkout, or too much to show to a shell.
 _HIDDEN: Final = {".git", ".venv", "docs"}
 _HELM: Final = """#!/bin/sh
@@ -27,12 +29,26 @@ def blocks(page: Path) -> list[Block]:
 
 
 def pages() -> list[Path]:
-    """The pages with commands to run, the quick start left out: it begins and ends the others' sandbox."""
+    """The pages with commands to run, without the quick start, which begins and ends the others' sandbox, and
+    the runbook."""
     return [
         page
         for page in pages_of(ROOT)
-        if page != QUICK_START and any(b.commands and not b.reason for b in blocks(page))
+        if page not in (QUICK_START, *RUNBOOK.glob("*.md"))
+        and any(b.commands and not b.reason for b in blocks(page))
     ]
+
+
+def runbook() -> list[Block]:
+    """What the runbook's pages ask, each command once: they only look."""
+    commands = {
+        command: None
+        for page in sorted(RUNBOOK.glob("*.md"))
+        for block in blocks(page)
+        if not block.reason
+        for command in block.commands
+    }
+    return [Block(tuple(commands))]
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ class Reader:
         return cls(home)
 
     def run(self, found: list[Block], kubeconfig: str = "") -> subprocess.CompletedProcess[str]:
-        """Saves the blocks' files and types their commands; stops at the first that fails."""
+        """Saves the files, types the commands, and stops at the first that fails. -1: out of time."""
         script = ["set -euo pipefail"]
         for block in found:
             if block.name:
@@ -67,13 +83,14 @@ class Reader:
                     script += [f"echo {shlex.quote('$ ' + command)} >&2", command]
         env = {**os.environ, "XDG_STATE_HOME": str(self.home / "state"), "KUBECONFIG": kubeconfig}
         env["PATH"] = f"{self.home / '.venv' / 'bin'}:{env['PATH']}"
-        return subprocess.run(
-            ["bash", "-c", "\n".join(script)],
-            cwd=self.home,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PAGE_DEADLINE_S,
-            check=False,
-        )
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            try:
+                code = subprocess.run(
+                    ["bash", "-c", "\n".join(script)], cwd=self.home, env=env, stdin=subprocess.DEVNULL,
+                    stdout=out, stderr=err, timeout=PAGE_DEADLINE_S, check=False,
+                ).returncode  # fmt: skip
+            except subprocess.TimeoutExpired:
+                code = -1
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(["bash"], code, out.read(), err.read())
