@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,16 @@ class Prometheus:
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
+    async def firing(self) -> set[tuple[str, str]]:
+        """Alerts that fire now: name and region ("" where it has none)."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/api/v1/alerts") as response:
+            alerts = (await response.json())["data"]["alerts"]
+        return {
+            (alert["labels"]["alertname"], alert["labels"].get("region", ""))
+            for alert in alerts
+            if alert["state"] == "firing"
+        }
+
     async def count(self, expression: str) -> int:
         return len(await self.query(expression))
 
@@ -60,14 +70,34 @@ def targets_of(cluster: Cluster) -> list[dict[str, Any]]:
     ]
 
 
+def write_targets(cluster: Cluster, directory: Path) -> None:
+    """One file for each job with the Pods that there are now; Prometheus sees each change at once."""
+    for job in targets_of(cluster):
+        fresh = directory / f".{job['job_name']}.new"
+        fresh.write_text(json.dumps(job["static_configs"]))
+        fresh.rename(directory / f"{job['job_name']}.json")
+
+
 @contextmanager
-def prometheus(cluster: Cluster, directory: Path, *, rules: Path | None = None) -> Iterator[Prometheus]:
-    """Scrapes once a second, for the block."""
+def prometheus(
+    cluster: Cluster,
+    directory: Path,
+    *,
+    rules: Path | None = None,
+    every_s: int = 1,
+    jobs: Sequence[str] = (),
+) -> Iterator[Prometheus]:
+    """Scrapes each `every_s` seconds, for the block. `jobs`: of these, what `write_targets` last wrote."""
     if shutil.which("prometheus") is None:
         pytest.fail("prometheus is missing: run `make setup`, or install it", pytrace=False)
+    followed = [
+        {"job_name": job, "honor_labels": True,
+         "file_sd_configs": [{"files": [str(directory / f"{job}.json")], "refresh_interval": "1s"}]}
+        for job in jobs
+    ]  # fmt: skip
     config: dict[str, Any] = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "scrape_configs": targets_of(cluster),
+        "global": {"scrape_interval": f"{every_s}s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": followed or targets_of(cluster),
         "rule_files": [str(rules)] if rules else [],
     }
     path, port = directory / "prometheus.yaml", free_port()

@@ -2,6 +2,7 @@
 
 import asyncio
 import fractions
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -114,6 +115,12 @@ class ProtocolClient:
         await self._subscriber.close()
         await self._http.close()
 
+    async def leave(self) -> None:
+        """Goes in good order, before the block ends."""
+        await self.send(leave=rtc.LeaveRequest(reason=models.DisconnectReason.CLIENT_INITIATED))
+        assert self.socket is not None
+        await self.socket.close()
+
     async def send(self, **fields: Any) -> None:
         """One SignalRequest with the given field."""
         assert self.socket is not None
@@ -131,6 +138,19 @@ class ProtocolClient:
             return None
 
         return await until(find, within_s, f"a {kind} message arrives")
+
+    def lose(self, share: float, rng: random.Random) -> None:
+        """Lets that share of the packets that come from now on never arrive; 0: all of them do."""
+        for transport in {t.receiver.transport for t in self._subscriber.getTransceivers()}:
+            vars(transport).pop("_handle_rtp_data", None)
+            arrive = transport._handle_rtp_data
+
+            async def maybe(data: bytes, arrival_time_ms: int, arrive: Any = arrive) -> None:
+                if rng.random() >= share:
+                    await arrive(data, arrival_time_ms=arrival_time_ms)
+
+            if share > 0:
+                transport._handle_rtp_data = maybe
 
     async def publish(self, source: int, width: int = 320, height: int = 180) -> str:
         """Publishes marked video; returns the track's sid."""

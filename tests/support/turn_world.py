@@ -33,7 +33,7 @@ SECRET_SERVICE: Final = "10.77.1.66"
 OLD, NEW = "turn/old", "turn/new"
 
 
-def make_certificate(directory: Path, *addresses: str, serial: int = 1) -> None:
+def make_certificate(directory: Path, *addresses: str, serial: int = 1, days: float = 30) -> None:
     """tls.crt (its own issuer) and tls.key, as a kubernetes.io/tls Secret is mounted."""
     directory.mkdir(exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -47,7 +47,7 @@ def make_certificate(directory: Path, *addresses: str, serial: int = 1) -> None:
         .public_key(key.public_key())
         .serial_number(serial)
         .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=30))
+        .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
