@@ -19,6 +19,10 @@ RUNBOOK: Final = ROOT / "docs" / "runbook"
 PAGE_DEADLINE_S: Final = 200
 # Not part of a checkout, or too much to show to a shell.
 _HIDDEN: Final = {".git", ".venv", "docs"}
+_HEADWATER: Final = """#!/bin/sh
+[ "$1 $2" != "sandbox up" ] || set -- "$@" --die-with {pid}
+exec {program} "$@"
+"""
 _HELM: Final = """#!/bin/sh
 exec {python} {standin} {binary} "$@"
 """
@@ -70,6 +74,11 @@ class Reader:
         standin = ROOT / "tests" / "support" / "helm_standin.py"
         (bin_ / "helm").write_text(_HELM.format(python=sys.executable, standin=standin, binary=BINARY))
         (bin_ / "helm").chmod(0o755)
+        # The sandbox is detached, as the page has it, and ends with us all the same.
+        (bin_ / "headwater").unlink()
+        program = Path(sys.executable).with_name("headwater")
+        (bin_ / "headwater").write_text(_HEADWATER.format(program=program, pid=os.getpid()))
+        (bin_ / "headwater").chmod(0o755)
         return cls(home)
 
     def run(self, found: list[Block], kubeconfig: str = "") -> subprocess.CompletedProcess[str]:
