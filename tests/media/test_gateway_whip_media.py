@@ -1,36 +1,33 @@
-"""WHIP and WHEP with real media over a real node: aiortc at both ends, and Debian's simple-whip-client."""
+"""WHIP and WHEP with real media over a real node: aiortc at both ends."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import jwt
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from headwater_api import wellknown
 from headwater_sandbox.demo.tokens import make_token
 from headwater_sandbox.demo.watermark import read_mark
 from support.deadline import until
-from support.netns import connect, namespace
 from support.processes import loopback_address, running
 from support.protocol_client import MarkedTrack
-from support.whip_client import whip_client
 
 NODE_TOKEN, API_KEY, API_SECRET = "n" * 32, "devkey", "s" * 40
 SDP = "application/sdp"
 pytestmark = pytest.mark.timeout(120)
 
 
-async def _serve(
-    stack: AsyncExitStack, folder: Path, node_ip: str, gateway_ip: str, launcher: Sequence[str] = ()
-) -> str:
-    """A gateway over one node; its URL."""
-    keys = folder / "keys"
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[str]:
+    """The URL of a gateway over one node."""
+    keys = tmp_path / "keys"
     keys.mkdir()
     (keys / API_KEY).write_text(API_SECRET)
+    node_ip, gateway_ip = loopback_address(), loopback_address()
     node_env = {
         wellknown.ENV_POD_NAME: "eu-1",
         wellknown.ENV_REGION: "eu",
@@ -43,29 +40,12 @@ async def _serve(
         wellknown.ENV_API_KEYS_DIR: str(keys),
         "HEADWATER_STATIC_NODES": f"eu-1=eu@{node_ip}:{wellknown.PORT_NODE_GRPC}",
     }
-    for module, env, ip in (("sfu", node_env, node_ip), ("gateway", gateway_env, gateway_ip)):
-        program = running(f"headwater_{module}", env, ip, folder / f"{module}.log", launcher=launcher)
-        await stack.enter_async_context(program)
-    return f"http://{gateway_ip}:{wellknown.PORT_SIGNAL}"
-
-
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[str]:
-    """The URL of a gateway over one node."""
     async with AsyncExitStack() as stack:
-        yield await _serve(stack, tmp_path, loopback_address(), loopback_address())
-
-
-@pytest.fixture
-async def gateway_by_wire(tmp_path: Path) -> AsyncIterator[str]:
-    """The same at the other end of a cable: libnice sends nothing to a loopback address."""
-    with namespace() as server, namespace() as client:
-        connect(server, client, "10.77.2.1/24", "10.77.2.2/24")
-        server.add_addresses("lo", "10.77.1.1/32", "10.77.1.2/32")
-        client.run("ip", "route", "add", "10.77.1.0/24", "via", "10.77.2.1")
-        with client.entered():
-            async with AsyncExitStack() as stack:
-                yield await _serve(stack, tmp_path, "10.77.1.1", "10.77.1.2", server.launcher)
+        await stack.enter_async_context(running("headwater_sfu", node_env, node_ip, tmp_path / "node.log"))
+        await stack.enter_async_context(
+            running("headwater_gateway", gateway_env, gateway_ip, tmp_path / "gateway.log")
+        )
+        yield f"http://{gateway_ip}:{wellknown.PORT_SIGNAL}"
 
 
 def _token(identity: str) -> str:
@@ -144,29 +124,3 @@ async def test_whip_to_whep_by_aiortc(gateway: str) -> None:
                     await other.close()
         finally:
             await sender.close()
-
-
-async def test_simple_whip_client(gateway_by_wire: str, tmp_path: Path) -> None:
-    gateway = gateway_by_wire
-    url, token = f"{gateway}/whip/demo", _token("gst")
-    async with aiohttp.ClientSession() as http, whip_client(url, token, tmp_path) as client:
-        async with Viewer().at(http, f"{gateway}/whep/demo/from/gst") as viewer:
-            try:
-                await until(lambda: viewer.pictures > 30 and viewer.sounds > 30, 40, "picture and sound")
-            except AssertionError as error:
-                raise AssertionError(f"{error}\n{client.printed()}") from None
-        await client.interrupt()
-        claims = {"Authorization": f"Bearer {_admin()}"}
-        listing = f"{gateway}/twirp/livekit.RoomService/ListParticipants"
-
-        async def is_gone() -> bool:
-            async with http.post(listing, json={"room": "demo"}, headers=claims) as answer:
-                present = [p["identity"] for p in (await answer.json())["participants"]]
-            return "gst" not in present
-
-        await until(is_gone, 5, f"gst is off the roster ({client.printed()})")
-
-
-def _admin() -> str:
-    claims = {"iss": API_KEY, "exp": int(time.time()) + 600, "video": {"roomAdmin": True, "room": "demo"}}
-    return jwt.encode(claims, API_SECRET, algorithm="HS256")
