@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from headwater_api import wellknown as wk
+from headwater_operator.kube.client import KubeClient
+from headwater_operator.kube.resources import NODES
 from support.deadline import until
 from support.fake_kubelet import FakeKubelet
 from support.fake_node import FakeNode
@@ -81,9 +83,12 @@ class Cycles:
 
 
 async def test_one_signal_alone_up_and_down(
-    operator: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet
+    operator: OperatorProcess, kubelet: FakeKubelet, fleet: Fleet, client: KubeClient
 ) -> None:
     places = {f"{signal}-{number}": signal for signal in SIGNALS for number in range(EACH)}
+    for region in (*places, "calm"):
+        labels = {"topology.kubernetes.io/region": region}
+        await client.apply(NODES, "", f"k-{region}", {"metadata": {"name": f"k-{region}", "labels": labels}})
     autoscaling = {"mode": "Automatic", "behavior": {"scaleDown": {"stabilizationWindow": "1s"}}}
     await fleet.declare({**dict.fromkeys(places, (1, 3)), "calm": (1, 3)}, autoscaling=autoscaling)
     await fleet.says("Ready", "True", 60)
