@@ -105,7 +105,8 @@ async def test_upgrade_and_rollback_under_a_meeting() -> None:
         published = [spec.identity for spec in specs[:PUBLISHERS]]
         pairs = [(spec.identity, who) for spec in specs[:EARS] for who in published if spec.identity != who]
         async with bots(specs[:EARS], specs[EARS:]) as fleet:
-            await until_heard(fleet, pairs, 90)
+            await until(lambda: all(bot.joins for bot in fleet.bots.values()), 60, "everybody has joined")
+            await until_heard(fleet, pairs, 60)
             await bad_image(cluster, fleet, pairs)
             found = [await replace_all(cluster, fleet, pairs, revision) for revision in ("next", None)]
         tones = Gaps([gap for each in found for gap in each.tone_ms], [])
