@@ -4,11 +4,17 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import psutil
 
 EVERY_S: Final = 0.5
+CANARY_S: Final = 0.01
+# Where others take so much of the machine, and a thread that wants next to nothing waits so long for a
+# processor, a late moment says nothing of what is under test.
+STARVED_SHARE: Final = 0.10
+STARVED_MS: Final = 50.0
 
 
 class Bystanders:
@@ -17,12 +23,22 @@ class Bystanders:
     def __init__(self) -> None:
         self.used_s = 0.0
         self.watched_s = 0.0
+        self.longest_wait_ms = 0.0
         self._before: dict[tuple[int, float], float] = {}
 
     @property
     def share(self) -> float:
         """Of the machine, 0 to 1. Processes shorter than the sampling interval are not seen."""
         return self.used_s / (self.watched_s * (os.cpu_count() or 1)) if self.watched_s else 0.0
+
+    @property
+    def starve(self) -> bool:
+        """Others had so much of the machine that ours had to wait for it."""
+        return self.share >= STARVED_SHARE and self.longest_wait_ms >= STARVED_MS
+
+    def __str__(self) -> str:
+        wait = f"{self.longest_wait_ms:.0f} ms"
+        return f"others used {self.share:.0%} of the machine, an idle thread waited {wait} for a processor"
 
     def sample(self, elapsed_s: float) -> None:
         now = foreign_cpu_s()
@@ -42,13 +58,33 @@ def bystanders() -> Iterator[Bystanders]:
         while not ended.wait(EVERY_S):
             found.sample(EVERY_S)
 
-    watcher = threading.Thread(target=watch, name="bystanders")
-    watcher.start()
+    def wait_for_a_processor() -> None:
+        before = waited_ms()
+        while not ended.wait(CANARY_S):
+            now = waited_ms()
+            found.longest_wait_ms = max(found.longest_wait_ms, now - before)
+            before = now
+
+    threads = [threading.Thread(target=work, name="bystanders") for work in (watch, wait_for_a_processor)]
+    for thread in threads:
+        thread.start()
     try:
         yield found
     finally:
         ended.set()
-        watcher.join()
+        for thread in threads:
+            thread.join()
+
+
+def waited_ms() -> float:
+    """How long this thread was ready to run and did not, in all; 0 where the kernel does not count it.
+
+    The scheduler's own figure (Linux, sched-stats.rst): the interpreter's lock is not in it.
+    """
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e6
+    except (OSError, IndexError):
+        return 0.0
 
 
 def foreign_cpu_s() -> dict[tuple[int, float], float]:
