@@ -137,7 +137,7 @@ async def break_all_but_the_metrics(
         began = time.monotonic()
         await asyncio.to_thread(taint, cluster, "ap")
         await asyncio.to_thread(put_certificate, cluster, tmp, 1)
-        for client in lossy:
+        for client in (*lossy, guest):
             client.lose(0.3, rng)
         tasks.create_task(clock.fires(began, NO_NODES, NO_TURN, EXPIRED, *QUALITY_BURNS))
 
