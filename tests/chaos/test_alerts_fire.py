@@ -9,7 +9,7 @@ has no history here.
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -145,7 +145,7 @@ async def break_all_but_the_metrics(
             return not ready(await asyncio.to_thread(pods, cluster, wk.COMPONENT_SFU, "ap"))
 
         await until(gone, 30, "ap has no ready node", every_s=0.5)
-        await fill(cluster, guest)
+        await fill(cluster, (guest, *lossy))
         filled = time.monotonic()
 
         async def knock() -> None:
@@ -160,10 +160,11 @@ async def break_all_but_the_metrics(
         client.lose(0, rng)
 
 
-async def fill(cluster: Cluster, guest: ProtocolClient) -> None:
-    """The guest's second connection is the last that the node of eu takes."""
+async def fill(cluster: Cluster, clients: Sequence[ProtocolClient]) -> None:
+    """Each listener's second connection: with the callers' they are all that the node of eu takes."""
     (node,) = await asyncio.to_thread(pods, cluster, wk.COMPONENT_SFU, "eu")
-    await guest.publish(7)
+    for number, client in enumerate(clients):
+        await client.publish(number + 5)
 
     async def full() -> bool:
         return await connections(node["status"]["podIP"]) >= CONNECTIONS

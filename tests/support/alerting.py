@@ -22,7 +22,7 @@ from support.turn_world import make_certificate
 Alert = tuple[str, str]  # its name; its region, "" where it has none
 RULES: Final = CHARTS / "headwater" / "files" / "rules.yaml"
 TLS_SECRET: Final = "turn-tls"
-CONNECTIONS: Final = 8  # what one SFU node takes
+CONNECTIONS: Final = 10  # what one SFU node takes: two for each who publishes
 TAINT: Final = "headwater.dev/test=broken:NoExecute"
 OPERATOR: Final = "headwater-operator"
 _UNIT_S: Final = {"m": 60, "h": 3600, "d": 86_400}
