@@ -7,6 +7,9 @@ from livekit.protocol import models
 
 # Fan-out is quadratic in the room: a short delay turns a burst of changes into one message.
 COALESCE_S: Final = 0.15
+# Changes that should be seen at once: so many in a row go out by themselves, then one in each such moment. Of a row
+# with a new name and new attributes the SDKs of the Rust engine tell their users but one.
+HURRIED_IN_A_ROW: Final = 8
 
 
 class UpdateBatch:
@@ -15,7 +18,7 @@ class UpdateBatch:
     def __init__(self) -> None:
         self._rows: dict[ParticipantSid, tuple[models.ParticipantInfo, bool]] = {}
         self.due: float | None = None  # monotonic seconds
-        self._hurried_at: float | None = None
+        self._hurries, self._counted_at = float(HURRIED_IN_A_ROW), 0.0  # a token bucket
 
     def put(self, info: models.ParticipantInfo, *, hidden: bool, now: float) -> None:
         """Replace the participant's row. The first change starts the clock."""
@@ -24,10 +27,12 @@ class UpdateBatch:
             self.due = now + COALESCE_S
 
     def may_hurry(self, now: float) -> bool:
-        """Whether a change that should be seen at once may go out now: one in each such moment, no more."""
-        if self._hurried_at is not None and now - self._hurried_at < COALESCE_S:
+        """Whether a change that should be seen at once may go out now; if so it counts."""
+        earned = max(0.0, now - self._counted_at) / COALESCE_S
+        self._hurries, self._counted_at = min(HURRIED_IN_A_ROW, self._hurries + earned), now
+        if self._hurries < 1:
             return False
-        self._hurried_at = now
+        self._hurries -= 1
         return True
 
     def take(self) -> tuple[list[models.ParticipantInfo], list[models.ParticipantInfo]]:
