@@ -7,8 +7,8 @@ from livekit.protocol import models
 
 # Fan-out is quadratic in the room: a short delay turns a burst of changes into one message.
 COALESCE_S: Final = 0.15
-# Changes that should be seen at once: so many in a row go out by themselves, then one in each such moment. Of a row
-# with a new name and new attributes the SDKs of the Rust engine tell their users but one.
+# Changes that should be seen at once: so many in a row go out by themselves, then one in each such moment.
+# Of a new name and new attributes in one row the SDKs of the Rust engine tell their users only one.
 HURRIED_IN_A_ROW: Final = 8
 
 
