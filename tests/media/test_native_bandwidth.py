@@ -43,7 +43,6 @@ async def test_a_narrow_path_gets_a_smaller_picture_and_the_large_one_comes_back
         door.bps = 5_000_000
         await width_becomes(viewer, 1280, 15)
         assert node.flowing("view/sub", "TR_v") == 2
-        quality = [e.quality for e in node.events if e.quality.participant_id == "view"]
-        assert any(q.downlink_bps for q in quality), "the estimate is told"
+        await until(lambda: any(e.quality.downlink_bps for e in node.events), 15, "the estimate is told")
         assert not [e for e in node.events if e.subscription.limited and e.subscription.track_id == "TR_a"]
         assert node_pb2.EXTENSION_TRANSPORT_CC in {e.extension for s in sections for e in s.extensions}

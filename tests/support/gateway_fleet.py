@@ -57,9 +57,9 @@ class Balancer:
         task.add_done_callback(self._tasks.discard)
         try:
             request = await reader.read(65536)
-            for _ in self._backends if request else ():
-                backend = self._backends[self._next % len(self._backends)]
-                self._next += 1
+            first = self._next % len(self._backends)
+            self._next += 1
+            for backend in (*self._backends[first:], *self._backends[:first]) if request else ():
                 with contextlib.suppress(OSError, TimeoutError):
                     async with asyncio.timeout(CONNECT_S):
                         there, back = await asyncio.open_connection(*backend)

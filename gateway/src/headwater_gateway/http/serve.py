@@ -11,6 +11,8 @@ from headwater_gateway.http.apps import MAX_LINE
 from headwater_gateway.http.doorkeeper import wrap
 from headwater_gateway.settings import Network
 
+# Connections that the kernel had taken by the end are made first: what is not there yet is never closed.
+TAKEN_S = 0.01
 _BACKLOG = 1024
 
 
@@ -50,6 +52,7 @@ async def serving(
         if server is not None:
             server.close()
         listener.close()
+        await asyncio.sleep(TAKEN_S)
         await runner.cleanup()
 
 
