@@ -80,8 +80,11 @@ async def test_cpu_or_latency_alone_brings_nodes_in_its_region_and_its_end_takes
     async def told() -> bool:
         return sentences <= {item.get("note") for item in await client.list(EVENTS, namespace)}
 
+    async def shown() -> bool:
+        return (await fleet.status())["lastScale"]["message"] in sentences
+
     await until(told, 10, "Events say it")
-    assert (await fleet.status())["lastScale"]["message"] in sentences
+    await until(shown, 10, "the status says the newest")
     for region, report in calm.items():
         nodes[region].report.CopyFrom(report)
     await in_region(fleet, "eu", 1, 40)
