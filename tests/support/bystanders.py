@@ -11,10 +11,6 @@ import psutil
 
 EVERY_S: Final = 0.5
 CANARY_S: Final = 0.01
-# Where others take so much of the machine, and a thread that wants next to nothing waits so long for a
-# processor, a late moment says nothing of what is under test.
-STARVED_SHARE: Final = 0.10
-STARVED_MS: Final = 50.0
 
 
 class Bystanders:
@@ -30,11 +26,6 @@ class Bystanders:
     def share(self) -> float:
         """Of the machine, 0 to 1. Processes shorter than the sampling interval are not seen."""
         return self.used_s / (self.watched_s * (os.cpu_count() or 1)) if self.watched_s else 0.0
-
-    @property
-    def starve(self) -> bool:
-        """Others had so much of the machine that ours had to wait for it."""
-        return self.share >= STARVED_SHARE and self.longest_wait_ms >= STARVED_MS
 
     def __str__(self) -> str:
         wait = f"{self.longest_wait_ms:.0f} ms"
