@@ -68,8 +68,7 @@ def explain_a_cluster(
 ) -> None:
     """An SFUCluster: conditions, sizes, the last decision, and what was done."""
     with _one_line_errors():
-        kubectl = _kubectl(kubeconfig, context, namespace)
-        _print(explain_cluster(kubectl.get(CLUSTERS, name), kubectl.sfu_pods(name), kubectl.events(name)))
+        _print(_explained_cluster(_kubectl(kubeconfig, context, namespace), name))
 
 
 @explain_app.command("node")
@@ -87,8 +86,7 @@ def explain_a_meeting(
 ) -> None:
     """A Meeting: where it is held, and why it is not yet or no longer open."""
     with _one_line_errors():
-        kubectl = _kubectl(kubeconfig, context, namespace)
-        _print(explain_meeting(kubectl.get(MEETINGS, name), kubectl.events(name)))
+        _print(_explained_meeting(_kubectl(kubeconfig, context, namespace), name))
 
 
 def plan(

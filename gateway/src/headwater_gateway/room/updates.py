@@ -5,6 +5,8 @@ from typing import Final
 from headwater_api.ids import ParticipantSid
 from livekit.protocol import models
 
+from headwater_gateway.limits import Rate
+
 # Fan-out is quadratic in the room: a short delay turns a burst of changes into one message.
 COALESCE_S: Final = 0.15
 # Changes that should be seen at once: so many in a row go out by themselves, then one in each such moment.
@@ -18,7 +20,7 @@ class UpdateBatch:
     def __init__(self) -> None:
         self._rows: dict[ParticipantSid, tuple[models.ParticipantInfo, bool]] = {}
         self.due: float | None = None  # monotonic seconds
-        self._hurries, self._counted_at = float(HURRIED_IN_A_ROW), 0.0  # a token bucket
+        self._hurries = Rate(1 / COALESCE_S, HURRIED_IN_A_ROW)
 
     def put(self, info: models.ParticipantInfo, *, hidden: bool, now: float) -> None:
         """Replace the participant's row. The first change starts the clock."""
@@ -28,12 +30,7 @@ class UpdateBatch:
 
     def may_hurry(self, now: float) -> bool:
         """Whether a change that should be seen at once may go out now; if so it counts."""
-        earned = max(0.0, now - self._counted_at) / COALESCE_S
-        self._hurries, self._counted_at = min(HURRIED_IN_A_ROW, self._hurries + earned), now
-        if self._hurries < 1:
-            return False
-        self._hurries -= 1
-        return True
+        return self._hurries.take("", now)
 
     def take(self) -> tuple[list[models.ParticipantInfo], list[models.ParticipantInfo]]:
         """All rows for everybody, and the hidden ones, each for its own participant only."""
