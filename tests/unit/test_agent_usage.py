@@ -1,5 +1,6 @@
 """What the kernel has granted to the agent's process."""
 
+import os
 import socket
 
 from headwater_sfu.usage import receive_buffer_bytes
@@ -20,3 +21,13 @@ def test_the_smallest_receive_buffer_of_a_port_is_told() -> None:
         two.close()
         assert receive_buffer_bytes(port) == 100_000
     assert receive_buffer_bytes(port) == 0
+
+
+def test_looking_leaves_nothing_open() -> None:
+    def held_open() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = held_open()
+    for _ in range(3):
+        receive_buffer_bytes(9)
+    assert held_open() == before

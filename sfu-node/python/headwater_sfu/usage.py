@@ -48,11 +48,17 @@ def receive_buffer_bytes(port: int) -> int:
     granted = []
     for entry in os.listdir("/proc/self/fd"):
         try:
-            with socket.socket(fileno=os.dup(int(entry))) as held:
-                internet = held.type == socket.SOCK_DGRAM and held.family in _INTERNET
-                if internet and held.getsockname()[1] == port:
-                    # The kernel sets aside twice what was asked for, and says so (socket(7)).
-                    granted.append(held.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2)
+            duplicate = os.dup(int(entry))
         except OSError:
-            continue  # no socket, or closed meanwhile
+            continue  # closed meanwhile
+        try:
+            held = socket.socket(fileno=duplicate)
+        except OSError:
+            os.close(duplicate)  # not a socket: the constructor leaves what it refuses open
+            continue
+        with held:
+            internet = held.type == socket.SOCK_DGRAM and held.family in _INTERNET
+            if internet and held.getsockname()[1] == port:
+                # The kernel sets aside twice what was asked for, and says so (socket(7)).
+                granted.append(held.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2)
     return min(granted, default=0)
