@@ -44,7 +44,9 @@ class Ear:
     def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
         pass
 
-    def move(self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float) -> None:
+    def move(
+        self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float, head_start_s: float
+    ) -> None:
         raise AssertionError("nobody moves here")
 
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:

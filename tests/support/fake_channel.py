@@ -76,7 +76,9 @@ class FakeClient:
 
     auto_answer: bool = True
     received: list[rtc.SignalResponse] = field(default_factory=list)
+    received_at: list[float] = field(default_factory=list)  # of each of `received`, seconds of the loop
     closed: tuple[int, str] | None = None
+    closed_at: float = 0.0
     task: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ class FakeClient:
         copy = rtc.SignalResponse()
         copy.CopyFrom(response)
         self.received.append(copy)
+        self.received_at.append(asyncio.get_running_loop().time())
         if response.HasField("offer") and self.auto_answer:
             self.answer(response.offer)
 
@@ -102,7 +105,7 @@ class FakeClient:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         if self.closed is None:
-            self.closed = (code, reason)
+            self.closed, self.closed_at = (code, reason), asyncio.get_running_loop().time()
             self._inbox.put_nowait(None)
 
     # -- the client
@@ -152,6 +155,10 @@ class FakeClient:
             lambda: len(self.all(kind)) >= count, within_s, f"{count} {kind} (got {self.kinds()})", 0.005
         )
         return self.all(kind)[count - 1]
+
+    def first_at(self, kind: str) -> float:
+        """When the first message of a kind came, seconds of the loop."""
+        return self.received_at[self.kinds().index(kind)]
 
     def kinds(self) -> list[str]:
         return [str(m.WhichOneof("message")) for m in self.received]

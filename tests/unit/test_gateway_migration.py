@@ -1,5 +1,6 @@
 """Participants led to another node without a new join: new transports first, old ones as long as needed."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from headwater_gateway.nodes.decisions import Decisions
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room import roster
 from headwater_gateway.room.effects import MoveSession
+from headwater_gateway.room.migration import HEAD_START_S
 from headwater_gateway.room.model import JoinRequest, RoomConfig
 from headwater_gateway.room.mover import CROWD, RETURNS_PER_S, Mover
 from headwater_gateway.room.state import RoomState
@@ -115,6 +117,33 @@ async def test_a_listener_needs_no_more_than_an_offer(world: World) -> None:
     connected(world, new, ann.sid, "sub")
     await world.command(old, "close_room")
     assert ann.all("leave") == []
+
+
+async def test_a_client_knows_the_new_addresses_a_while_before_it_goes_there(world: World) -> None:
+    ann, bob = await world.join(hello("ann", region="us")), await world.join(hello("bob", region="us"))
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if old == "us-1" else "us-1"
+    await publish(ann)
+    await bob.wait("offer", 2)
+    drain(world, old)
+    await until(lambda: ann.closed and len(bob.all("offer")) > 2, 5, "both are led away")
+    for client, roles in ((ann, {"SUBSCRIBER": "sub", "PUBLISHER": "pub"}), (bob, {"SUBSCRIBER": "sub"})):
+        ahead = {
+            rtc.SignalTarget.Name(row.target): json.loads(row.candidateInit) for row in client.all("trickle")
+        }
+        assert ahead.keys() == roles.keys()
+        for target, role in roles.items():
+            sid = f"{client.sid}/{role}"
+            made = await world.command(
+                new, "create_transport", match=lambda c, sid=sid: c.transport_id == sid
+            )
+            address, port = world.nodes[new].media_address.split(":")
+            assert f" {address} {port} typ host" in ahead[target]["candidate"]
+            assert ahead[target]["candidate"].endswith(f" ufrag {made.local_ufrag}")
+    early = 0.01  # by so much a timer may be rounded
+    assert ann.closed_at - ann.first_at("trickle") >= HEAD_START_S - early
+    offer_at = [at for at, kind in zip(bob.received_at, bob.kinds(), strict=True) if kind == "offer"][2]
+    assert offer_at - bob.first_at("trickle") >= HEAD_START_S - early
 
 
 async def test_what_is_sent_goes_on_under_new_numbers_and_is_asked_for_before_the_client_answers(
@@ -283,7 +312,9 @@ async def test_a_crowd_comes_back_spread_out_and_a_few_at_once() -> None:
         mover = Mover(state, pool, lambda view=view: view, lambda: 0)  # type: ignore[arg-type, misc]
         state.take_effects()
         mover.lose_node(nodes[0].node_id, "dead", 1.0)
-        delays = [e.delay_s for e in state.take_effects() if isinstance(e, MoveSession)]
+        moves = [e for e in state.take_effects() if isinstance(e, MoveSession)]
+        assert {move.head_start_s for move in moves} == {0.0}, "nothing flows while they wait"
+        delays = [move.delay_s for move in moves]
         assert len(delays) == crowd
         assert (max(delays) == 0.0) is at_once
         assert max(delays) <= crowd / RETURNS_PER_S

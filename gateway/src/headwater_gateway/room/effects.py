@@ -42,6 +42,7 @@ class MoveSession:
     why: str
     was_connected: bool  # it has received on the node before
     delay_s: float = 0.0  # before its client is told
+    head_start_s: float = 0.0  # between the new addresses and the move itself
 
 
 @dataclass(frozen=True, slots=True)

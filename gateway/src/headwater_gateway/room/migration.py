@@ -27,6 +27,9 @@ Find = Callable[[Participant], "Lead | None"]
 # For the client to come back on a new WebSocket, and then for its connections, seconds.
 RETURN_S: Final = 6.0
 CONNECT_S: Final = 6.0
+# libwebrtc looks for candidates to check every 250 ms while its connection is well, and every 48 ms once it
+# has one that it has not checked. It must have looked once before the move.
+HEAD_START_S: Final = 0.25
 
 
 def nowhere(_: Participant) -> "Lead | None":
@@ -70,7 +73,8 @@ def start(room: RoomState, participant: Participant, lead: Lead, why: str, now: 
     room.nodes[facts.node_id] = facts
     room.moved += 1
     sync_cascade(room)
-    room.effects.append(MoveSession(participant.sid, facts, why, was_connected, lead.delay_s))
+    head_start_s = HEAD_START_S if source is not None else 0.0  # a dead node forwards nothing meanwhile
+    room.effects.append(MoveSession(participant.sid, facts, why, was_connected, lead.delay_s, head_start_s))
     room.announce(participant, now)
 
 

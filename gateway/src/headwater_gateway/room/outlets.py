@@ -186,8 +186,8 @@ class Outlets:
         match effect:
             case effects.ChangeWanted(_, changed, dropped):
                 port.change_wanted(changed, dropped)
-            case effects.MoveSession(_, facts, why, was_connected, delay_s):
-                port.move(facts, why, was_connected=was_connected, delay_s=delay_s)
+            case effects.MoveSession(_, facts, why, was_connected, delay_s, head_start_s):
+                port.move(facts, why, was_connected=was_connected, delay_s=delay_s, head_start_s=head_start_s)
             case effects.EndSession(sid, farewell, why):
                 del self.ports[sid]
                 port.end(farewell, why)

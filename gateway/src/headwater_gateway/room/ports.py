@@ -22,11 +22,14 @@ class ClientPort(Protocol):
     def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
         """Tracks that the subscriber transport is to carry from now on or otherwise, and those no more."""
 
-    def move(self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float) -> None:
+    def move(
+        self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float, head_start_s: float
+    ) -> None:
         """Prepare transports on that node and lead the client there.
 
         `was_connected`: the client has received on the node before, and so has its data channels.
-        `delay_s`: the client itself is told so much later.
+        `delay_s`: the client itself is told to resume so much later. `head_start_s`: it gets the node's
+        addresses at once, and goes there so much later.
         """
 
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:

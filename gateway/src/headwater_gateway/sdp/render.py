@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from headwater_api.nodev1 import node_pb2
 
 from headwater_gateway.sdp.rtp import AUDIO_CODECS, EXTENSION_URIS, RTPMAP_NAMES
-from headwater_gateway.sdp.types import LocalTransport
+from headwater_gateway.sdp.types import Candidate, LocalTransport
 
 # What one data message may hold; LiveKit's clients take 64 000 where nothing is said.
 MAX_MESSAGE_SIZE = 65_536
@@ -36,12 +36,17 @@ def transport_lines(local: LocalTransport, setup: str, with_candidates: bool) ->
         f"a=setup:{setup}",
     ]
     if with_candidates:
-        for index, candidate in enumerate(local.candidates):
-            priority = (126 << 24) | ((65535 - index) << 8) | 255  # host (RFC 8445 §5.1.2.1)
-            lines.append(
-                f"a=candidate:{index + 1} 1 udp {priority} {candidate.address} {candidate.port} typ host"
-            )
+        lines += [f"a={line}" for line in candidate_lines(local.candidates)]
         lines.append("a=end-of-candidates")
+    return lines
+
+
+def candidate_lines(candidates: Iterable[Candidate]) -> list[str]:
+    """Host candidates (RFC 8839 §5.1), the first one preferred."""
+    lines = []
+    for index, candidate in enumerate(candidates):
+        priority = (126 << 24) | ((65535 - index) << 8) | 255  # host (RFC 8445 §5.1.2.1)
+        lines.append(f"candidate:{index + 1} 1 udp {priority} {candidate.address} {candidate.port} typ host")
     return lines
 
 

@@ -68,7 +68,9 @@ class HttpSession:
         if self._lines and self._room is not None:
             self._room.command(self.sid, [self._configure_send()])
 
-    def move(self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float) -> None:
+    def move(
+        self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float, head_start_s: float
+    ) -> None:
         if self._room is not None:
             self._room.leave(self.sid, models.DisconnectReason.MIGRATION)
         self.end(None, why)

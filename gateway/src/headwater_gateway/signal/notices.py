@@ -33,6 +33,7 @@ class Move:
     why: str
     was_connected: bool
     delay_s: float
+    head_start_s: float
 
 
 @dataclass(frozen=True, slots=True)

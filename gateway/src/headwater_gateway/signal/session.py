@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -71,7 +72,7 @@ class Session:
         self._media: SessionMedia | None = None
         self._sdp_faults = 0
         self._left_out = 0
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._later: set[asyncio.Task[None]] = set()
         self._is_over = False
         self._log = log.bind(room=room_id, identity=identity)
 
@@ -87,8 +88,10 @@ class Session:
     def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
         self._notify(Wanted(changed, dropped))
 
-    def move(self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float) -> None:
-        self._notify(Move(facts, why, was_connected, delay_s))
+    def move(
+        self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float, head_start_s: float
+    ) -> None:
+        self._notify(Move(facts, why, was_connected, delay_s, head_start_s))
 
     def end(self, leave: rtc.LeaveRequest | None, why: str) -> None:
         self._notices.append(End(leave, why))
@@ -207,14 +210,15 @@ class Session:
 
     def _retire(self, older: SignalChannel, code: int, reason: str, delay_s: float = 0.0) -> None:
         """Close a WebSocket that was; its network may be gone, so nothing waits for it."""
+        self._do_later(delay_s, partial(older.close, code, reason))
 
-        async def close() -> None:
+    def _do_later(self, delay_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        async def do() -> None:
             await asyncio.sleep(delay_s)
-            await older.close(code, reason)
+            await work()
 
-        task = asyncio.create_task(close(), name="retire-channel")
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._later.add(task := asyncio.create_task(do(), name="session-later"))
+        task.add_done_callback(self._later.discard)
 
     async def serve(self, channel: SignalChannel) -> None:
         """Work off the client's messages until its channel ends; the client then has its grace to return."""
@@ -248,7 +252,7 @@ class Session:
             self._wake.clear()
             while self._notices and not self._is_over:
                 await self._perform(self._notices.popleft())
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await asyncio.gather(*self._later, return_exceptions=True)
 
     async def _perform(self, notice: Notice) -> None:
         match notice:
@@ -269,19 +273,21 @@ class Session:
         restart that connection. One that only listens needs no more than our next offer.
 
         Its WebSocket is closed: after a `leave{RESUME}`, clients of the Rust engine take the end of their own
-        old stream for a second failure, and answer the next one with a full reconnect.
+        old stream for a second failure, and answer the next one with a full reconnect. The new addresses go
+        ahead: DTLS starts anew with the fingerprint, towards the old node until a check has met the new one.
         """
         assert self._media is not None and self._room is not None
         facts = notice.facts
         self._log.info("session.moves", node=facts.node_id, source=self._facts.node_id, reason=notice.why)
         self._facts = facts
         self._room.prepared(self.sid, self._media.move_to(facts, has_channels=notice.was_connected))
-        if self._media.has_uplink:
-            if self._channel is not None:
-                text = "resume to go on at another node"
-                self._retire(self._channel, CLOSE_SERVICE_RESTART, text, notice.delay_s)
-        else:
-            await self._offer_if_due()
+        for ahead in self._media.addresses_ahead():
+            await self._send(rtc.SignalResponse(trickle=ahead))
+        if not self._media.has_uplink:
+            self._do_later(notice.head_start_s, self._offer_if_due)
+        elif self._channel is not None:
+            text, delay_s = "resume to go on at another node", notice.head_start_s + notice.delay_s
+            self._retire(self._channel, CLOSE_SERVICE_RESTART, text, delay_s)
 
     async def _finish(self, farewell: rtc.LeaveRequest | None, why: str, code: int = CLOSE_NORMAL) -> None:
         self._is_over = True

@@ -1,5 +1,6 @@
 """The two transports of one session: negotiation in, node commands and descriptions out. No I/O."""
 
+import json
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,7 +24,7 @@ from headwater_gateway.sdp import (
     SendTrack,
     SubscriberNegotiation,
 )
-from headwater_gateway.sdp.render import MAX_MESSAGE_SIZE
+from headwater_gateway.sdp.render import MAX_MESSAGE_SIZE, candidate_lines
 
 UFRAG_BYTES: Final = 6
 PWD_BYTES: Final = 18
@@ -174,6 +175,21 @@ class SessionMedia:
         if self._sending:
             commands.append(self._configure_send(self._renumbered()))
         return tuple(commands)
+
+    def addresses_ahead(self) -> tuple[rtc.TrickleRequest, ...]:
+        """The new node's addresses, under the credentials of the ICE restart that will lead there.
+
+        A client may learn candidates of a generation to come (by the `ufrag`, RFC 9429 §3.5.2.1); it
+        checks them once it has the password, which comes with the description.
+        """
+        ahead = [(rtc.SignalTarget.SUBSCRIBER, self._local[subscriber_transport(self._sid)])]
+        if self._next_publisher is not None:
+            ahead.append((rtc.SignalTarget.PUBLISHER, self._next_publisher))
+        return tuple(
+            rtc.TrickleRequest(target=target, candidateInit=_candidate_init(line, local.ufrag))
+            for target, local in ahead
+            for line in candidate_lines(local.candidates)
+        )
 
     def adopt_channels(self, state: rtc.SyncState) -> tuple[node_pb2.Command, ...]:
         """The channels that the client once opened to send on: a new node has not seen them opened."""
@@ -331,3 +347,8 @@ class SessionMedia:
         self._sending = tuple(sections)
         configure = node_pb2.ConfigureSend(transport_id=subscriber_transport(self._sid), sections=sections)
         return node_pb2.Command(configure_send=configure)
+
+
+def _candidate_init(line: str, ufrag: str) -> str:
+    """As `RTCIceCandidateInit`. The first m-line carries the bundle, whatever its mid is."""
+    return json.dumps({"candidate": f"{line} ufrag {ufrag}", "sdpMid": "", "sdpMLineIndex": 0})
