@@ -1,6 +1,7 @@
 """What is known of a node from its reports, and for how long."""
 
 from headwater_operator.nodes.inbox import Change, Inbox
+from headwater_planner.world import RoomLoad
 from support.fleet import a_load
 
 KEY = ("calls", "a")
@@ -43,3 +44,23 @@ def test_a_latency_lasts_only_if_every_report_of_ten_seconds_had_it() -> None:
     assert [after(112.0 + second, 80.0) for second in range(9)] == [2.0] * 9
     assert after(122.0, 80.0) == 80.0
     assert after(140.0, 80.0) == 0.0, "a silence is no evidence"
+
+
+def test_who_serves_a_room_is_known_through_every_change() -> None:
+    now = [100.0]
+    inbox = Inbox(monotonic=lambda: now[0], on_change=lambda _: None)
+
+    def serving(**rooms: list[str]) -> bool:
+        return all(inbox.serving("calls", room) == nodes for room, nodes in rooms.items())
+
+    inbox.put(("calls", "b"), "u-b", a_load("b", rooms=(RoomLoad("x", 1), RoomLoad("y", 1))))
+    inbox.put(KEY, "u-a", a_load("a", rooms=(RoomLoad("x", 2),)))
+    inbox.put(("other", "c"), "u-c", a_load("c", rooms=(RoomLoad("x", 2),)))
+    assert serving(x=["a", "b"], y=["b"])
+    inbox.put(("calls", "b"), "u-b", a_load("b", rooms=(RoomLoad("y", 1),)))
+    assert serving(x=["a"], y=["b"])
+    inbox.put(("calls", "b"), "u-b2", a_load("b", rooms=(RoomLoad("z", 1),)))
+    assert serving(x=["a"], y=[], z=["b"]), "what another Pod of that name told is gone with it"
+    inbox.forget(KEY)
+    inbox.forget(("calls", "b"))
+    assert serving(x=[], y=[], z=[]) and inbox.serving("other", "x") == ["c"]

@@ -1,5 +1,6 @@
 """What the loop over Meetings takes for the whole truth, and how it deletes."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from random import Random
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from headwater_api.meeting import Meeting
 from headwater_operator.kube.errors import Conflict
 from headwater_operator.loop.meetings import SOON_S, MeetingLoop
 from headwater_operator.loop.store import Store
-from headwater_planner.world import ClusterWorld, NodeLoad
+from headwater_planner.world import ClusterWorld, NodeLoad, PodView
 from support.fleet import NOW, a_load, a_meeting, a_pending_pod, a_pod, a_world
 
 KEY = ("calls", "standup")
@@ -41,8 +42,12 @@ class Cluster:
             public_url="",
         )
 
-    def loads(self, namespace: str, pods: object) -> dict[str, NodeLoad]:
-        return dict(self.world.loads)
+    def loads_of_room(self, namespace: str, room: str, pods: Mapping[str, PodView]) -> tuple[NodeLoad, ...]:
+        loads = self.world.loads.values()
+        return tuple(load for load in loads if any(row.room == room for row in load.rooms))
+
+    def is_heard(self, namespace: str, pod: PodView) -> bool:
+        return pod.name in self.world.loads
 
     async def write(self, resource: object, namespace: str, name: str, status: Any) -> dict[str, Any]:
         self.written.append(status)

@@ -5,7 +5,7 @@ Nobody is put out of a meeting here: after the scheduled end it ends once it is 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -316,7 +316,7 @@ def _merge(
 ) -> tuple[Condition, ...]:
     merged = tuple(old)
     for condition in new:
-        stamped = condition.model_copy(update={"observed_generation": generation})
+        stamped = replace(condition, observed_generation=generation)
         merged = set_condition(merged, stamped, now)
     return merged
 

@@ -26,7 +26,8 @@ def kopf_settings(*, namespaced: bool) -> kopf.OperatorSettings:
     out.networking.connect_timeout = 5.0
     out.networking.error_backoffs = (0.5, 1, 2, 4, 8)
     out.queueing.worker_limit = None
-    out.queueing.idle_timeout = 5.0
+    # Each object has a task that holds its body so long: after a start that is all of them.
+    out.queueing.idle_timeout = 0.5
     out.queueing.exit_timeout = 10.0
     out.queueing.error_delays = (1, 2, 5, 10, 30, 60)
     out.execution.default_backoff = 10

@@ -19,6 +19,7 @@ from headwater_operator.kube.errors import Unavailable, error_of
 from headwater_operator.kube.resources import Resource
 
 Object = dict[str, Any]
+Page = list[Object]
 FIELD_MANAGER: Final = "headwater-operator"
 _APPLY: Final = "application/apply-patch+yaml"
 _JSON: Final = "application/json"
@@ -59,9 +60,15 @@ class KubeClient:
         """One object. Raises NotFound, Unavailable, Refused."""
         return await self._call("GET", resource.path(namespace, name))
 
-    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Object]:
+    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> Page:
         """All objects of a kind, read from etcd and not from the watch cache, in pages."""
-        items: list[Object] = []
+        return [item async for page in self.pages(resource, namespace, labels=labels) for item in page]
+
+    async def pages(
+        self, resource: Resource, namespace: str = "", *, labels: str = ""
+    ) -> AsyncIterator[Page]:
+        """What `list` reads, page by page: all of them as of one moment. For kinds of which there are
+        thousands, whose bodies need not be in memory at the same time."""
         token = ""
         for _ in range(_MAX_PAGES):
             query = {"limit": str(_PAGE)}
@@ -70,10 +77,10 @@ class KubeClient:
             if token:
                 query["continue"] = token
             page = await self._call("GET", resource.path(namespace), query=query)
-            items.extend(page.get("items", []))
             token = page.get("metadata", {}).get("continue", "")
+            yield page.pop("items", [])
             if not token:
-                return items
+                return
         raise Unavailable(f"the list of {resource.plural} did not end after {_MAX_PAGES} pages")
 
     async def create(self, resource: Resource, namespace: str, body: Object) -> Object:

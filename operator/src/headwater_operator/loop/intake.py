@@ -4,7 +4,7 @@ A relist every `resync_s` does the same for whatever the watches missed, and dro
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -13,11 +13,12 @@ from headwater_api.meeting import Meeting
 from headwater_api.model import InvalidResource
 from headwater_api.wellknown import LABEL_CLUSTER
 
-from headwater_operator.kube.client import KubeClient, Object
+from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import KubeError, NotLeader
-from headwater_operator.kube.resources import MEETINGS, SFUCLUSTERS
+from headwater_operator.kube.resources import MEETINGS, SFUCLUSTERS, Resource
 from headwater_operator.loop.observe import Key
 from headwater_operator.loop.store import Store
+from headwater_operator.loop.views import planned_meeting
 from headwater_operator.loop.wake import WakeQueue
 from headwater_operator.nodes.inbox import Change
 
@@ -87,6 +88,8 @@ class Intake:
             self._store.meetings.pop(key, None)
             self._meetings.forget(key)
             return
+        if _is_version(self._store.meetings.get(key), body):
+            return  # what we have written ourselves, or a relist has told
         if self._put_meeting(key, body):
             self._meetings.wake(key)
 
@@ -109,22 +112,22 @@ class Intake:
 
     async def relist(self) -> None:
         """Reads every SFUCluster and Meeting. Raises KubeError."""
-        fleets = await self._list(SFUCLUSTERS)
+        fleets = [body async for page in self._pages(SFUCLUSTERS) for body in page]
         before = dict(self._store.meetings)
-        meetings = await self._list(MEETINGS)
         listed = {_key(body) for body in fleets}
         for key in listed | set(self._store.fleets) | self._store.fleet_keys:
             self._fleets.wake(key)
         self._store.fleet_keys = listed | set(self._store.fleets)
         self._generations = {key: seen for key, seen in self._generations.items() if key in listed}
-        kept, changed = await self._take_meetings(meetings, before)
-        self._store.drop_meetings(before.keys() - {_key(body) for body in meetings})
-        first, self._store.listed = not self._store.listed, True
-        for key in kept:
-            if first or key in changed:
+        meetings: set[Key] = set()
+        async for page in self._pages(MEETINGS):
+            meetings.update([_key(body) for body in page])
+            await self._take_meetings(page, before)
+        self._store.drop_meetings(before.keys() - meetings)
+        if not self._store.listed:
+            self._store.listed = True
+            for key in meetings:
                 self._meetings.wake(key)
-            elif self._rng.random() < BACKSTOP_SHARE:
-                self._meetings.wake(key, self._rng.uniform(0.0, self._resync_s))
         self.relisted_at = self._monotonic()
 
     async def run(self) -> None:
@@ -140,39 +143,38 @@ class Intake:
                 pause = min(pause, 2.0 * self._rng.uniform(0.5, 1.0))
             await asyncio.sleep(pause)
 
-    async def _list(self, resource: Any) -> list[Object]:
-        return [
-            body for namespace in self._namespaces for body in await self._client.list(resource, namespace)
-        ]
+    async def _pages(self, resource: Resource) -> AsyncIterator[Sequence[Body]]:
+        for namespace in self._namespaces:
+            async for page in self._client.pages(resource, namespace):
+                yield page
 
-    async def _take_meetings(
-        self, bodies: Sequence[Body], before: Mapping[Key, Meeting]
-    ) -> tuple[list[Key], set[Key]]:
-        """Those that can be read, and of them those that are new to us. `before`: as it was before the list
-        was asked for; what a watch has told since then is newer than the list."""
-        kept: list[Key] = []
-        changed: set[Key] = set()
+    async def _take_meetings(self, bodies: Sequence[Body], before: Mapping[Key, Meeting]) -> None:
+        """Wakes those that are new to us, and a few of the others. `before`: as it was before the list was
+        asked for; what a watch has told since then is newer than the list."""
         for number, body in enumerate(bodies):
             if number % SLICE == 0:
                 await asyncio.sleep(0)  # thousands take seconds: the Lease must be renewed meanwhile
             key = _key(body)
             known = before.get(key)
             overtaken = self._store.meetings.get(key) is not known
-            version = body["metadata"]["resourceVersion"]
-            if not overtaken and (known is None or known.metadata.resource_version != version):
-                if not self._put_meeting(key, body):
-                    continue
-                changed.add(key)
-            kept.append(key)
-        return kept, changed
+            if not overtaken and not _is_version(known, body):
+                if self._put_meeting(key, body):
+                    self._meetings.wake(key)
+            elif self._rng.random() < BACKSTOP_SHARE:
+                self._meetings.wake(key, self._rng.uniform(0.0, self._resync_s))
 
     def _put_meeting(self, key: Key, body: Body) -> bool:
         try:
-            self._store.meetings[key] = Meeting.from_kubernetes(body)
+            self._store.meetings[key] = planned_meeting(body)
         except InvalidResource as error:
             log.warning("Meeting cannot be read", namespace=key[0], meeting=key[1], error=str(error))
             return False
         return True
+
+
+def _is_version(known: Meeting | None, body: Body) -> bool:
+    """Whether `body` is what is known already."""
+    return known is not None and known.metadata.resource_version == body["metadata"]["resourceVersion"]
 
 
 def _key(body: Body) -> Key:

@@ -11,7 +11,7 @@ from headwater_api.meeting import Meeting
 from headwater_api.model import InvalidResource
 from headwater_api.reasons import Reason
 from headwater_planner.meeting import MeetingPlan, MeetingWorld, plan_meeting
-from headwater_planner.world import ClusterWorld, NodeLoad
+from headwater_planner.world import ClusterWorld, PodView
 
 from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import Conflict, NotFound
@@ -21,22 +21,23 @@ from headwater_operator.kube.status import StatusWriter
 from headwater_operator.loop.observe import Key, Observer
 from headwater_operator.loop.store import Store
 from headwater_operator.loop.transitions import transitions
+from headwater_operator.loop.views import planned_meeting
 
 log = structlog.get_logger(__name__)
 # Those with people in them are looked at now and then even if no report changes.
 ACTIVE_TICK_S: Final = 30.0
 # Shorter than what a change of presence waits before its Meetings are looked at.
-ROOMS_TTL_S: Final = 0.15
+HEARD_TTL_S: Final = 0.15
 SOON_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Rooms:
-    """Last reports of the living nodes by room, as of the monotonic time `at`."""
+class _Alive:
+    """A fleet's living Pods by name, as of the monotonic time `at`."""
 
     at: float
     fleet: ClusterWorld  # as it was then: another one may have lost a node
-    loads: Mapping[str, tuple[NodeLoad, ...]]
+    pods: Mapping[str, PodView]
     complete: bool  # the report of every node that may serve is fresh
 
 
@@ -63,7 +64,7 @@ class MeetingLoop:
         self._store = store
         self._now = now
         self._monotonic = monotonic
-        self._rooms: dict[Key, _Rooms] = {}
+        self._alive: dict[Key, _Alive] = {}
         self._rng = rng
         self._public_url = public_url
 
@@ -95,37 +96,31 @@ class MeetingLoop:
         fleet = self._store.fleets.get(fleet_key)
         if fleet is None:
             return MeetingWorld(meeting, None, join_url=join_url)
-        rooms = self._rooms_of(fleet_key, fleet)
+        alive = self._alive_of(fleet_key, fleet)
         return MeetingWorld(
             meeting,
             fleet.cluster,
-            loads=rooms.loads.get(key[1], ()),
-            complete=rooms.complete,
+            loads=self._observer.loads_of_room(*key, alive.pods),
+            complete=alive.complete,
             join_url=join_url,
         )
 
-    def _rooms_of(self, key: Key, fleet: ClusterWorld) -> _Rooms:
-        """The fleet's reports by room; made anew when they are ROOMS_TTL_S old, for all its Meetings."""
-        known = self._rooms.get(key)
+    def _alive_of(self, key: Key, fleet: ClusterWorld) -> _Alive:
+        """Made anew when it is HEARD_TTL_S old, for all the fleet's Meetings."""
+        known = self._alive.get(key)
         now = self._monotonic()
-        if known is not None and known.fleet is fleet and now - known.at < ROOMS_TTL_S:
+        if known is not None and known.fleet is fleet and now - known.at < HEARD_TTL_S:
             return known
-        loads = self._observer.loads(key[0], fleet.pods)
-        alive = {pod.name for pod in fleet.pods if not pod.dead}
-        by_room: dict[str, list[NodeLoad]] = {}
-        for name in sorted(alive & loads.keys()):
-            for room in loads[name].rooms:
-                by_room.setdefault(room.room, []).append(loads[name])
+        pods = {pod.name: pod for pod in fleet.pods if not pod.dead}
         # Not only the ready ones: a draining node is unready by design, and people are on it.
-        complete = all(_fresh(loads.get(pod.name)) for pod in fleet.pods if pod.started and not pod.dead)
-        rooms = _Rooms(now, fleet, {room: tuple(serving) for room, serving in by_room.items()}, complete)
-        self._rooms = {fleet: old for fleet, old in self._rooms.items() if fleet in self._store.fleets}
-        self._rooms[key] = rooms
-        return rooms
+        complete = all(self._observer.is_heard(key[0], pod) for pod in pods.values() if pod.started)
+        self._alive = {fleet: old for fleet, old in self._alive.items() if fleet in self._store.fleets}
+        self._alive[key] = _Alive(now, fleet, pods, complete)
+        return self._alive[key]
 
     def _remember(self, key: Key, body: dict[str, object]) -> None:
         try:
-            self._store.meetings[key] = Meeting.from_kubernetes(body)
+            self._store.meetings[key] = planned_meeting(body)
         except InvalidResource as error:
             log.warning("Meeting cannot be read back", namespace=key[0], meeting=key[1], error=str(error))
 
@@ -161,7 +156,3 @@ class MeetingLoop:
 def join_url_of(public_url: str, room: str) -> str:
     """What people open to join. Of a ws(s) URL the token names the room; a page takes it as ?room=."""
     return f"{public_url}/?room={room}" if public_url.startswith("http") else public_url
-
-
-def _fresh(load: NodeLoad | None) -> bool:
-    return load is not None and load.fresh

@@ -1,7 +1,7 @@
 """Reads all that a fleet's plan needs: the SFUCluster and its Pods freshly from the API server, Kubernetes
 nodes at most `NODES_TTL_S` old, node reports from memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -93,6 +93,16 @@ class Observer:
         """The last reports of those Pods, aged to now."""
         found = ((pod.name, self._inbox.get((namespace, pod.name), pod.uid)) for pod in pods)
         return {name: load for name, load in found if load is not None}
+
+    def loads_of_room(self, namespace: str, room: str, pods: Mapping[str, PodView]) -> tuple[NodeLoad, ...]:
+        """The last reports, aged to now, of those of `pods` (by name) that serve the room."""
+        serving = (pods[name] for name in self._inbox.serving(namespace, room) if name in pods)
+        loads = (self._inbox.get((namespace, pod.name), pod.uid) for pod in serving)
+        return tuple(load for load in loads if load is not None)
+
+    def is_heard(self, namespace: str, pod: PodView) -> bool:
+        """Whether the Pod's last report still tells about now."""
+        return self._inbox.is_fresh((namespace, pod.name), pod.uid)
 
     def forget(self, uid: str) -> None:
         """The fleet is gone."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from headwater_api.meeting import Meeting
 from headwater_api.units import parse_time
 from headwater_api.wellknown import (
     ANNOTATION_DRAIN,
@@ -21,6 +22,32 @@ _PHASES: Final = {phase.value: phase for phase in Phase}
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 # Others may put containers of their own into the Pod, which end when they like.
 _CONTAINERS: Final = (sfu_node.CONTAINER, turn_node.CONTAINER)
+
+
+# What plans read of a Meeting. All of them are kept in memory, and the rest may be long: lists of invited.
+_METADATA: Final = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp")
+_SPEC: Final = (
+    "clusterRef",
+    "schedule",
+    "expectedParticipants",
+    "placement",
+    "emptyTimeout",
+    "ttlAfterEnded",
+)
+
+
+def planned_meeting(meeting: Mapping[str, Any]) -> Meeting:
+    """A Meeting as far as plans read it; the other fields are at their defaults. Raises InvalidResource."""
+    spec = meeting.get("spec") or {}
+    return Meeting.from_kubernetes(
+        {
+            "metadata": {
+                field: meeting["metadata"][field] for field in _METADATA if field in meeting["metadata"]
+            },
+            "spec": {field: spec[field] for field in _SPEC if field in spec},
+            "status": meeting.get("status") or {},
+        }
+    )
 
 
 def pod_view(pod: Mapping[str, Any]) -> PodView:

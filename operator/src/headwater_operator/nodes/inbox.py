@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from headwater_api.nodev1 import node_pb2
 from headwater_api.wellknown import DRAIN_REASON_STOPPING
-from headwater_planner.world import STALLED_S, SUSTAINED_S, LinkLoad, NodeLoad, RoomLoad
+from headwater_planner.world import FRESH_S, STALLED_S, SUSTAINED_S, LinkLoad, NodeLoad, RoomLoad
 
 NodeKey = tuple[str, str]  # namespace, Pod name
 
@@ -19,6 +19,7 @@ class _Arrival:
     uid: str
     at: float
     load: NodeLoad
+    presence: frozenset[tuple[str, str, int]]
     empty_since: float | None  # since when each report said so
     p95s: tuple[tuple[float, float], ...]  # times and latencies, unbroken, of the last SUSTAINED_S
 
@@ -84,20 +85,21 @@ class Inbox:
         self._monotonic = monotonic
         self._on_change = on_change
         self._arrivals: dict[NodeKey, _Arrival] = {}
+        self._serving: dict[tuple[str, str], set[str]] = {}  # nodes' names by namespace and room
 
     def put(self, key: NodeKey, uid: str, load: NodeLoad) -> None:
         """Takes a report of the Pod `uid`."""
-        old = self._arrivals.get(key)
-        old = old if old is not None and old.uid == uid else None
+        last = self._arrivals.get(key)
+        old = last if last is not None and last.uid == uid else None
         now = self._monotonic()
         # What was between two reports with a silence in between is not known.
         known = old if old is not None and self._is_fresh(old) else None
         empty_since = (known.empty_since if known is not None else None) or now
         p95s = _appended(known.p95s if known is not None else (), now, load.p95_ms)
-        self._arrivals[key] = _Arrival(uid, now, load, empty_since if load.empty else None, p95s)
-        before = _presence(old.load) if old is not None else None
-        after = _presence(load)
+        before, after = old.presence if old is not None else None, _presence(load)
+        self._arrivals[key] = _Arrival(uid, now, load, after, empty_since if load.empty else None, p95s)
         if before is None or before != after or known is None:
+            self._index(key, last.load if last is not None else None, load)
             rooms = {room for room, *_ in (before or frozenset()) ^ after}
             self._on_change(Change(key, frozenset(rooms - {""})))
 
@@ -105,7 +107,12 @@ class Inbox:
         """Its Pod is gone."""
         old = self._arrivals.pop(key, None)
         if old is not None:
+            self._index(key, old.load, None)
             self._on_change(Change(key, frozenset(room.room for room in old.load.rooms)))
+
+    def serving(self, namespace: str, room: str) -> list[str]:
+        """The names of the nodes whose last report tells of the room, in order."""
+        return sorted(self._serving.get((namespace, room), ()))
 
     def get(self, key: NodeKey, uid: str) -> NodeLoad | None:
         """The last report of that Pod, aged; None where it never reported."""
@@ -118,8 +125,26 @@ class Inbox:
         lowest = min(p95_ms for _, p95_ms in arrival.p95s) if lasted else 0.0
         return replace(arrival.load, age_s=now - arrival.at, empty_s=empty_s, sustained_p95_ms=lowest)
 
+    def is_fresh(self, key: NodeKey, uid: str) -> bool:
+        """Whether the last report of that Pod still tells about now."""
+        arrival = self._arrivals.get(key)
+        return arrival is not None and arrival.uid == uid and self._is_fresh(arrival)
+
+    def _index(self, key: NodeKey, old: NodeLoad | None, new: NodeLoad | None) -> None:
+        """Thousands of Meetings ask who serves them: none of them looks through all reports."""
+        namespace, node = key
+        before = {room.room for room in old.rooms} if old is not None else set()
+        after = {room.room for room in new.rooms} if new is not None else set()
+        for room in after - before:
+            self._serving.setdefault((namespace, room), set()).add(node)
+        for room in before - after:
+            nodes = self._serving[namespace, room]
+            nodes.discard(node)
+            if not nodes:
+                del self._serving[namespace, room]
+
     def _is_fresh(self, arrival: _Arrival) -> bool:
-        return replace(arrival.load, age_s=self._monotonic() - arrival.at).fresh
+        return self._monotonic() - arrival.at <= FRESH_S
 
 
 def _appended(
