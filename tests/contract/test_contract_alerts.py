@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from support.alert_faults import FAULTS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RULES: Final = ROOT / "charts" / "headwater" / "files" / "rules.yaml"
@@ -207,6 +208,12 @@ def test_critical_alerts_fire_within_ninety_seconds() -> None:
     for name, rule in ALERTS.items():
         if rule["labels"]["severity"] == "critical":
             assert rule["for"] in ("30s", "45s"), name
+
+
+def test_each_critical_alert_has_a_fault_that_fires_it_in_a_cluster() -> None:
+    """`tests/chaos/test_alerts_fire.py` injects them."""
+    critical = {name for name, rule in ALERTS.items() if rule["labels"]["severity"] == "critical"}
+    assert {alert for fault in FAULTS.values() for alert, _ in fault.alerts} == critical
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

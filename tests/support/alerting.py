@@ -1,31 +1,50 @@
-"""A small fleet with TURN under a Prometheus with the chart's rules, and the faults of critical alerts."""
+"""A small fleet with TURN, watched by a Prometheus with the chart's rules."""
 
-import asyncio
 import contextlib
 import json
 import re
+import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
+import yaml
 from headwater_api import wellknown as wk
 from headwater_sandbox.config import CLUSTER_NAME, NAMESPACE, TURN_SECRET
 from support.charts import CHARTS
-from support.cluster import Cluster
+from support.cluster import Cluster, running_cluster
 from support.deadline import until
-from support.prometheus import Prometheus, write_targets
-from support.protocol_client import socket_url
+from support.kube import poll
+from support.prometheus import Prometheus, prometheus, write_targets
 from support.turn_world import make_certificate
 
 Alert = tuple[str, str]  # its name; its region, "" where it has none
 RULES: Final = CHARTS / "headwater" / "files" / "rules.yaml"
+SCRAPE_S: Final = 5
+# The windows of the burn rates are so much shorter: 5 minutes are 15 s.
+SHORTER: Final = 20
+ROOM: Final = "crowd"  # a Meeting that stays in eu
 TLS_SECRET: Final = "turn-tls"
 CONNECTIONS: Final = 10  # what one SFU node takes: two for each who publishes
-TAINT: Final = "headwater.dev/test=broken:NoExecute"
-OPERATOR: Final = "headwater-operator"
+_JOBS: Final = (wk.COMPONENT_OPERATOR, wk.COMPONENT_GATEWAY, wk.COMPONENT_SFU, wk.COMPONENT_TURN)
 _UNIT_S: Final = {"m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The fleet, its Prometheus and a directory for whatever a fault needs."""
+
+    cluster: Cluster
+    prom: Prometheus
+    directory: Path
+
+
+def critical() -> set[str]:
+    """The names of the chart's critical alerts."""
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    return {rule["alert"] for rule in rules if rule.get("labels", {}).get("severity") == "critical"}
 
 
 def with_short_windows(rules: str, divisor: int) -> str:
@@ -38,25 +57,80 @@ def with_short_windows(rules: str, divisor: int) -> str:
     return re.sub(r"\[(\d+)([mhd])\]", shorter, recording) + marker + alerting
 
 
-def fleet() -> dict[str, Any]:
+@contextlib.contextmanager
+def watched_fleet(directory: Path) -> Iterator[Watched]:
+    """For the block: nodes of both kinds ready in both regions, and Prometheus reads every program."""
+    rules = directory / "rules.yaml"
+    rules.write_text(with_short_windows(RULES.read_text(), SHORTER))
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(running_cluster(("--regions", "eu,ap", "--nodes-per-region", "1")))
+        _declare(cluster, directory)
+        stack.enter_context(_followed(cluster, directory))
+        prom = stack.enter_context(prometheus(cluster, directory, rules=rules, every_s=SCRAPE_S, jobs=_JOBS))
+        yield Watched(cluster, prom, directory)
+
+
+def _manifests() -> list[dict[str, Any]]:
     places = {"eu": {"latitude": 50.1, "longitude": 8.7}, "ap": {"latitude": 1.3, "longitude": 103.8}}
+    turn = {
+        "minPerRegion": 1,
+        "maxPerRegion": 1,
+        "sharedSecretRefs": [{"name": TURN_SECRET, "key": "current"}],
+        "tlsSecretRef": {"name": TLS_SECRET},
+    }
+    regions = [{"name": name, "coordinates": at, "minNodes": 1, "maxNodes": 1} for name, at in places.items()]
+    fleet = {"regions": regions, "node": {"capacity": {"connections": CONNECTIONS}}, "turn": turn}
+    meeting = {"clusterRef": {"name": CLUSTER_NAME}, "title": ROOM, "placement": {"pin": ["eu"]}}
+    return [_resource("SFUCluster", CLUSTER_NAME, fleet), _resource("Meeting", ROOM, meeting)]
+
+
+def _resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": f"{wk.GROUP}/{wk.VERSION}",
-        "kind": "SFUCluster",
-        "metadata": {"name": CLUSTER_NAME, "namespace": NAMESPACE},
-        "spec": {
-            "regions": [
-                {"name": name, "coordinates": at, "minNodes": 1, "maxNodes": 1} for name, at in places.items()
-            ],
-            "node": {"capacity": {"connections": CONNECTIONS}},
-            "turn": {
-                "minPerRegion": 1,
-                "maxPerRegion": 1,
-                "sharedSecretRefs": [{"name": TURN_SECRET, "key": "current"}],
-                "tlsSecretRef": {"name": TLS_SECRET},
-            },
-        },
+        "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": spec,
     }
+
+
+def _declare(cluster: Cluster, directory: Path) -> None:
+    """The sandbox's fleet becomes the small one; ready when it returns."""
+    cluster.kubectl("delete", "sfucluster", CLUSTER_NAME, "-n", NAMESPACE, "--wait=true")
+    poll("the first fleet is gone", 30, lambda: not pods(cluster, wk.COMPONENT_SFU))
+    secret = f"--from-literal=current={'s' * 32}"
+    cluster.kubectl("create", "secret", "generic", TURN_SECRET, "-n", NAMESPACE, secret)
+    put_certificate(cluster, directory, days=30)
+    for manifest in _manifests():
+        cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    def complete() -> bool:
+        return all(ready(pods(cluster, kind)) == 2 for kind in (wk.COMPONENT_SFU, wk.COMPONENT_TURN))
+
+    poll("SFU and TURN nodes are ready", 60, complete)
+
+
+@contextlib.contextmanager
+def _followed(cluster: Cluster, directory: Path) -> Iterator[None]:
+    """Prometheus' targets follow the Pods during the block, as a PodMonitor's do."""
+    write_targets(cluster, directory)
+    over, failed = threading.Event(), list[BaseException]()
+
+    def follow() -> None:
+        try:
+            while not over.wait(2.0):
+                write_targets(cluster, directory)
+        except BaseException as error:  # told at the block's end
+            failed.append(error)
+
+    thread = threading.Thread(target=follow, name="targets")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(60)
+    if failed:
+        raise AssertionError("Prometheus' targets were no longer written") from failed[0]
 
 
 def pods(cluster: Cluster, component: str, region: str = "") -> list[dict[str, Any]]:
@@ -74,25 +148,10 @@ def ready(found: Iterable[dict[str, Any]]) -> int:
     )
 
 
-async def declare(cluster: Cluster, tmp: Path) -> None:
-    """The sandbox's fleet becomes the small one; ready when it returns."""
-    cluster.kubectl("delete", "sfucluster", CLUSTER_NAME, "-n", NAMESPACE, "--wait=true")
-    await until(lambda: not pods(cluster, wk.COMPONENT_SFU), 30, "the first fleet is gone", every_s=0.5)
-    secret = f"--from-literal=current={'s' * 32}"
-    cluster.kubectl("create", "secret", "generic", TURN_SECRET, "-n", NAMESPACE, secret)
-    put_certificate(cluster, tmp, days=30)
-    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(fleet()))
-
-    def complete() -> bool:
-        return ready(pods(cluster, wk.COMPONENT_SFU)) == 2 and ready(pods(cluster, wk.COMPONENT_TURN)) == 2
-
-    await until(complete, 60, "SFU and TURN nodes are ready", every_s=0.5)
-
-
-def put_certificate(cluster: Cluster, tmp: Path, days: float) -> None:
+def put_certificate(cluster: Cluster, directory: Path, days: float) -> None:
     """Writes the Secret of TURN's certificate; kubelets look at it now instead of within a minute."""
-    make_certificate(tmp / "tls", "127.0.0.1", days=days)
-    files = [f"--cert={tmp / 'tls' / 'tls.crt'}", f"--key={tmp / 'tls' / 'tls.key'}"]
+    make_certificate(directory / "tls", "127.0.0.1", days=days)
+    files = [f"--cert={directory / 'tls' / 'tls.crt'}", f"--key={directory / 'tls' / 'tls.key'}"]
     manifest = cluster.kubectl(
         "create", "secret", "tls", TLS_SECRET, "-n", NAMESPACE, *files, "--dry-run=client", "-o", "yaml"
     )
@@ -102,60 +161,17 @@ def put_certificate(cluster: Cluster, tmp: Path, days: float) -> None:
     cluster.kubectl("annotate", "pods", "-n", NAMESPACE, "-l", labels, "--overwrite", mark)
 
 
-def taint(cluster: Cluster, region: str, on: bool = True) -> None:
-    """Makes every Kubernetes node of the region unusable, or usable again."""
-    nodes = f"topology.kubernetes.io/region={region}"
-    cluster.kubectl("taint", "nodes", "-l", nodes, TAINT if on else f"{TAINT}-")
+async def until_calm(prom: Prometheus, within_s: float) -> None:
+    """Waits until Prometheus has read every program, and no critical alert fires."""
 
-
-async def connections(address: str) -> int:
-    """How many an SFU node has now, by its own word."""
-    url = f"http://{address}:{wk.PORT_ADMIN}/status.json"
-    async with aiohttp.ClientSession() as http, http.get(url) as response:
-        return int((await response.json())["connections"])
-
-
-async def join_status(cluster: Cluster, identity: str, region: str) -> int:
-    """What a join is answered with; 101 where it was admitted."""
-    token = cluster.token("crowd", identity)
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
+    async def calm() -> bool:
         try:
-            async with http.ws_connect(socket_url(cluster.gateway, region=region)):
-                return 101
-        except aiohttp.WSServerHandshakeError as refused:
-            return refused.status
+            read = {series["metric"]["job"] for series in await prom.query("up == 1")}
+            return read == set(_JOBS) and not {name for name, _ in await prom.firing()} & critical()
+        except OSError:
+            return False  # it still starts
 
-
-@contextlib.asynccontextmanager
-async def repeated(work: Any, every_s: float) -> AsyncIterator[None]:
-    """`work()` again and again during the block; an error of it ends the block with that error."""
-
-    async def forever() -> None:
-        while True:
-            await work()
-            await asyncio.sleep(every_s)
-
-    task = asyncio.create_task(forever())
-    try:
-        yield
-        if task.done():
-            task.result()
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-@contextlib.asynccontextmanager
-async def followed(cluster: Cluster, directory: Path) -> AsyncIterator[None]:
-    """Prometheus' targets follow the Pods during the block, as a PodMonitor's do."""
-
-    async def write() -> None:
-        await asyncio.to_thread(write_targets, cluster, directory)
-
-    await write()
-    async with repeated(write, 2.0):
-        yield
+    await until(calm, within_s, "every program is read and nothing is wrong", every_s=0.5)
 
 
 async def until_fires(prom: Prometheus, alert: Alert, since: float, within_s: float) -> float:
