@@ -171,6 +171,11 @@ def test_pods_become_nodes_once_they_have_an_address() -> None:
     assert views.node_pod(labelled).cluster == "demo"  # type: ignore[union-attr]
     assert views.node_pod(pod("sfu-1", podIP="")) is None
     assert views.node_pod(pod("sfu-1", phase="Failed")) is None
+    outside = pod("sfu-1")
+    outside["metadata"]["annotations"] = {"headwater.dev/exposure": "NodePort"}
+    assert views.node_pod(outside) is None, "nobody is placed where clients have no address"
+    outside["metadata"]["annotations"]["headwater.dev/external-addresses"] = "203.0.113.7:30123,[::7]:9"
+    assert views.node_pod(outside).external == ("203.0.113.7:30123", "[::7]:9")  # type: ignore[union-attr]
     six = views.node_pod(pod("sfu-1", podIP="fd00::1"))
     assert six is not None and six.address == "[fd00::1]:7900"
 

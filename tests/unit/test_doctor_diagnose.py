@@ -99,6 +99,9 @@ def test_small_kernel_buffers() -> None:
 def test_private_media_addresses() -> None:
     facts = replace(WELL, reports={"sfu-0": Report(at=NOW, media_addresses=("10.0.0.7:7882",))})
     assert "private addresses" in only(facts, Level.WARNING).sentence
+    node = pod("sfu-node", name="sfu-0", external=("203.0.114.7:30123",))
+    exposed = replace(facts, pods=(*WELL.pods, node))
+    assert not [f for f in diagnose(exposed) if f.subject == "media addresses"]
     public = replace(WELL, reports={"sfu-0": Report(at=NOW, media_addresses=("[2600::7]:7882",))})
     assert diagnose(public)[1:] != diagnose(facts)[1:]
     assert not [f for f in diagnose(public) if f.subject == "media addresses"]

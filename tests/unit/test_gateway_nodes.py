@@ -42,8 +42,10 @@ class Setup:
         self.heard = Listener()
         self.pool = NodePool("token", GatewayId("gw"), self.heard)
 
-    def see(self, node: FakeNode) -> None:
-        self.pool.pod_seen(NodePod(NodeId(node.node_id), RegionName(node.region), node.address))
+    def see(self, node: FakeNode, *external: str) -> None:
+        self.pool.pod_seen(
+            NodePod(NodeId(node.node_id), RegionName(node.region), node.address, external=external)
+        )
 
 
 @pytest.fixture
@@ -127,6 +129,20 @@ def test_promises_lapse() -> None:
     report = node_pb2.NodeReport(connections=10, draining=True)
     view = node_view(facts, report, 0.5, [100.0, 103.0], now=105.0)
     assert (view.connections, view.max_connections, view.draining) == (12, 100, True)
+
+
+async def test_an_external_address_that_comes_later_is_told_and_nothing_else_changes(setup: Setup) -> None:
+    node = FakeNode("eu-1", with_token="token", media_address="10.244.0.5:7882")
+    async with serving(node):
+        setup.see(node)
+        facts = await until(lambda: setup.pool.facts(NodeId("eu-1")), 3, "up", 0.01)
+        assert facts.client_addresses == ("10.244.0.5:7882",)
+        setup.see(node, "203.0.113.7:30123")
+        told = setup.pool.facts(NodeId("eu-1"))
+        assert told is not None
+        assert told.client_addresses == ("203.0.113.7:30123", "10.244.0.5:7882")
+        assert told.media_addresses == facts.media_addresses, "relay links stay inside"
+        assert not setup.heard.lost
 
 
 def test_node_info_that_cannot_be_used_names_the_field() -> None:

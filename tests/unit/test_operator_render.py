@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from headwater_api import wellknown as wk
 from headwater_api.sfucluster import SFUCluster
-from headwater_operator.render.sfu_node import SfuDefaults, render_sfu_pod
+from headwater_operator.render.service import render_service
+from headwater_operator.render.sfu_node import SfuDefaults, render_guard, render_sfu_pod
+from headwater_planner.world import Guard
 from support.fleet import a_cluster
 
 DEFAULTS = SfuDefaults(image="registry/sfu:1", node_token_secret="node-token")
@@ -32,6 +34,7 @@ def test_the_pod_belongs_to_its_fleet_and_can_be_found() -> None:
         wk.LABEL_COMPONENT: "sfu-node",
         wk.LABEL_CLUSTER: "demo",
         wk.LABEL_REGION: "eu",
+        wk.LABEL_NODE: "demo-eu-abcde",
     }
     (owner,) = metadata["ownerReferences"]
     assert (owner["uid"], owner["controller"], owner["kind"]) == ("u-demo", True, "SFUCluster")
@@ -116,6 +119,35 @@ def test_the_installation_gives_the_image_where_the_fleet_does_not() -> None:
 def test_host_network_where_it_is_asked_for() -> None:
     spec = render(exposure={"mode": "HostNetwork"})["spec"]
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+
+
+def test_a_port_of_the_machine_where_it_is_asked_for() -> None:
+    pod = render(exposure={"mode": "HostPort"})
+    media, *others = pod["spec"]["containers"][0]["ports"]
+    assert (media["hostPort"], media["containerPort"]) == (7882, 7882)
+    assert not any("hostPort" in port for port in (*others, *render()["spec"]["containers"][0]["ports"]))
+    assert "hostNetwork" not in pod["spec"]
+    assert pod["metadata"]["annotations"][wk.ANNOTATION_EXPOSURE] == "HostPort"
+
+
+def test_the_write_that_guards_a_pod_says_where_clients_reach_it() -> None:
+    told = render_guard("n", Guard(True, external=("203.0.113.7:7882", "[2001:db8::7]:7882")))
+    assert told["metadata"]["annotations"][wk.ANNOTATION_EXTERNAL] == "203.0.113.7:7882,[2001:db8::7]:7882"
+    assert wk.ANNOTATION_EXTERNAL not in render_guard("n", Guard(True))["metadata"]["annotations"]
+
+
+def test_a_service_leads_to_one_pod_also_while_that_drains() -> None:
+    fleet = a_cluster(node={"exposure": {"mode": "LoadBalancer", "serviceAnnotations": {"x/kind": "nlb"}}})
+    service = render_service(fleet, "eu", "demo-eu-abcde", uid="u-1", kind="LoadBalancer")
+    metadata, spec = service["metadata"], service["spec"]
+    assert metadata["annotations"] == {"x/kind": "nlb"}
+    (owner,) = metadata["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Pod", "demo-eu-abcde", "u-1")
+    assert spec["selector"].items() <= render()["metadata"]["labels"].items()
+    assert (spec["type"], spec["externalTrafficPolicy"]) == ("LoadBalancer", "Local")
+    assert spec["publishNotReadyAddresses"] is True
+    (port,) = spec["ports"]
+    assert (port["protocol"], port["port"], port["targetPort"]) == ("UDP", 7882, 7882)
 
 
 def test_probes_ask_the_admin_port() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from headwater_api import wellknown as wk
 from headwater_operator.loop.deaths import Deaths
-from headwater_operator.loop.views import kube_node_view, pod_ended_at, pod_view
-from headwater_planner.world import Phase
+from headwater_operator.loop.views import kube_node_view, pod_ended_at, pod_view, service_view
+from headwater_planner.world import Phase, ServiceView
 
 CREATED = "2030-01-31T08:00:00Z"
 NOW = datetime(2030, 1, 31, 9, 0, tzinfo=UTC)
@@ -148,6 +148,38 @@ def test_a_machine_about_to_go_is_told_by_taint_or_annotation() -> None:
     assert kube_node_view(machine({}, **{wk.ANNOTATION_TERMINATION: "power cut"})).notice == "power cut"
     other = machine({"taints": [{"key": "dedicated"}], "unschedulable": True})
     assert (kube_node_view(other).notice, kube_node_view(other).schedulable) == ("", False)
+
+
+def test_where_clients_reach_a_pod_is_read_from_pod_machine_and_service() -> None:
+    metadata = {
+        "name": "n",
+        "uid": "u",
+        "labels": {wk.LABEL_SERVES: "true"},
+        "annotations": {
+            wk.ANNOTATION_EXPOSURE: "NodePort",
+            wk.ANNOTATION_EXTERNAL: "203.0.113.7:30123,[::7]:9",
+        },
+    }
+    pod = pod_view({"metadata": metadata, "status": {"hostIP": "10.0.0.7"}})
+    assert (pod.exposure, pod.host_ips) == ("NodePort", ("10.0.0.7",))
+    assert pod.guard is not None and pod.guard.external == ("203.0.113.7:30123", "[::7]:9")
+    both = {"hostIP": "10.0.0.7", "hostIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}]}
+    assert pod_view({"metadata": metadata, "status": both}).host_ips == ("10.0.0.7", "fd00::7")
+    older = pod_view({"metadata": {"name": "n", "uid": "u"}})
+    assert (older.exposure, older.host_ips, older.awaits_address) == ("PodIP", (), False)
+    addresses = [
+        {"type": "InternalIP", "address": "10.0.0.7"},
+        {"type": "ExternalIP", "address": "203.0.113.7"},
+    ]
+    machine = kube_node_view({"metadata": {"name": "k"}, "status": {"addresses": addresses}})
+    assert machine.external_ips == ("203.0.113.7",)
+    service = {
+        "metadata": {"name": "n", "ownerReferences": [{"kind": "Pod", "uid": "u"}]},
+        "spec": {"ports": [{"port": 7882, "nodePort": 30123}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.9"}, {"hostname": "lb.example.com"}]}},
+    }
+    assert service_view(service) == ServiceView("u", 30123, ("198.51.100.9",), ("lb.example.com",))
+    assert service_view({"metadata": {"name": "n"}}) == ServiceView("")
 
 
 def test_a_pod_says_what_it_was_made_from_and_whether_it_may_be_evicted() -> None:

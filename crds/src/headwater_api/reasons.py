@@ -71,6 +71,8 @@ class Reason(StrEnum):
     KUBERNETES_NODE_CORDONED = "KubernetesNodeCordoned"
     TERMINATION_NOTICE = "TerminationNotice"  # the machine is about to go
     NODE_GUARDED = "NodeGuarded"  # its protection from eviction follows whether it serves
+    NODE_EXPOSED = "NodeExposed"  # a Service of its own leads to it
+    NODE_NOT_EXPOSED = "NodeNotExposed"  # it is ready, and clients have no address for it
     UPGRADING = "Upgrading"
     UPGRADE_HALTED = "UpgradeHalted"
     UPGRADE_INCOMPATIBLE = "UpgradeIncompatible"  # the new nodes do not understand the old ones

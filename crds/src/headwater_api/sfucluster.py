@@ -63,9 +63,13 @@ class Resources(ApiModel):
 
 
 class Exposure(ApiModel):
-    """How clients reach a node. PodIP: the Pod's address; HostNetwork: the Kubernetes node's."""
+    """How clients reach a node. PodIP: the Pod's address; HostNetwork: the Kubernetes node's; HostPort: its
+    port 7882; NodePort and LoadBalancer: a Service for each Pod."""
 
-    mode: Literal["PodIP", "HostNetwork"] = "PodIP"
+    mode: Literal["PodIP", "HostNetwork", "HostPort", "NodePort", "LoadBalancer"] = "PodIP"
+    service_annotations: (
+        Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] | None
+    ) = None
 
 
 class Capacity(ApiModel):

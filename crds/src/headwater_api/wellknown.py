@@ -18,6 +18,14 @@ LABEL_TEMPLATE: Final = "headwater.dev/template"
 ANNOTATION_DRAIN: Final = "headwater.dev/drain"
 # On an SFU Pod, by the operator: what becomes of it, as one sentence.
 ANNOTATION_STATE: Final = "headwater.dev/state"
+# On an SFU Pod: its name, for the Service that is the Pod's own.
+LABEL_NODE: Final = "headwater.dev/node"
+# On an SFU Pod: the exposure mode that it was made with.
+ANNOTATION_EXPOSURE: Final = "headwater.dev/exposure"
+# On an SFU Pod, by the operator: where clients reach it beside its own address; ip:port,ip:port.
+ANNOTATION_EXTERNAL: Final = "headwater.dev/external-addresses"
+# Exposure modes in which clients have no use for the Pod's own address: it serves once it has another.
+EXPOSED_ELSEWHERE: Final = frozenset(("HostPort", "NodePort", "LoadBalancer"))
 # On a Kubernetes node: its machine is about to go. The value is told as the reason.
 ANNOTATION_TERMINATION: Final = "headwater.dev/termination-notice"
 COMPONENT_SFU: Final = "sfu-node"

@@ -10,7 +10,15 @@ from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentit
 from headwater_api.meeting import ENDED, Meeting, Schedule
 from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUCluster
-from headwater_api.wellknown import LABEL_CLUSTER, LABEL_REGION, PORT_NODE_GRPC, PORT_SIGNAL
+from headwater_api.wellknown import (
+    ANNOTATION_EXPOSURE,
+    ANNOTATION_EXTERNAL,
+    EXPOSED_ELSEWHERE,
+    LABEL_CLUSTER,
+    LABEL_REGION,
+    PORT_NODE_GRPC,
+    PORT_SIGNAL,
+)
 from headwater_planner.cascade import CascadePolicy
 from headwater_planner.cluster_policy import ClusterPolicy
 from headwater_planner.geo_distance import Coordinates, great_circle_km
@@ -39,15 +47,22 @@ def has_ended(pod: Object) -> bool:
 
 
 def node_pod(pod: Object) -> NodePod | None:
-    """The node behind an SFU Pod; None while it has no address, and once it has ended."""
+    """The node behind an SFU Pod; None while we or its clients have no address for it, and once it has
+    ended."""
     metadata, status = pod["metadata"], pod.get("status", {})
     ip = status.get("podIP", "")
     labels = metadata.get("labels", {})
     region, cluster = labels.get(LABEL_REGION, ""), labels.get(LABEL_CLUSTER, "")
     if not ip or not region or has_ended(pod):
         return None
+    annotations = metadata.get("annotations") or {}
+    external = tuple(part for part in annotations.get(ANNOTATION_EXTERNAL, "").split(",") if part)
+    if not external and annotations.get(ANNOTATION_EXPOSURE) in EXPOSED_ELSEWHERE:
+        return None
     address = f"{_host(ip)}:{PORT_NODE_GRPC}"
-    return NodePod(NodeId(metadata["name"]), RegionName(region), address, ClusterName(cluster) or None)
+    return NodePod(
+        NodeId(metadata["name"]), RegionName(region), address, ClusterName(cluster) or None, external
+    )
 
 
 def turn_pod(pod: Object) -> TurnPod | None:

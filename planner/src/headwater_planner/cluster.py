@@ -14,6 +14,7 @@ from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUClusterSpec
 
 from headwater_planner.drain import RegionDrains, delete_node, plan_drains, repairs, triggers
+from headwater_planner.exposure import plan_services
 from headwater_planner.guard import plan_guards
 from headwater_planner.heal import MASS_SHARE, Health, assess, may_give_up
 from headwater_planner.pods import RegionPods, sort_pods
@@ -80,7 +81,12 @@ def plan_cluster(world: ClusterWorld, desired: Mapping[str, int], now: datetime,
         held=(*([health.alarm] if health.alarm else []), *upgrade.held, *(h for p in parts for h in p.held)),
         upgrade=upgrade.status,
     )
-    return replace(plan, actions=(*plan.actions, *plan_guards(world, plan)))
+    leaving = frozenset(action.name for action in deletes)
+    services = plan_services(world, leaving)
+    if services:  # nobody tells us of the ports that they get
+        soon = now if plan.again_at is None else min(plan.again_at, now)
+        plan = replace(plan, again_at=soon)
+    return replace(plan, actions=(*plan.actions, *services, *plan_guards(world, plan)))
 
 
 @dataclass(frozen=True, slots=True)

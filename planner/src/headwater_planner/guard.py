@@ -1,12 +1,14 @@
 """What SFU Pods say to those who would evict them: protected while a node serves or may serve, and only then.
 
-The same write tells people, as one sentence, what becomes of the node.
+The same write tells people, as one sentence, what becomes of the node, and gateways where clients reach it.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from headwater_api.reasons import Reason
 
+from headwater_planner.exposure import reach
 from headwater_planner.supply import DeleteNode, DrainNode, GuardNode, Plan, UncordonNode
 from headwater_planner.world import ClusterWorld, Guard, PodView
 
@@ -25,6 +27,8 @@ def plan_guards(world: ClusterWorld, plan: Plan) -> list[GuardNode]:
         if pod.dead or pod.terminating or pod.guard is None or pod.name in deleted:
             continue
         guard = _guard(world, pod, leaving.get(pod.name), pod.name in back)
+        # What is not known now is not taken back: the node is reached there as before.
+        guard = replace(guard, external=reach(world, pod).addresses or pod.guard.external)
         if guard != pod.guard:
             guards.append(GuardNode(pod.name, pod.uid, pod.region, Reason.NODE_GUARDED, guard))
     return guards[:MAX_GUARDS_PER_PASS]

@@ -16,7 +16,8 @@ class RegionPods:
     """Each Pod of one region is in one list, in the order of names."""
 
     ready: tuple[PodView, ...] = ()
-    starting: tuple[PodView, ...] = ()  # on their way, or not ready for a short time
+    # On their way, not ready for a short time, or without an address that clients can reach.
+    starting: tuple[PodView, ...] = ()
     lost: tuple[PodView, ...] = ()
     dead: tuple[PodView, ...] = ()
     terminating: tuple[PodView, ...] = ()
@@ -77,4 +78,4 @@ def _state(pod: PodView, health: Health) -> str:
     # Only a node that was heard of before can be lost; one that never spoke is still starting.
     if health.lost(pod):
         return "lost"
-    return "ready" if pod.ready else "starting"
+    return "ready" if pod.ready and not pod.awaits_address else "starting"

@@ -15,6 +15,7 @@ from headwater_api.reasons import Reason
 from headwater_api.sfucluster import RegionSpec, RegionStatus, ScaleDecision, SFUClusterStatus
 from headwater_api.wellknown import COMPONENT_SFU, LABEL_CLUSTER, LABEL_COMPONENT
 
+from headwater_planner.exposure import reach
 from headwater_planner.heal import assess
 from headwater_planner.pods import RegionPods, is_draining, sort_pods
 from headwater_planner.scale.forecast import Forecast
@@ -191,6 +192,11 @@ def _faults(world: ClusterWorld, pods: dict[str, RegionPods], plan: Plan, now: d
                 faults.append(
                     Verdict(api.DEGRADED, True, _TROUBLES.get(pod.trouble, Reason.NODES_UNREADY), text)
                 )
+        hidden = [pod for pod in region.starting if pod.ready and _waits_long(pod, now)]
+        if hidden:
+            why = reach(world, hidden[0]).missing
+            text = f"region {name}: clients cannot reach {_names(hidden)}: {why}"
+            faults.append(Verdict(api.DEGRADED, True, Reason.NODE_NOT_EXPOSED, text))
         if region.dead:
             text = f"region {name}: {_names(region.dead)} ended: {region.dead[0].ended or 'no reason known'}"
             faults.append(Verdict(api.DEGRADED, True, Reason.NODE_FAILED, text))
@@ -207,6 +213,11 @@ def _faults(world: ClusterWorld, pods: dict[str, RegionPods], plan: Plan, now: d
 def _silent(world: ClusterWorld, pod: PodView, now: datetime) -> bool:
     since = pod.ready_changed_at or pod.created_at
     return world.fresh_load(pod) is None and (now - since).total_seconds() >= REPORT_GRACE_S
+
+
+def _waits_long(pod: PodView, now: datetime) -> bool:
+    since = pod.ready_changed_at or pod.created_at
+    return pod.awaits_address and (now - since).total_seconds() >= REPORT_GRACE_S
 
 
 def _names(pods: Sequence[PodView]) -> str:

@@ -75,7 +75,8 @@ class UncordonNode:
 
 @dataclass(frozen=True, slots=True)
 class GuardNode:
-    """Say on the Pod whether it serves, so that nobody evicts it while it does, and what becomes of it."""
+    """Say on the Pod whether it serves, so that nobody evicts it while it does, what becomes of it, and where
+    clients reach it."""
 
     name: str
     uid: str
@@ -89,7 +90,23 @@ class GuardNode:
             if self.guard.serves
             else ("Let SFU node {} in region {} be evicted")
         )
-        return what.format(self.name, self.region) + (f": {self.guard.state}" if self.guard.state else "")
+        text = what.format(self.name, self.region) + (f": {self.guard.state}" if self.guard.state else "")
+        where = ", ".join(self.guard.external)
+        return f"{text} (clients reach it at {where})" if where else text
+
+
+@dataclass(frozen=True, slots=True)
+class ExposeNode:
+    """Make the Service that leads to that incarnation of an SFU Pod and to no other."""
+
+    name: str
+    uid: str
+    region: str
+    reason: Reason
+    kind: str  # of the Service
+
+    def __str__(self) -> str:
+        return f"Make a Service of type {self.kind} for SFU node {self.name} in region {self.region}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +122,7 @@ def nodes_text(count: int) -> str:
     return f"{count} node" if count == 1 else f"{count} nodes"
 
 
-Action = CreateNode | DeleteNode | DrainNode | UncordonNode | GuardNode
+Action = CreateNode | DeleteNode | DrainNode | UncordonNode | GuardNode | ExposeNode
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from headwater_api.sfucluster import SFUCluster
+from headwater_api.wellknown import EXPOSED_ELSEWHERE
 
 # A node reports once a second: three lost reports and it counts as silent.
 FRESH_S: Final = 4.0
@@ -34,10 +35,12 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What an SFU Pod says to those who would evict it, and to people: whether it serves, and its state."""
+    """What an SFU Pod says to those who would evict it, to people and to gateways: whether it serves, its
+    state, and where clients reach it beside its own address (ip:port)."""
 
     serves: bool
     state: str = ""
+    external: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,18 @@ class PodView:
     template: str = ""  # hash of what it was made from; empty: not known
     drain_wanted: bool = False  # somebody annotated it so
     guard: "Guard | None" = None  # what its labels and annotations say now
+    exposure: str = "PodIP"  # the mode that it was made with
+    host_ips: tuple[str, ...] = ()  # of its Kubernetes node, as the kubelet tells them
 
     @property
     def dead(self) -> bool:
         """Its process is gone for good (restartPolicy Never)."""
         return self.phase in (Phase.FAILED, Phase.SUCCEEDED)
+
+    @property
+    def awaits_address(self) -> bool:
+        """Clients cannot reach it yet: it has no external address, and its own one is of no use to them."""
+        return self.exposure in EXPOSED_ELSEWHERE and not (self.guard is not None and self.guard.external)
 
     @property
     def was_ready(self) -> bool:
@@ -87,6 +97,17 @@ class KubeNodeView:
     ready: bool = True
     schedulable: bool = True
     notice: str = ""  # why the machine is about to go, or empty
+    external_ips: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """The Service of one SFU Pod. `addresses` and `names`: of its load balancer."""
+
+    pod_uid: str
+    node_port: int = 0  # 0: none yet
+    addresses: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +190,8 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class ClusterWorld:
-    """All that matters for one SFUCluster. `kube_nodes` is None where the operator may not list them."""
+    """All that matters for one SFUCluster. `kube_nodes` and `services` are None where the operator may not
+    list them."""
 
     cluster: SFUCluster
     pods: tuple[PodView, ...] = ()
@@ -178,6 +200,7 @@ class ClusterWorld:
     deaths: tuple[Death, ...] = ()
     # By region: the hash of what a new Pod would be made from. Empty: no Pod is held to be outdated.
     templates: Mapping[str, str] = field(default_factory=dict)
+    services: Mapping[str, ServiceView] | None = field(default_factory=dict)  # by Pod name
 
     def load(self, pod: PodView) -> NodeLoad | None:
         """The Pod's last report, however old."""

@@ -55,6 +55,7 @@ class PodFacts:
     env: Mapping[str, str]  # plain values only
     secrets: tuple[SecretUse, ...]
     ip: str = ""
+    external: tuple[str, ...] = ()  # where clients reach an SFU node beside its own address
 
 
 @dataclass(frozen=True, slots=True)

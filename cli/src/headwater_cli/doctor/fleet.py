@@ -9,6 +9,8 @@ from headwater_api.sfucluster import RegionSpec, SFUCluster
 from headwater_cli.doctor.facts import Facts, Finding, KubeNode, Level
 
 REGION_LABEL: Final = "topology.kubernetes.io/region"
+# Exposure modes that take the media port of the Kubernetes node.
+ONE_PER_MACHINE: Final = ("HostNetwork", "HostPort")
 # Below it a key frame of a large room overflows the socket while the node is busy.
 WANTED_RECEIVE_BUFFER: Final = 2 * 1024 * 1024
 
@@ -60,12 +62,12 @@ def _regions(facts: Facts, cluster: SFUCluster) -> Iterator[Finding]:
                 f"region {region.name}: none of its {len(matching)} nodes is ready and schedulable",
                 "kubectl get nodes; uncordon or repair one",
             )
-        elif cluster.spec.node.exposure.mode == "HostNetwork" and len(usable) < region.max_nodes:
+        elif cluster.spec.node.exposure.mode in ONE_PER_MACHINE and len(usable) < region.max_nodes:
             yield Finding(
                 Level.WARNING,
                 subject,
                 f"region {region.name}: maxNodes is {region.max_nodes}, but one SFU node per Kubernetes node "
-                f"(HostNetwork) fits only {len(usable)}",
+                f"({cluster.spec.node.exposure.mode}) fits only {len(usable)}",
                 "let the cluster autoscaler add nodes with these labels, or lower maxNodes",
             )
 
@@ -106,10 +108,12 @@ def _turn(facts: Facts, cluster: SFUCluster) -> Iterator[Finding]:
 
 def _reachability(facts: Facts) -> Iterator[Finding]:
     """Nodes that advertise only addresses which nobody outside the cluster can reach."""
+    external = {pod.name: pod.external for pod in facts.pods}
     hidden = sorted(
         name
         for name, report in facts.reports.items()
-        if report.media_addresses and not any(_public(address) for address in report.media_addresses)
+        if report.media_addresses
+        and not any(_public(address) for address in (*report.media_addresses, *external.get(name, ())))
     )
     if hidden:
         yield Finding(
@@ -117,7 +121,8 @@ def _reachability(facts: Facts) -> Iterator[Finding]:
             "media addresses",
             f"{len(hidden)} nodes advertise private addresses only, such as {hidden[0]}: "
             "clients outside that network cannot send them media",
-            "set node.exposure.mode to HostNetwork, or give the clients a route; "
+            "set node.exposure.mode to HostNetwork, HostPort or NodePort where machines have public "
+            "addresses, else to LoadBalancer; or give the clients a route; "
             "`headwater probe` from where they are tells",
         )
 

@@ -41,6 +41,11 @@ def pod_facts(pod: Object) -> PodFacts:
         env={e["name"]: e["value"] for e in container.get("env") or () if "value" in e},
         secrets=_secret_uses(spec, container),
         ip=status.get("podIP", ""),
+        external=tuple(
+            part
+            for part in (meta.get("annotations") or {}).get(wk.ANNOTATION_EXTERNAL, "").split(",")
+            if part
+        ),
     )
 
 

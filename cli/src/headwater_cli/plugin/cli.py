@@ -104,10 +104,10 @@ def plan(
     with _one_line_errors():
         kubectl = _kubectl(kubeconfig, context, namespace)
         clusters = [kubectl.get(CLUSTERS, cluster)] if cluster else kubectl.items(CLUSTERS)
-        machines = _machines(kubectl)
+        machines, services = _machines(kubectl), _services(kubectl)
         for body in clusters:
             pods = kubectl.sfu_pods(body["metadata"]["name"])
-            _print(dry_run(body, pods, machines, _reports(kubectl, pods)))
+            _print(dry_run(body, pods, machines, _reports(kubectl, pods), services))
 
 
 @plugin.command()
@@ -230,6 +230,14 @@ def _machines(kubectl: Kubectl) -> list[dict[str, Any]]:
         return kubectl.items("nodes")
     except CliError:
         return []
+
+
+def _services(kubectl: Kubectl) -> list[dict[str, Any]] | None:
+    """The namespace's Services; None where the user may not see them."""
+    try:
+        return kubectl.items("services")
+    except CliError:
+        return None
 
 
 def _reports(kubectl: Kubectl, pods: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from headwater_api.model import InvalidResource
 from headwater_api.nodev1 import node_pb2
 from headwater_api.sfucluster import SFUCluster
-from headwater_operator.loop.views import kube_node_view, pod_view
+from headwater_operator.loop.views import kube_node_view, pod_view, service_view
 from headwater_operator.nodes.inbox import load_of
 from headwater_operator.render.sfu_node import SfuDefaults, template_hash
 from headwater_planner.cluster import plan_cluster
@@ -24,10 +24,15 @@ Object = Mapping[str, Any]
 
 
 def dry_run(
-    body: Object, pods: Sequence[Object], machines: Sequence[Object], reports: Mapping[str, Object]
+    body: Object,
+    pods: Sequence[Object],
+    machines: Sequence[Object],
+    reports: Mapping[str, Object],
+    services: Sequence[Object] | None = (),
 ) -> list[str]:
-    """Lines of text. A fleet's history is not known here: as after a start, sizes are raised or held."""
-    world = _world(body, pods, machines, reports)
+    """Lines of text. `services`: None where they cannot be read. A fleet's history is not known here: as
+    after a start, sizes are raised or held."""
+    world = _world(body, pods, machines, reports, services)
     now = datetime.now(UTC)
     scale = plan_scale(world, signals_of_reports(world.loads), (), ScaleState(), now)
     plan = plan_cluster(world, scale.desired, now, Random())
@@ -41,7 +46,11 @@ def dry_run(
 
 
 def _world(
-    body: Object, pods: Sequence[Object], machines: Sequence[Object], reports: Mapping[str, Object]
+    body: Object,
+    pods: Sequence[Object],
+    machines: Sequence[Object],
+    reports: Mapping[str, Object],
+    services: Sequence[Object] | None,
 ) -> ClusterWorld:
     try:
         cluster = SFUCluster.from_kubernetes(body)
@@ -56,6 +65,9 @@ def _world(
         pods=tuple(pod_view(pod) for pod in pods),
         kube_nodes=tuple(kube_node_view(machine) for machine in machines) or None,
         loads=loads,
+        services=None
+        if services is None
+        else {service["metadata"]["name"]: service_view(service) for service in services},
         templates={region.name: template_hash(cluster, region, defaults) for region in cluster.spec.regions}
         if is_known
         else {},

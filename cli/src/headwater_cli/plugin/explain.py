@@ -43,7 +43,12 @@ def explain_node(pod: Object, machine: Object | None, report: Object, events: Se
         lines.append(
             "  it serves, so nobody may evict it" if serves == "true" else "  it is idle and may be evicted"
         )
-    if (pod["metadata"].get("annotations") or {}).get(wk.ANNOTATION_DRAIN) == "true":
+    annotations = pod["metadata"].get("annotations") or {}
+    if external := annotations.get(wk.ANNOTATION_EXTERNAL):
+        lines.append(f"  clients reach it at {external.replace(',', ', ')}")
+    elif annotations.get(wk.ANNOTATION_EXPOSURE) in wk.EXPOSED_ELSEWHERE:
+        lines.append("  clients have no address for it yet, so nobody is placed there")
+    if annotations.get(wk.ANNOTATION_DRAIN) == "true":
         lines.append(f"  its drain is asked for by the annotation {wk.ANNOTATION_DRAIN}")
     if machine is not None and (machine.get("spec") or {}).get("unschedulable"):
         lines.append(f"  its Kubernetes node {_name(machine)} is cordoned")

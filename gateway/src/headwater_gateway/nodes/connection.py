@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Protocol, TypeAlias
 
 import grpc
@@ -90,6 +91,12 @@ class NodeConnection:
         """Up until now, and silent or broken since."""
         return self.facts is not None and self._probes_failed is not None
 
+    def pod_seen(self, pod: NodePod) -> None:
+        """The same Pod; whoever joins from now on is told the external addresses that it has now."""
+        self.pod = pod
+        if self.facts is not None:
+            self.facts = replace(self.facts, external_addresses=pod.external)
+
     def promise(self) -> None:
         """Count a participant that was placed here until the node reports it."""
         now = self._clock()
@@ -156,9 +163,9 @@ class NodeConnection:
         self._backoff.reset()
         self._heard_at = self._clock()
         if self.facts is None:
-            self.facts = facts
+            self.facts = replace(facts, external_addresses=self.pod.external)
             self._log.info("node.up", region=facts.region, incarnation=facts.incarnation)
-            self._listener.on_node_up(facts)
+            self._listener.on_node_up(self.facts)
 
     def lose(self, why: str) -> None:
         """Declare the node gone. Nothing happens if it was not up."""

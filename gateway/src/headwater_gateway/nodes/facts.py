@@ -1,7 +1,7 @@
 """What is known of a node, and the small decisions about it. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from headwater_api.ids import ClusterName, NodeId, RegionName
@@ -22,6 +22,8 @@ class NodePod:
     region: RegionName
     address: str  # ip:port
     cluster: ClusterName | None = None  # its SFUCluster
+    # Where clients reach it beside its own address. Told later, or changed, it is still the same node.
+    external: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,12 @@ class NodeFacts:
     media_addresses: tuple[str, ...]  # "ip:port" or "[ip6]:port", most wanted first
     dtls_fingerprint: str  # "sha-256 AB:CD:…"
     max_connections: int
+    external_addresses: tuple[str, ...] = ()  # by the Pod's word: the node does not know them
+
+    @property
+    def client_addresses(self) -> tuple[str, ...]:
+        """Where clients send media, most wanted first. Relay links and TURN keep to `media_addresses`."""
+        return tuple(dict.fromkeys((*self.external_addresses, *self.media_addresses)))
 
     @classmethod
     def of(cls, info: node_pb2.NodeInfo) -> "NodeFacts":

@@ -46,6 +46,7 @@ class NodePool:
         """A Pod that is there with an address. Seen again with another address, it is another node."""
         known = self._nodes.get(pod.node_id)
         if known is not None and known.pod == pod:
+            known.pod_seen(pod)
             return
         if known is not None:
             self.pod_gone(pod.node_id, "its Pod has a new address")

@@ -15,14 +15,14 @@ class StaleAnswer(SdpError):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One host address of the node's media socket (UDP)."""
+    """One address at which the node's media socket is reached (UDP)."""
 
     address: str
     port: int
 
     @classmethod
     def parse(cls, advertised: str) -> "Candidate":
-        """From NodeInfo.media_addresses: `ip:port` or `[ip6]:port`. ValueError otherwise."""
+        """From NodeFacts.client_addresses: `ip:port` or `[ip6]:port`. ValueError otherwise."""
         address, separator, port = advertised.rpartition(":")
         if not separator or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"media address {advertised!r} is not ip:port")

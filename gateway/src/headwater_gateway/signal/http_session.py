@@ -121,7 +121,7 @@ class HttpSession:
             ufrag=self._ids.secret(UFRAG_BYTES).hex(),
             pwd=self._ids.secret(PWD_BYTES).hex(),
             fingerprint=facts.dtls_fingerprint,
-            candidates=tuple(Candidate.parse(address) for address in facts.media_addresses),
+            candidates=tuple(Candidate.parse(address) for address in facts.client_addresses),
         )
 
     def _open(self, fingerprint: str, ufrag: str) -> None:

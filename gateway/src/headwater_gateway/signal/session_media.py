@@ -116,7 +116,7 @@ class SessionMedia:
             ufrag=self._ids.secret(UFRAG_BYTES).hex(),
             pwd=self._ids.secret(PWD_BYTES).hex(),
             fingerprint=self._facts.dtls_fingerprint,
-            candidates=tuple(Candidate.parse(a) for a in self._facts.media_addresses),
+            candidates=tuple(Candidate.parse(a) for a in self._facts.client_addresses),
         )
 
     def create(self) -> tuple[node_pb2.Command, ...]:

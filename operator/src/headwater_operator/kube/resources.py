@@ -34,6 +34,7 @@ class Resource:
 SFUCLUSTERS: Final = Resource(wellknown.GROUP, wellknown.VERSION, "sfuclusters", "SFUCluster")
 MEETINGS: Final = Resource(wellknown.GROUP, wellknown.VERSION, "meetings", "Meeting")
 PODS: Final = Resource("", "v1", "pods", "Pod")
+SERVICES: Final = Resource("", "v1", "services", "Service")
 NODES: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 BUDGETS: Final = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")

@@ -10,6 +10,7 @@ from headwater_planner.supply import (
     CreateNode,
     DeleteNode,
     DrainNode,
+    ExposeNode,
     GuardNode,
     Held,
     UncordonNode,
@@ -20,9 +21,10 @@ from headwater_planner.world import ClusterWorld
 from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import Conflict, NotFound, Refused
 from headwater_operator.kube.events import EventRecorder, Regarding
-from headwater_operator.kube.resources import BUDGETS, PODS, SFUCLUSTERS
+from headwater_operator.kube.resources import BUDGETS, PODS, SERVICES, SFUCLUSTERS
 from headwater_operator.metrics import Metrics
 from headwater_operator.nodes.watch import NodeStreams, NodeUnreachable
+from headwater_operator.render.service import render_service
 from headwater_operator.render.sfu_node import (
     SfuDefaults,
     budget_name,
@@ -108,6 +110,9 @@ class Actor:
             case UncordonNode(name=name, because=because):
                 self._client.require_leadership()
                 await self._streams.uncordon((namespace, name), because)
+            case ExposeNode(name=name, uid=uid, region=region_name, kind=kind):
+                service = render_service(world.cluster, region_name, name, uid=uid, kind=kind)
+                await self._client.create(SERVICES, namespace, service)
             case GuardNode(name=name, uid=uid, guard=guard):
                 body = render_guard(name, guard)
                 body["metadata"]["uid"] = uid  # else a Pod that is gone would be made anew
@@ -131,7 +136,7 @@ def _refusal(action: Action) -> Reason:
     match action:
         case CreateNode():
             return Reason.POD_CREATE_REFUSED
-        case DeleteNode() | GuardNode():
+        case DeleteNode() | GuardNode() | ExposeNode():
             return Reason.APPLY_FAILED
         case _:
             return Reason.NODE_UNREACHABLE

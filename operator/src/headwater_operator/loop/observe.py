@@ -10,13 +10,14 @@ import structlog
 from headwater_api import wellknown
 from headwater_api.model import InvalidResource
 from headwater_api.sfucluster import SFUCluster
-from headwater_planner.world import ClusterWorld, KubeNodeView, NodeLoad, PodView
+from headwater_planner.exposure import BY_SERVICE
+from headwater_planner.world import ClusterWorld, KubeNodeView, NodeLoad, PodView, ServiceView
 
 from headwater_operator.kube.client import KubeClient, Object
 from headwater_operator.kube.errors import NotFound, Refused
-from headwater_operator.kube.resources import NODES, PODS, SFUCLUSTERS
+from headwater_operator.kube.resources import NODES, PODS, SERVICES, SFUCLUSTERS
 from headwater_operator.loop.deaths import Deaths
-from headwater_operator.loop.views import kube_node_view, pod_view
+from headwater_operator.loop.views import kube_node_view, pod_view, service_view
 from headwater_operator.nodes.inbox import Inbox
 from headwater_operator.render.sfu_node import SfuDefaults, template_hash
 
@@ -87,6 +88,7 @@ class Observer:
             templates={
                 region.name: template_hash(cluster, region, self._defaults) for region in cluster.spec.regions
             },
+            services=await self._services(namespace, labels, pods),
         )
 
     def loads(self, namespace: str, pods: list[PodView] | tuple[PodView, ...]) -> dict[str, NodeLoad]:
@@ -107,6 +109,19 @@ class Observer:
     def forget(self, uid: str) -> None:
         """The fleet is gone."""
         self._deaths.pop(uid, None)
+
+    async def _services(
+        self, namespace: str, labels: str, pods: list[PodView]
+    ) -> dict[str, ServiceView] | None:
+        """By Pod name; asked for only where a Pod was made to have one. None where that is refused."""
+        if not any(pod.exposure in BY_SERVICE for pod in pods):
+            return {}
+        try:
+            bodies = await self._client.list(SERVICES, namespace, labels=labels)
+        except Refused as error:
+            log.warning("Services cannot be listed", namespace=namespace, error=str(error))
+            return None
+        return {body["metadata"]["name"]: service_view(body) for body in bodies}
 
     async def _kube_nodes(self) -> tuple[KubeNodeView, ...] | None:
         """None where the operator may not list them: a namespaced installation."""

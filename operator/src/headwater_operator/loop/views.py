@@ -8,13 +8,15 @@ from headwater_api.meeting import Meeting
 from headwater_api.units import parse_time
 from headwater_api.wellknown import (
     ANNOTATION_DRAIN,
+    ANNOTATION_EXPOSURE,
+    ANNOTATION_EXTERNAL,
     ANNOTATION_STATE,
     ANNOTATION_TERMINATION,
     LABEL_REGION,
     LABEL_SERVES,
     LABEL_TEMPLATE,
 )
-from headwater_planner.world import Guard, KubeNodeView, Phase, PodView
+from headwater_planner.world import Guard, KubeNodeView, Phase, PodView, ServiceView
 
 from headwater_operator.render import sfu_node, turn_node
 
@@ -81,10 +83,24 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         node_name=(pod.get("spec") or {}).get("nodeName", ""),
         template=labels.get(LABEL_TEMPLATE, ""),
         drain_wanted=annotations.get(ANNOTATION_DRAIN, "").lower() == "true",
-        guard=Guard(labels[LABEL_SERVES] == "true", annotations.get(ANNOTATION_STATE, ""))
-        if LABEL_SERVES in labels
-        else None,
+        guard=_guard(labels, annotations),
+        exposure=annotations.get(ANNOTATION_EXPOSURE, "PodIP"),
+        host_ips=_host_ips(status),
     )
+
+
+def _guard(labels: Mapping[str, str], annotations: Mapping[str, str]) -> Guard | None:
+    """None: an older operator made the Pod."""
+    if LABEL_SERVES not in labels:
+        return None
+    external = tuple(part for part in annotations.get(ANNOTATION_EXTERNAL, "").split(",") if part)
+    return Guard(labels[LABEL_SERVES] == "true", annotations.get(ANNOTATION_STATE, ""), external)
+
+
+def _host_ips(status: Mapping[str, Any]) -> tuple[str, ...]:
+    """hostIPs; hostIP of kubelets that have not got it yet."""
+    listed = [str(entry.get("ip", "")) for entry in status.get("hostIPs") or ()]
+    return tuple(ip for ip in (listed or [str(status.get("hostIP", ""))]) if ip)
 
 
 def pod_ended_at(pod: Mapping[str, Any]) -> datetime | None:
@@ -103,6 +119,25 @@ def kube_node_view(node: Mapping[str, Any]) -> KubeNodeView:
         ready=ready.get("status") == "True",
         schedulable=not (node.get("spec") or {}).get("unschedulable", False),
         notice=_notice(node),
+        external_ips=tuple(
+            str(entry["address"])
+            for entry in (node.get("status") or {}).get("addresses") or ()
+            if entry.get("type") == "ExternalIP" and entry.get("address")
+        ),
+    )
+
+
+def service_view(service: Mapping[str, Any]) -> ServiceView:
+    """The Service of one SFU Pod."""
+    owners = service["metadata"].get("ownerReferences") or ()
+    ports = (service.get("spec") or {}).get("ports") or ()
+    balancer = (service.get("status") or {}).get("loadBalancer") or {}
+    ingress: Sequence[Mapping[str, Any]] = balancer.get("ingress") or ()
+    return ServiceView(
+        pod_uid=next((str(owner["uid"]) for owner in owners if owner.get("kind") == "Pod"), ""),
+        node_port=next((int(port.get("nodePort") or 0) for port in ports), 0),
+        addresses=tuple(str(entry["ip"]) for entry in ingress if entry.get("ip")),
+        names=tuple(str(entry["hostname"]) for entry in ingress if entry.get("hostname")),
     )
 
 

@@ -79,17 +79,23 @@ def _metadata(cluster: SFUCluster, region: RegionSpec, name: str, defaults: SfuD
             **template.labels,
             **node_labels(cluster.metadata.name, region.name),
             **guard["labels"],
+            wk.LABEL_NODE: name,
             wk.LABEL_TEMPLATE: template_hash(cluster, region, defaults),
         },
-        "annotations": {**guard["annotations"], **template.annotations},
+        "annotations": {
+            **guard["annotations"],
+            **template.annotations,
+            wk.ANNOTATION_EXPOSURE: cluster.spec.node.exposure.mode,
+        },
         "ownerReferences": [owner_of(cluster)],
     }
 
 
 def render_guard(name: str, guard: Guard) -> Manifest:
-    """What a Pod says to those who would evict it. Autoscalers of Kubernetes nodes and `kubectl drain` must
-    not take a node that serves: the operator drains it first."""
+    """What a Pod says to those who would evict it, and where clients reach it. Autoscalers of Kubernetes
+    nodes and `kubectl drain` must not take a node that serves: the operator drains it first."""
     serves, idle = ("true", "false") if guard.serves else ("false", "true")
+    external = {wk.ANNOTATION_EXTERNAL: ",".join(guard.external)} if guard.external else {}
     return {
         "metadata": {
             "name": name,
@@ -98,6 +104,7 @@ def render_guard(name: str, guard: Guard) -> Manifest:
                 "cluster-autoscaler.kubernetes.io/safe-to-evict": idle,
                 "karpenter.sh/do-not-disrupt": serves,
                 wk.ANNOTATION_STATE: guard.state,
+                **external,
             },
         }
     }
@@ -172,7 +179,7 @@ def _container(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -
         "command": ["headwater-sfu"],
         "env": _env(cluster, region, defaults),
         "ports": [
-            {"name": "media", "containerPort": wk.PORT_MEDIA, "protocol": "UDP"},
+            {"name": "media", "containerPort": wk.PORT_MEDIA, "protocol": "UDP", **_host_port(cluster)},
             {"name": "grpc", "containerPort": wk.PORT_NODE_GRPC, "protocol": "TCP"},
             {"name": "admin", "containerPort": wk.PORT_ADMIN, "protocol": "TCP"},
         ],
@@ -186,6 +193,11 @@ def _container(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -
         # The process's own loop only; generous, for a busy node is not a dead one.
         "livenessProbe": _probe("/healthz", periodSeconds=5, failureThreshold=6, initialDelaySeconds=10),
     }
+
+
+def _host_port(cluster: SFUCluster) -> Manifest:
+    """The scheduler gives a Kubernetes node's port to one Pod at a time."""
+    return {"hostPort": wk.PORT_MEDIA} if cluster.spec.node.exposure.mode == "HostPort" else {}
 
 
 def _drain_grace_s(cluster: SFUCluster) -> float:
