@@ -69,12 +69,18 @@ def socket_url(gateway: str, **query: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, "/rtc", pairs, ""))
 
 
+def _only_candidates(sdp: str, address: str) -> str:
+    lines = sdp.splitlines(keepends=True)
+    return "".join(x for x in lines if not x.startswith("a=candidate:") or x.split(" ")[4] == address)
+
+
 class ProtocolClient:
     """Joins, publishes marked video, decodes what it is offered. Use as `async with`."""
 
-    def __init__(self, gateway: str, token: str, *, turn: str = "", **query: str) -> None:
-        """`turn`: the beginning of the URL of the one TURN server to use, of those that the join names."""
-        self._turn = turn
+    def __init__(self, gateway: str, token: str, *, turn: str = "", reaches: str = "", **query: str) -> None:
+        """`turn`: the beginning of the URL of the one TURN server to use, of those that the join names.
+        `reaches`: the only address of a node that there is a way to; empty: whatever it is told."""
+        self._turn, self._reaches = turn, reaches
         self._url = socket_url(gateway, **query)
         self._token = token
         self._http = aiohttp.ClientSession()
@@ -193,6 +199,9 @@ class ProtocolClient:
             message = rtc.SignalResponse.FromString(frame.data)
             self.messages.append(message)
             kind = message.WhichOneof("message")
+            if self._reaches and kind in ("offer", "answer"):
+                description = getattr(message, kind)
+                description.sdp = _only_candidates(description.sdp, self._reaches)
             if kind == "join":
                 configuration = self._configuration(message.join)
                 # By aiortc's default, the second new m-line of a kind in one offer takes the first one's
