@@ -53,7 +53,14 @@ class FakeEngine:
 
     def info(self) -> bytes:
         node_id, region, limit = self._node
-        return node_pb2.NodeInfo(node_id=node_id, region=region, max_connections=limit).SerializeToString()
+        return node_pb2.NodeInfo(
+            node_id=node_id,
+            region=region,
+            max_connections=limit,
+            incarnation="1",
+            dtls_fingerprint="sha-256 AB",
+            media_addresses=self.bind,
+        ).SerializeToString()
 
     def apply(self, request: bytes) -> bytes:
         try:

@@ -121,6 +121,21 @@ def test_host_network_where_it_is_asked_for() -> None:
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
 
 
+def test_a_node_gets_its_certificate_where_the_installation_has_one() -> None:
+    plain = render()
+    assert plain["metadata"]["annotations"][wk.ANNOTATION_NODE_TLS] == "false"
+    assert wk.ENV_NODE_TLS_DIR not in env_of(plain) and "volumes" not in plain["spec"]
+    cluster = a_cluster()
+    defaults = SfuDefaults("registry/sfu:1", "node-token", "node-tls")
+    pod = render_sfu_pod(cluster, cluster.spec.regions[0], "n", defaults)
+    assert pod["metadata"]["annotations"][wk.ANNOTATION_NODE_TLS] == "true"
+    (volume,) = pod["spec"]["volumes"]
+    assert volume["secret"]["secretName"] == "node-tls"
+    (mount,) = pod["spec"]["containers"][0]["volumeMounts"]
+    assert (mount["mountPath"], mount["readOnly"]) == (env_of(pod)[wk.ENV_NODE_TLS_DIR]["value"], True)
+    assert "subPath" not in mount, "a file of its own would never be renewed"
+
+
 def test_a_port_of_the_machine_where_it_is_asked_for() -> None:
     pod = render(exposure={"mode": "HostPort"})
     media, *others = pod["spec"]["containers"][0]["ports"]

@@ -58,6 +58,14 @@ ENV_DRAIN_GRACE: Final = "HEADWATER_DRAIN_GRACE_SECONDS"
 # Bearer token of the node's gRPC, from the Secret named here; never in a ConfigMap or argument.
 ENV_NODE_TOKEN: Final = "HEADWATER_NODE_TOKEN"
 ENV_NODE_TOKEN_SECRET: Final = "HEADWATER_NODE_TOKEN_SECRET"
+# SFU node: directory with tls.crt and tls.key. Gateway and operator: directory with ca.crt. Unset: no TLS.
+ENV_NODE_TLS_DIR: Final = "HEADWATER_NODE_TLS_DIR"
+# Operator: the Secret with tls.crt and tls.key that SFU Pods mount.
+ENV_NODE_TLS_SECRET: Final = "HEADWATER_NODE_TLS_SECRET"
+# The DNS name in the certificate of an installation's SFU nodes; their addresses come and go.
+NODE_TLS_NAME: Final = "sfu-node.headwater"
+# On an SFU Pod: "true" where its gRPC is TLS.
+ANNOTATION_NODE_TLS: Final = "headwater.dev/node-tls"
 # The drain reason of a node whose Pod is going to end: nobody can call it back to service.
 DRAIN_REASON_STOPPING: Final = "the Pod is going to end"
 NODE_TOKEN_KEY: Final = "token"

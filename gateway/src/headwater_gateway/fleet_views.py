@@ -13,6 +13,7 @@ from headwater_api.sfucluster import SFUCluster
 from headwater_api.wellknown import (
     ANNOTATION_EXPOSURE,
     ANNOTATION_EXTERNAL,
+    ANNOTATION_NODE_TLS,
     EXPOSED_ELSEWHERE,
     LABEL_CLUSTER,
     LABEL_REGION,
@@ -59,10 +60,10 @@ def node_pod(pod: Object) -> NodePod | None:
     external = tuple(part for part in annotations.get(ANNOTATION_EXTERNAL, "").split(",") if part)
     if not external and annotations.get(ANNOTATION_EXPOSURE) in EXPOSED_ELSEWHERE:
         return None
+    tls = annotations.get(ANNOTATION_NODE_TLS) == "true"
     address = f"{_host(ip)}:{PORT_NODE_GRPC}"
-    return NodePod(
-        NodeId(metadata["name"]), RegionName(region), address, ClusterName(cluster) or None, external
-    )
+    owner = ClusterName(cluster) or None
+    return NodePod(NodeId(metadata["name"]), RegionName(region), address, owner, tls, external)
 
 
 def turn_pod(pod: Object) -> TurnPod | None:

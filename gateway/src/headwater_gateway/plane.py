@@ -30,6 +30,7 @@ from headwater_gateway.kube.meeting_secrets import MeetingSecrets, secret_reader
 from headwater_gateway.kube.meetings_writer import KubernetesMeetings
 from headwater_gateway.meetings import Meetings
 from headwater_gateway.metrics import Metrics, PlaneCollector, RoomFigures
+from headwater_gateway.nodes.dial import Dialer
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.owners import Owners
 from headwater_gateway.passwords import Passwords, TooManyAttempts
@@ -176,7 +177,9 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
         return fleet_box[0].policies() if fleet_box else {}
 
     options = DirectoryOptions(settings.auto_create_rooms, defaults, regions, cluster_regions, policies)
-    directory = RoomDirectory(settings.gateway, settings.node_token, options, ids=ids)
+    directory = RoomDirectory(
+        settings.gateway, settings.node_token, options, ids=ids, dialer=Dialer(settings.node_tls_dir)
+    )
     passwords = Passwords()
     secrets = MeetingSecrets(passwords, random.Random())
     turn = _turn_servers(settings, directory, fleet_box)

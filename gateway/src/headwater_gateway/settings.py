@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from headwater_api.ids import GatewayId, RegionName
 from headwater_api.wellknown import (
     ENV_API_KEYS_DIR,
+    ENV_NODE_TLS_DIR,
     ENV_NODE_TOKEN,
     ENV_POD_IP,
     ENV_POD_NAME,
@@ -42,6 +43,7 @@ class Settings:
     api_keys_dir: Path
     turn_secrets_dir: Path | None
     node_token: str
+    node_tls_dir: Path | None
     region: RegionName | None
     default_region: RegionName | None
     region_override: bool
@@ -78,6 +80,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_API_KEYS_DIR: directory, one file for each API key (name: key, content: secret). Required.
     HEADWATER_TURN_SECRETS_DIR: directory with <Secret>/<key>, which sign TURN credentials. Unset: no TURN.
     HEADWATER_NODE_TOKEN: bearer token of the SFU nodes, from a Secret. Required.
+    HEADWATER_NODE_TLS_DIR: directory with ca.crt, which SFU nodes made with TLS are checked by.
     HEADWATER_REGION: region this gateway runs in; the fallback default region.
     HEADWATER_DEFAULT_REGION: region of clients whose location is unknown.
     HEADWATER_REGION_OVERRIDE: true lets a client choose with ?region= (tests, demos). Default false.
@@ -114,6 +117,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         api_keys_dir=read.directory(ENV_API_KEYS_DIR),
         turn_secrets_dir=Path(turn) if (turn := read.text(ENV_TURN_SECRETS_DIR)) else None,
         node_token=read.required(ENV_NODE_TOKEN, "the token that SFU nodes ask for, from its Secret"),
+        node_tls_dir=Path(tls) if (tls := read.text(ENV_NODE_TLS_DIR)) else None,
         region=_region(read.text(ENV_REGION)),
         default_region=_region(read.text("HEADWATER_DEFAULT_REGION")),
         region_override=read.flag("HEADWATER_REGION_OVERRIDE", False),

@@ -159,12 +159,14 @@ class App:
             resync_s=settings.resync_s, monotonic=monotonic, rng=rng,
         )  # fmt: skip
         inbox = Inbox(monotonic=monotonic, on_change=intake.presence_changed)
-        streams = NodeStreams(inbox, token=settings.node_token, rng=rng, metrics=metrics)
+        streams = NodeStreams(
+            inbox, token=settings.node_token, rng=rng, metrics=metrics, tls_dir=settings.node_tls_dir
+        )
         events = EventRecorder(
             client, instance=settings.lease.identity, now=utc_now, monotonic=monotonic, rng=rng,
             metrics=metrics,
         )  # fmt: skip
-        defaults = SfuDefaults(image=settings.sfu_image, node_token_secret=settings.node_token_secret)
+        defaults = SfuDefaults(settings.sfu_image, settings.node_token_secret, settings.node_tls_secret)
         observer = Observer(client, inbox, defaults, now=utc_now, monotonic=monotonic)
         actor = Actor(client, streams, events, defaults=defaults, metrics=metrics)
         turn = self._turn_loop(client, turn_client := TurnClient(settings.node_token), events)

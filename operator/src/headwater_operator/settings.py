@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from headwater_api import wellknown
@@ -30,6 +31,8 @@ class Settings:
     admin_port: int = wellknown.PORT_ADMIN
     node_token: str = ""
     node_token_secret: str = DEFAULT_TOKEN_SECRET
+    node_tls_dir: Path | None = None  # with ca.crt
+    node_tls_secret: str = ""  # empty: nodes are made without TLS
     sfu_image: str = DEFAULT_IMAGE
     turn_image: str = DEFAULT_TURN_IMAGE
     public_url: str = ""
@@ -60,6 +63,8 @@ class Settings:
             admin_port=int(_number(environ, "HEADWATER_ADMIN_PORT", wellknown.PORT_ADMIN)),
             node_token=environ.get(wellknown.ENV_NODE_TOKEN, ""),
             node_token_secret=environ.get(wellknown.ENV_NODE_TOKEN_SECRET) or DEFAULT_TOKEN_SECRET,
+            node_tls_dir=Path(tls) if (tls := environ.get(wellknown.ENV_NODE_TLS_DIR)) else None,
+            node_tls_secret=environ.get(wellknown.ENV_NODE_TLS_SECRET, ""),
             sfu_image=environ.get("HEADWATER_SFU_IMAGE") or DEFAULT_IMAGE,
             turn_image=environ.get("HEADWATER_TURN_IMAGE") or DEFAULT_TURN_IMAGE,
             public_url=environ.get("HEADWATER_PUBLIC_URL", "").rstrip("/"),

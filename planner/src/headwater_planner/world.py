@@ -67,6 +67,7 @@ class PodView:
     drain_wanted: bool = False  # somebody annotated it so
     guard: "Guard | None" = None  # what its labels and annotations say now
     exposure: str = "PodIP"  # the mode that it was made with
+    tls: bool = False  # its gRPC
     host_ips: tuple[str, ...] = ()  # of its Kubernetes node, as the kubelet tells them
 
     @property

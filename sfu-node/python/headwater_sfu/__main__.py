@@ -24,6 +24,7 @@ def main() -> None:
 
     from headwater_sfu.agent import Agent
     from headwater_sfu.engine import load_native
+    from headwater_sfu.tls import BadCertificate
 
     async def run() -> None:
         agent = Agent(config, load_native())
@@ -32,7 +33,7 @@ def main() -> None:
 
     try:
         uvloop.run(run())
-    except (OSError, ImportError, RuntimeError) as error:
+    except (OSError, ImportError, RuntimeError, BadCertificate) as error:
         log.error("cannot start: %s", error)
         sys.exit(1)
 

@@ -25,6 +25,7 @@ from headwater_sfu.engine import Engine, EngineModule
 from headwater_sfu.fanout import Fanout
 from headwater_sfu.loopwatch import LoopWatch
 from headwater_sfu.service import MAX_MESSAGE_BYTES, NodeService, make_handler
+from headwater_sfu.tls import Certificates
 
 REPORT_PERIOD_S: Final = 1.0
 # A report older than this means that the engine's thread is gone.
@@ -37,7 +38,10 @@ log = logging.getLogger(__name__)
 
 
 class Agent:
-    """Owns the engine and everything that talks to it. `run` returns once the node has stopped."""
+    """Owns the engine and everything that talks to it. `run` returns once the node has stopped.
+
+    Raises BadCertificate.
+    """
 
     def __init__(self, config: NodeConfig, module: EngineModule) -> None:
         self._config = config
@@ -50,6 +54,7 @@ class Agent:
         self._report_at_s = 0.0
         self._cpu = usage.take_sample(time.monotonic())
         self._cores = len(os.sched_getaffinity(0))
+        self._certificates = Certificates(config.tls_dir) if config.tls_dir is not None else None
         self._engine: Engine = module.factory(
             bind=[config.address(wellknown.PORT_MEDIA)],
             advertise=None,
@@ -143,7 +148,11 @@ class Agent:
         )
         service = NodeService(self._engine, self._module.stale_epoch, self._fanout, self)
         server.add_generic_rpc_handlers((make_handler(service),))
-        server.add_insecure_port(self._config.address(wellknown.PORT_NODE_GRPC))
+        address = self._config.address(wellknown.PORT_NODE_GRPC)
+        if self._certificates is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, self._certificates.credentials())
         return server
 
     # Events and reports.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Final
 
 from headwater_api import wellknown
@@ -30,6 +31,7 @@ class NodeConfig:
     token: str = field(repr=False)
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     drain_grace_s: float = DEFAULT_DRAIN_GRACE_S
+    tls_dir: Path | None = None  # None: gRPC without TLS
 
     def address(self, port: int) -> str:
         """`ip:port`, or `[ip6]:port`, on the Pod's own address."""
@@ -50,6 +52,7 @@ def read_config(env: Mapping[str, str]) -> NodeConfig:
     pod_ip = found.address(wellknown.ENV_POD_IP)
     max_connections = found.number(wellknown.ENV_MAX_CONNECTIONS, DEFAULT_MAX_CONNECTIONS, (1, 1e6))
     grace = found.number(wellknown.ENV_DRAIN_GRACE, DEFAULT_DRAIN_GRACE_S, (0, MAX_DRAIN_GRACE_S))
+    tls_dir = Path(text) if (text := found.text(wellknown.ENV_NODE_TLS_DIR)) else None
     if found.problems or pod_ip is None:
         raise ConfigError("\n".join(found.problems))
-    return NodeConfig(node_id, region, cluster, pod_ip, token, int(max_connections), grace)
+    return NodeConfig(node_id, region, cluster, pod_ip, token, int(max_connections), grace, tls_dir)

@@ -64,6 +64,7 @@ class NodeConnection:
         clock: Callable[[], float],
         rng: random.Random,
         judge: Judge,
+        channel: grpc.aio.Channel,
     ) -> None:
         self.pod = pod
         self._controller_id = controller_id
@@ -72,7 +73,7 @@ class NodeConnection:
         self._judge = judge
         self._backoff = Backoff(rng)
         self._metadata = (("authorization", f"Bearer {token}"),)
-        self._channel = grpc.aio.insecure_channel(pod.address, options=CHANNEL_OPTIONS)
+        self._channel = channel
         self._stub = node_pb2_grpc.NodeStub(self._channel)
         self._probes_failed: int | None = None  # None: not under suspicion
         self._promises: list[float] = []

@@ -22,6 +22,7 @@ class NodePod:
     region: RegionName
     address: str  # ip:port
     cluster: ClusterName | None = None  # its SFUCluster
+    tls: bool = False  # its gRPC
     # Where clients reach it beside its own address. Told later, or changed, it is still the same node.
     external: tuple[str, ...] = field(default=(), compare=False)
 

@@ -13,8 +13,9 @@ from headwater_api.nodev1 import node_pb2
 from headwater_planner.place import NodeView
 
 from headwater_gateway.nodes.commands import CommandQueue
-from headwater_gateway.nodes.connection import NodeConnection, NodeListener
+from headwater_gateway.nodes.connection import CHANNEL_OPTIONS, NodeConnection, NodeListener
 from headwater_gateway.nodes.decisions import Decisions
+from headwater_gateway.nodes.dial import CannotVerify, Dialer
 from headwater_gateway.nodes.facts import NodeFacts, NodePod
 from headwater_gateway.nodes.liveness import Evidence, is_dead, neighbours
 from headwater_gateway.tasks import report
@@ -33,7 +34,9 @@ class NodePool:
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        dialer: Dialer | None = None,
     ) -> None:
+        self._dialer = dialer or Dialer()
         self._token, self._controller_id, self._listener = token, controller_id, listener
         self._clock = clock
         self._rng = rng or random.Random()
@@ -50,8 +53,14 @@ class NodePool:
             return
         if known is not None:
             self.pod_gone(pod.node_id, "its Pod has a new address")
+        try:
+            channel = self._dialer.open(pod.address, CHANNEL_OPTIONS, tls=pod.tls)
+        except CannotVerify as error:
+            log.error("node.not_verifiable", node=pod.node_id, reason=str(error))
+            return
         connection = NodeConnection(
             pod,
+            channel=channel,
             token=self._token,
             controller_id=self._controller_id,
             listener=self._listener,

@@ -16,6 +16,7 @@ from headwater_planner.cluster_policy import ClusterPolicy
 from headwater_planner.place import Placement, PlacementView, RegionView
 from livekit.protocol import models
 
+from headwater_gateway.nodes.dial import Dialer
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import moderation
@@ -107,6 +108,7 @@ class RoomDirectory:
         ids: IdSource | None = None,
         clock: Callable[[], float] = time.monotonic,
         unix_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        dialer: Dialer | None = None,
     ) -> None:
         self._options = options
         self._ids = ids or SystemIds()
@@ -120,7 +122,7 @@ class RoomDirectory:
         self._on_happened: Listener = nobody_listens
         self.figures: Figures | None = None
         self._on_chat: ChatListener = nobody_reads
-        self.pool = NodePool(token, controller_id, self, clock=clock)
+        self.pool = NodePool(token, controller_id, self, clock=clock, dialer=dialer)
 
     # -- joins -----------------------------------------------------------------------------------
 

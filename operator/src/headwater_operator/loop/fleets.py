@@ -221,7 +221,7 @@ def _written_status(invalid: Invalid) -> SFUClusterStatus:
 def _targets(world: ClusterWorld) -> dict[NodeKey, Target]:
     namespace = world.cluster.metadata.namespace
     return {
-        (namespace, pod.name): Target(pod.uid, _address(pod))
+        (namespace, pod.name): Target(pod.uid, _address(pod), pod.tls)
         for pod in world.pods
         if pod.pod_ip and pod.phase in (Phase.RUNNING, Phase.UNKNOWN)
     }

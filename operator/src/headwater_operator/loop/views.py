@@ -10,6 +10,7 @@ from headwater_api.wellknown import (
     ANNOTATION_DRAIN,
     ANNOTATION_EXPOSURE,
     ANNOTATION_EXTERNAL,
+    ANNOTATION_NODE_TLS,
     ANNOTATION_STATE,
     ANNOTATION_TERMINATION,
     LABEL_REGION,
@@ -85,6 +86,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         drain_wanted=annotations.get(ANNOTATION_DRAIN, "").lower() == "true",
         guard=_guard(labels, annotations),
         exposure=annotations.get(ANNOTATION_EXPOSURE, "PodIP"),
+        tls=annotations.get(ANNOTATION_NODE_TLS) == "true",
         host_ips=_host_ips(status),
     )
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -43,10 +44,11 @@ class NodeUnreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A Pod to listen to; `address` is "ip:port"."""
+    """A Pod to listen to; `address` is "ip:port", `tls` whether its Pod was made with it."""
 
     uid: str
     address: str
+    tls: bool = False
 
 
 @dataclass(slots=True)
@@ -60,10 +62,13 @@ class _Stream:
 class NodeStreams:
     """Owns the streams' tasks; `close` awaits them."""
 
-    def __init__(self, inbox: Inbox, *, token: str, rng: Random, metrics: Metrics) -> None:
+    def __init__(
+        self, inbox: Inbox, *, token: str, rng: Random, metrics: Metrics, tls_dir: Path | None = None
+    ) -> None:
         self._inbox = inbox
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._rng = rng
+        self._tls_dir = tls_dir
         self._metrics = metrics
         self._streams: dict[NodeKey, _Stream] = {}
 
@@ -75,9 +80,29 @@ class NodeStreams:
             await self._stop(key)
         for key, target in targets.items():
             if key not in self._streams:
-                channel = grpc.aio.insecure_channel(target.address, options=_OPTIONS)
+                channel = self._open(key, target)
+                if channel is None:
+                    continue
                 task = asyncio.create_task(self._listen(key, target, channel), name=f"node-stream {key[1]}")
                 self._streams[key] = _Stream(scope, target, channel, task)
+
+    def _open(self, key: NodeKey, target: Target) -> grpc.aio.Channel | None:
+        """None where the node cannot be checked: its reports are missing then, which the status says."""
+        if not target.tls:
+            return grpc.aio.insecure_channel(target.address, options=_OPTIONS)
+        try:
+            if self._tls_dir is None:
+                raise FileNotFoundError("it is not set")
+            authority = (self._tls_dir / "ca.crt").read_bytes()
+        except OSError as error:
+            log.error(
+                "node not verifiable", node=key[1], variable=wellknown.ENV_NODE_TLS_DIR, error=str(error)
+            )
+            return None
+        # The certificate is one for all nodes: their addresses come and go.
+        options = (*_OPTIONS, ("grpc.ssl_target_name_override", wellknown.NODE_TLS_NAME))
+        credentials = grpc.ssl_channel_credentials(authority)
+        return grpc.aio.secure_channel(target.address, credentials, options=options)
 
     def is_drained(self, key: NodeKey, uid: str) -> bool:
         """Whether the last report of that Pod is fresh and says that it is cordoned and empty."""

@@ -18,6 +18,8 @@ from headwater_operator.render.pod import spread
 
 Manifest = dict[str, Any]
 CONTAINER: Final = "sfu"
+TLS_DIR: Final = "/etc/headwater/node-tls"
+_TLS_ITEMS: Final = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
 _USER: Final = 65532  # the image's user
 _MORE_THAN_ANY: Final = 1_000_000  # nodes of one fleet
 # What the kubelet's own work takes of the termination grace.
@@ -30,6 +32,7 @@ class SfuDefaults:
 
     image: str
     node_token_secret: str
+    node_tls_secret: str = ""  # empty: gRPC without TLS
 
 
 def render_sfu_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults: SfuDefaults) -> Manifest:
@@ -55,6 +58,10 @@ def render_sfu_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults:
         },
         "containers": [_container(cluster, region, defaults)],
     }
+    if defaults.node_tls_secret:
+        secret = {"secretName": defaults.node_tls_secret, "items": _TLS_ITEMS, "defaultMode": 0o440}
+        spec["volumes"] = [{"name": "node-tls", "secret": secret}]
+        spec["securityContext"]["fsGroup"] = _USER
     if host_network:
         spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
     if node.image_pull_secrets:
@@ -86,6 +93,7 @@ def _metadata(cluster: SFUCluster, region: RegionSpec, name: str, defaults: SfuD
             **guard["annotations"],
             **template.annotations,
             wk.ANNOTATION_EXPOSURE: cluster.spec.node.exposure.mode,
+            wk.ANNOTATION_NODE_TLS: str(bool(defaults.node_tls_secret)).lower(),
         },
         "ownerReferences": [owner_of(cluster)],
     }
@@ -189,10 +197,17 @@ def _container(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
+        **_tls_mounts(defaults),
         "readinessProbe": _probe("/readyz", periodSeconds=1, failureThreshold=3),
         # The process's own loop only; generous, for a busy node is not a dead one.
         "livenessProbe": _probe("/healthz", periodSeconds=5, failureThreshold=6, initialDelaySeconds=10),
     }
+
+
+def _tls_mounts(defaults: SfuDefaults) -> Manifest:
+    """Whole, not a file of it: what is mounted so follows the Secret."""
+    mount = {"name": "node-tls", "mountPath": TLS_DIR, "readOnly": True}
+    return {"volumeMounts": [mount]} if defaults.node_tls_secret else {}
 
 
 def _host_port(cluster: SFUCluster) -> Manifest:
@@ -222,6 +237,8 @@ def _env(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> list
         wk.ENV_MAX_CONNECTIONS: str(cluster.spec.node.capacity.connections),
         wk.ENV_DRAIN_GRACE: f"{_drain_grace_s(cluster):g}",
     }
+    if defaults.node_tls_secret:
+        values[wk.ENV_NODE_TLS_DIR] = TLS_DIR
     return [
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
         *({"name": name, "value": value} for name, value in values.items()),
