@@ -155,7 +155,7 @@ async def test_nobody_is_sent_the_token_who_is_not_proven_to_be_a_node(
                 await until(lambda: proper.up, 5, "who knows better is let in meanwhile")
         assert not heard.up
         with pytest.raises(AssertionError):
-            await until(lambda: heard.up, 1.0, "it is followed")
+            await until(lambda: heard.up, 0.5, "it is followed")
 
 
 async def test_a_renewed_certificate_is_shown_to_new_connections_and_ends_no_old_one(

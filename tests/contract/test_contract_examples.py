@@ -101,7 +101,8 @@ def test_the_models_refuse_wrong_values_too() -> None:
         "sfucluster-duplicate-region", "sfucluster-egress-cost", "sfucluster-long-name",
         "sfucluster-max-nodes", "sfucluster-min-over-max",
         "sfucluster-no-coordinates", "sfucluster-own-label", "sfucluster-prometheus",
-        "sfucluster-replicas", "sfucluster-schedule-region", "sfucluster-toleration",
+        "sfucluster-replicas", "sfucluster-schedule-region", "sfucluster-service-annotations",
+        "sfucluster-toleration", "sfucluster-turn-unreachable",
         "sfucluster-turn", "sfucluster-turn-on-host", "sfucluster-turn-secret", "sfucluster-unknown-field",
     }  # fmt: skip
     assert lenient == with_rules_only
