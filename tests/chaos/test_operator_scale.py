@@ -100,9 +100,6 @@ async def test_a_large_cell(
         before, at = cpu_s(operator), time.monotonic()
         await until(lambda: time.monotonic() - at >= STEADY_S, STEADY_S + 30, "a steady while", every_s=1)
         cores = (cpu_s(operator) - before) / (time.monotonic() - at)
-        operator.signal(10)
-        await until(lambda: time.monotonic() - at >= STEADY_S + 40, STEADY_S + 60, "a prof while", every_s=1)
-        operator.signal(12)  # TMP
         delays = sorted([await probe.delay(number) for number in range(PROBES)])
         p99 = delays[int(len(delays) * 0.99) - 1]
         p50 = delays[len(delays) // 2]

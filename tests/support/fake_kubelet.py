@@ -75,8 +75,7 @@ class FakeKubelet:
 
     async def close(self) -> None:
         """Stops every node."""
-        for name in list(self._stacks):
-            await self._stop(name)
+        await asyncio.gather(*(self._stop(name) for name in list(self._stacks)))
 
     async def _round(self) -> None:
         pods = await self.pods()
