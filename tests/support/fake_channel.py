@@ -100,6 +100,11 @@ class FakeClient:
         assert binary == message.SerializeToString()
         await self.send(message)
 
+    def send_at_once(self, binary: bytes) -> bool:
+        if self.closed is None:
+            self.received.append(rtc.SignalResponse.FromString(binary))
+        return True
+
     async def recv(self) -> rtc.SignalRequest | None:
         return await self._inbox.get() if self.closed is None else None
 

@@ -10,6 +10,7 @@ import pytest
 from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.backoff import Backoff
+from headwater_gateway.nodes import commands
 from headwater_gateway.nodes.commands import ATTEMPTS, MAX_PENDING, CommandQueue
 from headwater_gateway.nodes.facts import NodeFacts, NodePod, node_view
 from headwater_gateway.nodes.pool import NodePool
@@ -225,6 +226,22 @@ async def test_commands_keep_their_order_and_are_batched() -> None:
     assert made.applied() == [1, 2, 3, 4]
     assert len(made.stub.requests) == 2
     assert {(r.room_id, r.epoch, r.controller_id) for r in made.stub.requests} == {("demo", 7, "gw")}
+
+
+async def test_what_follows_on_the_heels_of_a_call_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "PACE_S", 0.2)
+    made = Queue()
+    run = asyncio.create_task(made.queue.run())
+    made.send(1)
+    await made.queue.carried_out()
+    for number in (2, 3, 4):
+        made.send(number)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    await asyncio.wait_for(made.queue.carried_out(), 2)
+    made.queue.close()
+    await asyncio.wait_for(run, 2)
+    assert [len(r.commands) for r in made.stub.requests] == [1, 3]
 
 
 async def test_a_hiccup_is_retried_and_a_standing_fault_reported_once() -> None:

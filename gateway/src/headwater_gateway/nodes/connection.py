@@ -13,7 +13,7 @@ from headwater_api.nodev1 import node_pb2, node_pb2_grpc
 from headwater_planner.place import NodeView
 
 from headwater_gateway.backoff import Backoff
-from headwater_gateway.nodes.facts import NodeFacts, NodePod, node_view
+from headwater_gateway.nodes.facts import PROMISE_LIFETIME_S, NodeFacts, NodePod, node_view
 from headwater_gateway.nodes.liveness import QUIET_S
 
 log = structlog.get_logger(__name__)
@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 INFO_DEADLINE_S: Final = 0.5
 PROBE_DEADLINE_S: Final = 0.2
 PROBE_PAUSE_S: Final = 0.05
+VIEW_KEPT_S: Final = 0.05
 # A timer that fires so late tells of this process, not of the node.
 OWN_STALL_S: Final = 0.3
 
@@ -77,6 +78,7 @@ class NodeConnection:
         self._stub = node_pb2_grpc.NodeStub(self._channel)
         self._probes_failed: int | None = None  # None: not under suspicion
         self._promises: list[float] = []
+        self._view: tuple[float, NodeView] | None = None  # as of when
         self._heard_at = clock()
         self.facts: NodeFacts | None = None
         self.report: node_pb2.NodeReport | None = None
@@ -101,8 +103,9 @@ class NodeConnection:
     def promise(self) -> None:
         """Count a participant that was placed here until the node reports it."""
         now = self._clock()
-        self._promises = [at for at in self._promises if now - at <= 10.0]
+        self._promises = [at for at in self._promises if now - at <= PROMISE_LIFETIME_S]
         self._promises.append(now)
+        self._view = None
 
     def heard(self) -> tuple[node_pb2.NodeReport, float] | None:
         """Its last report and the report's age in seconds; None unless it speaks."""
@@ -111,12 +114,21 @@ class NodeConnection:
         return self.report, self._clock() - self._heard_at
 
     def view(self) -> NodeView | None:
-        """The planner's view; None while the node is not up. A suspect node looks stale."""
+        """The planner's view; None while the node is not up. A suspect node looks stale.
+
+        What it says of time is up to VIEW_KEPT_S old: every room asks for every node's.
+        """
         if self.facts is None:
             return None
         now = self._clock()
-        age = float("inf") if self.is_suspect else now - self._heard_at
-        return node_view(self.facts, self.report, age, self._promises, now, cluster=self.pod.cluster)
+        if self.is_suspect:
+            return self._made_view(self.facts, float("inf"), now)
+        if self._view is None or now - self._view[0] > VIEW_KEPT_S:
+            self._view = now, self._made_view(self.facts, now - self._heard_at, now)
+        return self._view[1]
+
+    def _made_view(self, facts: NodeFacts, age_s: float, now: float) -> NodeView:
+        return node_view(facts, self.report, age_s, self._promises, now, cluster=self.pod.cluster)
 
     async def apply(self, request: node_pb2.ApplyRequest, deadline_s: float) -> node_pb2.ApplyResponse:
         """Send commands. Raises grpc.aio.AioRpcError."""
@@ -164,7 +176,7 @@ class NodeConnection:
         self._backoff.reset()
         self._heard_at = self._clock()
         if self.facts is None:
-            self.facts = replace(facts, external_addresses=self.pod.external)
+            self.facts, self._view = replace(facts, external_addresses=self.pod.external), None
             self._log.info("node.up", region=facts.region, incarnation=facts.incarnation)
             self._listener.on_node_up(self.facts)
 
@@ -214,7 +226,7 @@ class NodeConnection:
     def _take(self, response: node_pb2.WatchResponse) -> None:
         if response.HasField("report"):
             self._heard_at = self._clock()
-            self.report = response.report
+            self.report, self._view = response.report, None
             self.rooms = {row.room_id: row for row in response.report.rooms}
         for event in response.events:
             self._listener.on_node_event(self.pod.node_id, event)

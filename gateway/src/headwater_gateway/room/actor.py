@@ -120,6 +120,8 @@ class RoomActor:
     def command(self, sid: ParticipantSid, commands: Iterable[node_pb2.Command]) -> None:
         """Commands for the participant's own transports."""
         batch = tuple(commands)
+        if not batch:
+            return
 
         def job(_: float) -> None:
             participant = self._state.participants.get(sid)
@@ -336,11 +338,7 @@ class RoomActor:
         blame: ParticipantSid | None = None
         job: Job = self._run_due
         if wait > 0:  # a busy mailbox must not starve the timers
-            try:
-                async with asyncio.timeout(wait):
-                    blame, job = await self._mailbox.get()
-            except TimeoutError:
-                pass
+            blame, job = await self._mailbox.get(wait) or (None, self._run_due)
         self._guard(blame, job)
         self._out.perform(self._clock())
         self._out.keep(self._clock)

@@ -151,8 +151,7 @@ class _Field:
     shape: Shape
     is_age: bool
     is_optional: bool
-    default: Any  # MISSING: the field always travels
-    factory: Any
+    default: Any  # what is left out; MISSING: the field always travels
 
 
 @functools.cache
@@ -164,21 +163,22 @@ def _fields(kind: Any) -> tuple[_Field, ...]:
             continue
         hint = hints[field.name]
         is_age = (field.name == "since" or field.name.endswith(_AGES)) and hint in (float, float | None)
-        found.append(
-            _Field(
-                field.name, shape_of(hint), is_age, hint is not float, field.default, field.default_factory
-            )
-        )
+        found.append(_Field(field.name, shape_of(hint), is_age, hint is not float, _default_of(field)))
     return tuple(found)
+
+
+def _default_of(field: "dataclasses.Field[Any]") -> Any:
+    """To compare with only: of a factory, one of those that it makes."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def _pack_object(kind: Any, value: Any, now: float) -> dict[str, Any]:
     packed: dict[str, Any] = {}
     for field in _fields(kind):
         current = getattr(value, field.name)
-        if field.default is not dataclasses.MISSING and current == field.default:
-            continue
-        if field.factory is not dataclasses.MISSING and current == field.factory():
+        if current is field.default or current == field.default:
             continue
         if field.is_age and current is not None:
             packed[field.name] = round(now - current, 3)

@@ -6,6 +6,7 @@ from typing import Final
 
 ALPHABET: Final = string.ascii_letters + string.digits
 SID_LENGTH: Final = 12  # 71 bits
+DRAWN_BITS: Final = 128  # so many more that no letter is likelier than another by more than 2^-57
 
 
 class SystemIds:
@@ -13,7 +14,11 @@ class SystemIds:
 
     def sid(self, prefix: str) -> str:
         """`prefix` and 12 letters and digits."""
-        return prefix + "".join(secrets.choice(ALPHABET) for _ in range(SID_LENGTH))
+        rest, letters = secrets.randbits(DRAWN_BITS), []
+        for _ in range(SID_LENGTH):
+            rest, index = divmod(rest, len(ALPHABET))
+            letters.append(ALPHABET[index])
+        return prefix + "".join(letters)
 
     def secret(self, length: int) -> bytes:
         return secrets.token_bytes(length)

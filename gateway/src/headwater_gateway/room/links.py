@@ -56,6 +56,8 @@ def sync_cascade(room: RoomState) -> None:
     for participant in room.participants.values():
         for node_id in participant.nodes if participant.moving_at is None else ():
             counts[node_id] = counts.get(node_id, 0) + 1
+    if _is_alone(room, counts):
+        return
     members = [
         Member(node_id, facts.region, counts[node_id])
         for node_id, facts in room.nodes.items()
@@ -73,6 +75,12 @@ def sync_cascade(room: RoomState) -> None:
     for node_id in [n for n in room.nodes if n not in counts]:
         room.command(node_id, [node_pb2.Command(close_room=node_pb2.CloseRoom())])
         forget_node(room, node_id, dead=False)
+
+
+def _is_alone(room: RoomState, counts: dict[NodeId, int]) -> bool:
+    """One node as before: there is nothing to link, to route or to leave. Most rooms are so."""
+    known = room.cascade.topology.region_of
+    return len(counts) == 1 and room.nodes.keys() == known.keys() == counts.keys() and not room.cascade.open
 
 
 def forget_node(room: RoomState, node_id: NodeId, *, dead: bool) -> None:

@@ -1,7 +1,7 @@
 """A room's mailbox: messages in order of arrival, with a place of their own for each kind of sender."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
@@ -37,7 +37,8 @@ class Mailbox:
     """Bounded by its shares. `put` from any task of the loop, `get` by the room's own."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[tuple[Share, ParticipantSid | None, Job]] = asyncio.Queue()
+        self._queue: deque[tuple[Share, ParticipantSid | None, Job]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
         self._taken: Counter[Share] = Counter()
         self.dropped = 0
 
@@ -47,18 +48,37 @@ class Mailbox:
             self.dropped += 1
             return False
         self._taken[share] += 1
-        self._queue.put_nowait((share, blame, job))
+        self._queue.append((share, blame, job))
+        _wake(self._waiter)
         return True
 
-    async def get(self) -> tuple[ParticipantSid | None, Job]:
-        """The oldest message, with the participant that it is of."""
-        return self._took(await self._queue.get())
+    async def get(self, wait_s: float) -> tuple[ParticipantSid | None, Job] | None:
+        """The oldest message, with the participant that it is of; None: none has come for so long."""
+        if not self._queue:
+            await self._wait(wait_s)
+        return self._take() if self._queue else None
+
+    async def _wait(self, wait_s: float) -> None:
+        """Until there is a message. A bare timer: this is done for each message of a quiet room."""
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        timer = loop.call_later(wait_s, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
 
     def rest(self) -> list[Job]:
         """All that is left, taken out."""
-        return [self._took(self._queue.get_nowait())[1] for _ in range(self._queue.qsize())]
+        return [self._take()[1] for _ in range(len(self._queue))]
 
-    def _took(self, item: tuple[Share, ParticipantSid | None, Job]) -> tuple[ParticipantSid | None, Job]:
-        share, blame, job = item
+    def _take(self) -> tuple[ParticipantSid | None, Job]:
+        share, blame, job = self._queue.popleft()
         self._taken[share] -= 1
         return blame, job
+
+
+def _wake(waiter: "asyncio.Future[None] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

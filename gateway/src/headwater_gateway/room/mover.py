@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Final
 
 import structlog
@@ -118,10 +117,16 @@ class Mover:
             source=source,
         )
         self._pool.decisions.note(decision)
-        told = asdict(decision)
-        for name in ("at_ms", "room", *(() if source else ("source",))):
-            del told[name]
-        self._log.info(event, **told)
+        self._log.info(
+            event,
+            participant=decision.participant,
+            identity=decision.identity,
+            node=decision.node,
+            region=decision.region,
+            reason=decision.reason,
+            sentence=decision.sentence,
+            **({"source": source} if source else {}),
+        )
 
     def _report(self, done: drains.Emptied, unfit: frozenset[NodeId]) -> None:
         state = self._state

@@ -95,7 +95,7 @@ class Outlets:
 
     def tidy(self, now: float) -> None:
         """A node that only kept the room's snapshot, and is needed no more, is let go."""
-        left = self._shelf.leave(self._view())
+        left = self._shelf.leave(self._view()) if self._shelf.node_id is not None else None
         if left is not None:
             self._dismiss(left)
             self._keeper.touch(now)

@@ -73,7 +73,7 @@ class Session:
         self._sdp_faults = 0
         self._left_out = 0
         self._later: set[asyncio.Task[None]] = set()
-        self._is_over = False
+        self._is_over = self._is_busy = False
         self._log = log.bind(room=room_id, identity=identity)
 
     def belongs_to(self, room_id: RoomId, identity: ParticipantIdentity) -> bool:
@@ -83,7 +83,10 @@ class Session:
     # -- ClientPort ------------------------------------------------------------------------------
 
     def deliver(self, message: rtc.SignalResponse, encoded: bytes) -> None:
-        self._notify(Message(message, encoded))
+        channel = self._channel
+        # Most of what a gateway does is this. Nothing that waits for the session's own task is overtaken.
+        if channel is None or self._notices or self._is_busy or not channel.send_at_once(encoded):
+            self._notify(Message(message, encoded))
 
     def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
         self._notify(Wanted(changed, dropped))
@@ -250,8 +253,10 @@ class Session:
         while not self._is_over:
             await self._wake.wait()
             self._wake.clear()
+            self._is_busy = True
             while self._notices and not self._is_over:
                 await self._perform(self._notices.popleft())
+            self._is_busy = False
         await asyncio.gather(*self._later, return_exceptions=True)
 
     async def _perform(self, notice: Notice) -> None:

@@ -180,6 +180,9 @@ class SignalChannel(Protocol):
     async def send_encoded(self, binary: bytes, message: rtc.SignalResponse) -> None:
         """As `send`, with `message.SerializeToString()` already made: for fan-out of one message to many."""
 
+    def send_at_once(self, binary: bytes) -> bool:
+        """As `send_encoded`, without a task's turn. False: not sent, since the client reads another form."""
+
     async def recv(self) -> rtc.SignalRequest | None:
         """The next message; None once the client is gone. Malformed frames never come up here."""
 
