@@ -91,8 +91,7 @@ class FakeClient:
             return
         copy = rtc.SignalResponse()
         copy.CopyFrom(response)
-        self.received.append(copy)
-        self.received_at.append(asyncio.get_running_loop().time())
+        self._receive(copy)
         if response.HasField("offer") and self.auto_answer:
             self.answer(response.offer)
 
@@ -102,8 +101,12 @@ class FakeClient:
 
     def send_at_once(self, binary: bytes) -> bool:
         if self.closed is None:
-            self.received.append(rtc.SignalResponse.FromString(binary))
+            self._receive(rtc.SignalResponse.FromString(binary))
         return True
+
+    def _receive(self, message: rtc.SignalResponse) -> None:
+        self.received.append(message)
+        self.received_at.append(asyncio.get_running_loop().time())
 
     async def recv(self) -> rtc.SignalRequest | None:
         return await self._inbox.get() if self.closed is None else None
