@@ -6,33 +6,33 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 import structlog
-from headwater_api.ids import LinkId, NodeId, ParticipantSid, TrackSid
+from headwater_api.ids import NodeId, ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.pool import NodePool
-from headwater_gateway.room import effects, events, links, migration, roster, tracks
+from headwater_gateway.room import effects, events, migration, roster, tracks
 from headwater_gateway.room.calls import PendingCalls
+from headwater_gateway.room.inbox import Inbox
 from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, door
-from headwater_gateway.room.mailbox import Job, Mailbox, Share
+from headwater_gateway.room.mailbox import Job, Share
 from headwater_gateway.room.memo import note_commands
 from headwater_gateway.room.model import JoinRequest, Wish, transport_owner
 from headwater_gateway.room.mover import Mover
 from headwater_gateway.room.outlets import Listeners, OnSnapshot, Outlets
 from headwater_gateway.room.policy import View, check_join, choose_node
-from headwater_gateway.room.ports import HANDED_OVER, ClientPort, Joined, JoinRefusal, RoomError
+from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.rules import is_barred
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.timers import next_deadline, run_due
-from headwater_gateway.room.wire import leave, participant_info
+from headwater_gateway.room.wire import leave
 from headwater_gateway.sdp.types import OfferedSection
 
 log = structlog.get_logger(__name__)
 
 PASSING: Final = ("audio_levels", "quality", "data")
-WARN_EVERY_S: Final = 1.0
 ANSWER_DEADLINE_S: Final = 5.0
 TELL_DEADLINE_S: Final = 0.5
 # So long a busy room works before everything else in the process has its turn: beats to peers among it.
@@ -62,8 +62,7 @@ class RoomActor:
         self.keeper = keeper
         self._view = view
         self._clock, self._unix_ms = clock, unix_ms
-        self._mailbox = Mailbox()
-        self._may_warn_at = 0.0
+        self._inbox = Inbox(state, clock)
         self._log = log.bind(room=state.room_id)
         self._mover = Mover(state, pool, view, unix_ms)
         listeners = Listeners(
@@ -71,12 +70,16 @@ class RoomActor:
         )
         self._out = Outlets(state, pool, keeper, view, listeners)
         self._is_superseded = False
-        self.is_handed_over = False
 
     @property
     def dropped_events(self) -> int:
         """Messages that found no place."""
-        return self._mailbox.dropped
+        return self._inbox.dropped
+
+    @property
+    def is_handed_over(self) -> bool:
+        """The room goes on at another gateway."""
+        return self._inbox.is_handed_over
 
     @property
     def calls(self) -> PendingCalls:
@@ -92,7 +95,7 @@ class RoomActor:
 
     async def join(self, request: JoinRequest, port: ClientPort) -> Joined:
         """Place a participant and put it on the roster. JoinRefusal, TimeoutError."""
-        answer = self._decide(lambda now: self._join(request, port, now))
+        answer = self._inbox.decide(lambda now: self._join(request, port, now))
         try:
             async with asyncio.timeout(ANSWER_DEADLINE_S):
                 return await answer
@@ -104,7 +107,7 @@ class RoomActor:
 
     def request(self, sid: ParticipantSid, request: rtc.SignalRequest) -> None:
         """A client's request that concerns the room."""
-        self._post_request(sid, lambda now: handle_request(self._state, sid, request, now))
+        self._inbox.post(sid, lambda now: handle_request(self._state, sid, request, now), Share.REQUEST)
 
     def publish(self, sid: ParticipantSid, sections: Iterable[OfferedSection]) -> None:
         """The m-lines of the publisher's answered offer."""
@@ -115,7 +118,7 @@ class RoomActor:
             if participant is not None and participant.moving_at is None:
                 tracks.set_sections(self._state, participant, rows, now)
 
-        self._post_request(sid, job)
+        self._inbox.post(sid, job, Share.REQUEST)
 
     def command(self, sid: ParticipantSid, commands: Iterable[node_pb2.Command]) -> None:
         """Commands for the participant's own transports."""
@@ -129,7 +132,7 @@ class RoomActor:
                 note_commands(participant, batch)
                 self._state.command(participant.node_id, batch)
 
-        self._post_request(sid, job)
+        self._inbox.post(sid, job, Share.REQUEST)
 
     def prepared(self, sid: ParticipantSid, commands: tuple[node_pb2.Command, ...]) -> None:
         """The session has made the participant's transports for its new node."""
@@ -139,7 +142,7 @@ class RoomActor:
                 note_commands(participant, commands)
             migration.prepare(self._state, sid, commands)
 
-        self._post(sid, job)
+        self._inbox.post(sid, job)
 
     async def carried_out(self, sid: ParticipantSid) -> None:
         """Wait, for a moment at most, until the participant's node has what it was told so far.
@@ -156,7 +159,7 @@ class RoomActor:
             else:
                 done.add_done_callback(lambda _: told.set())
 
-        if self._post_request(sid, job):
+        if self._inbox.post(sid, job, Share.REQUEST):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TELL_DEADLINE_S):
                     await told.wait()
@@ -170,24 +173,24 @@ class RoomActor:
                 participant.detached_at = now
                 self._state.quality.lost(sid, now)
 
-        self._post(sid, job)
+        self._inbox.post(sid, job)
 
     async def resume(self, sid: ParticipantSid) -> int | None:
         """The client is back. The last sequence of its reliable data, or None if it is not known here."""
         answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        if not self._post(sid, lambda now: self._resume(sid, answer, now)):
+        if not self._inbox.post(sid, lambda now: self._resume(sid, answer, now)):
             return None
         async with asyncio.timeout(ANSWER_DEADLINE_S):
             return await answer
 
     def tell_all(self, sid: ParticipantSid) -> None:
         """Send the client the whole roster and who speaks: it may have missed updates."""
-        self._post(sid, lambda _: roster.tell_everything(self._state, sid))
+        self._inbox.post(sid, lambda _: roster.tell_everything(self._state, sid))
 
     def subscribed(self, sid: ParticipantSid, track_sids: Iterable[str]) -> None:
         """The client has taken these tracks: their publishers are told of the first subscriber."""
         taken = tuple(track_sids)
-        self._post_request(sid, lambda _: tracks.note_subscribed(self._state, taken))
+        self._inbox.post(sid, lambda _: tracks.note_subscribed(self._state, taken), Share.REQUEST)
 
     def leave(self, sid: ParticipantSid, reason: models.DisconnectReason) -> None:
         """The participant goes for good."""
@@ -196,7 +199,7 @@ class RoomActor:
             roster.remove(self._state, sid, reason, now)
             self._out.ports.pop(sid, None)
 
-        self._post(sid, job)
+        self._inbox.post(sid, job)
 
     # -- called by the directory -----------------------------------------------------------------
 
@@ -204,32 +207,34 @@ class RoomActor:
         """An event of one of the room's nodes."""
         sender = transport_owner(event.data.transport_id) if event.HasField("data") else None
         share = Share.PASSING if event.WhichOneof("event") in PASSING else Share.EVENT
-        self._post(sender, lambda now: self._on_event(node_id, event, now), share)
+        self._inbox.post(sender, lambda now: self._on_event(node_id, event, now), share)
 
     def node_lost(self, node_id: NodeId, why: str) -> None:
         """A node has died: its participants are sent to rejoin."""
-        self._post(None, lambda now: self._on_lost(node_id, why, now))
+        self._inbox.post(None, lambda now: self._mover.lose_node(node_id, why, now))
 
     def node_back(self, node_id: NodeId) -> None:
         """A node is up, perhaps one that the room has given up: what that still holds of the room ends."""
         if self._mover.is_lost(node_id):
-            self._post(None, lambda now: self._on_found(node_id, now))
+            self._inbox.post(None, lambda now: self._on_found(node_id, now))
 
     def end(self, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:
         """Close the room. `comes_back`: its clients are asked to join again, at another gateway."""
-        self._post(None, lambda _: roster.end(self._state, reason, why, comes_back=comes_back), Share.LAST)
+        self._inbox.post(
+            None, lambda _: roster.end(self._state, reason, why, comes_back=comes_back), Share.LAST
+        )
 
     def hand_over(self, why: str, *, is_superseded: bool = False) -> None:
         """Let go of the room without ending it: media flows on, clients resume where it is taken over."""
 
         def job(now: float) -> None:
-            self._is_superseded, self.is_handed_over = is_superseded, True
+            self._is_superseded, self._inbox.is_handed_over = is_superseded, True
             if not is_superseded:
                 self.keeper.due = now
                 self._out.keep(self._clock)
             roster.hand_over(self._state, why)
 
-        self._post(None, job, Share.LAST)
+        self._inbox.post(None, job, Share.LAST)
 
     async def attach(self, sid: ParticipantSid, port: ClientPort, carried: frozenset[TrackSid]) -> bool:
         """A client of a room that was taken over has a session again, which carries what is `carried`.
@@ -254,7 +259,7 @@ class RoomActor:
             roster.tell_everything(self._state, sid)
             self._state.effects.append(effects.ChangeWanted(sid, wanted, dropped))
 
-        if not self._post(sid, job):
+        if not self._inbox.post(sid, job):
             raise TimeoutError("the room takes no more messages")
         async with asyncio.timeout(ANSWER_DEADLINE_S):
             return await attached
@@ -275,7 +280,7 @@ class RoomActor:
                 if door(self._state) != before:
                     kept.append(self.keeper.urge(now))
 
-        answer = self._decide(guarded)
+        answer = self._inbox.decide(guarded)
         async with asyncio.timeout(ANSWER_DEADLINE_S):
             result = await answer
             await self._until_kept(kept)
@@ -287,36 +292,9 @@ class RoomActor:
             async with asyncio.timeout(STORED_DEADLINE_S):
                 await kept[0]
 
-    def _decide(self, decide: Callable[[float], T]) -> "asyncio.Future[T]":
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-        def job(now: float) -> None:
-            if answer.cancelled():
-                return
-            try:
-                if self._state.ended:
-                    raise self._over()
-                answer.set_result(decide(now))
-            except (RoomError, JoinRefusal) as error:
-                answer.set_exception(error)
-            except BaseException:
-                answer.cancel()
-                raise
-
-        if not self._post(None, job, Share.COMMAND):
-            if self._state.ended:
-                raise self._over()
-            raise JoinRefusal(Reason.RATE_LIMITED, "the room is busy; try again")
-        return answer
-
-    def _over(self) -> JoinRefusal:
-        if self.is_handed_over:
-            return JoinRefusal(Reason.STALE_EPOCH, HANDED_OVER)
-        return JoinRefusal(Reason.ROOM_CLOSED, f"the room has ended: {self._state.ended}")
-
     def inform(self, change: Callable[[RoomState, float], None]) -> None:
         """A change of policy, decided elsewhere, to be made between two messages."""
-        self._post(None, lambda now: change(self._state, now))
+        self._inbox.post(None, lambda now: change(self._state, now))
 
     # -- the task --------------------------------------------------------------------------------
 
@@ -334,18 +312,16 @@ class RoomActor:
             self._out.close(is_handed_over=self.is_handed_over, is_superseded=self._is_superseded)
 
     async def _step(self) -> None:
-        wait = self._next_deadline(self._clock())
+        now, due = self._clock(), self.keeper.due
+        wait = next_deadline(self._state, now)
+        wait = wait if due is None else min(wait, due - now)
         blame: ParticipantSid | None = None
         job: Job = self._run_due
         if wait > 0:  # a busy mailbox must not starve the timers
-            blame, job = await self._mailbox.get(wait) or (None, self._run_due)
+            blame, job = await self._inbox.get(wait) or (None, self._run_due)
         self._guard(blame, job)
         self._out.perform(self._clock())
         self._out.keep(self._clock)
-
-    def _next_deadline(self, now: float) -> float:
-        wait = next_deadline(self._state, now)
-        return wait if self.keeper.due is None else min(wait, self.keeper.due - now)
 
     def _run_due(self, now: float) -> None:
         run_due(self._state, now)
@@ -364,23 +340,9 @@ class RoomActor:
                 )
                 roster.remove(self._state, blame, models.DisconnectReason.PARTICIPANT_REMOVED, self._clock())
 
-    def _post(self, blame: ParticipantSid | None, job: Job, share: Share = Share.OWN) -> bool:
-        if self._state.ended:
-            return False
-        if not self._mailbox.put(share, blame, job):
-            now = self._clock()
-            if now >= self._may_warn_at:
-                self._may_warn_at = now + WARN_EVERY_S
-                self._log.warning("room.mailbox_full", participant=blame, share=share.value)
-            return False
-        return True
-
-    def _post_request(self, blame: ParticipantSid, job: Job) -> bool:
-        return self._post(blame, job, Share.REQUEST)
-
     def _refuse_rest(self) -> None:
         """Whoever still waits for an answer of an ended room gets a refusal."""
-        for job in self._mailbox.rest():
+        for job in self._inbox.rest():
             self._guard(None, job)
         self._state.take_effects()
 
@@ -398,13 +360,7 @@ class RoomActor:
         participant = roster.join(state, request, facts, now=now, unix_ms=self._unix_ms(), role=role)
         self._out.ports[participant.sid] = port
         self._mover.note(participant, answer, "join.placed")
-        response = rtc.JoinResponse(
-            room=state.info(),
-            participant=participant_info(participant),
-            other_participants=roster.others(state, participant.sid),
-            server_region=answer.region,
-        )
-        return Joined(participant.sid, facts, response)
+        return Joined(participant.sid, facts, roster.welcome(state, participant, answer.region))
 
     def _resume(self, sid: ParticipantSid, answer: "asyncio.Future[int | None]", now: float) -> None:
         participant = self._state.participants.get(sid)
@@ -426,9 +382,6 @@ class RoomActor:
         if remark:
             self._log.info("room.node_event", node=node_id, remark=remark)
 
-    def _on_lost(self, node_id: NodeId, why: str, now: float) -> None:
-        self._mover.lose_node(node_id, why, now)
-
     def _on_found(self, node_id: NodeId, now: float) -> None:
         self._mover.found(node_id)
         self._out.fence(node_id, now)
@@ -441,11 +394,6 @@ class RoomActor:
     def _on_refused(self, node_id: NodeId, command: node_pb2.Command, error: str) -> None:
         kind = command.WhichOneof("command")
         self._log.warning("node.command_refused", node=node_id, command=kind, error=error)
-        if kind == "open_relay":
-            link_id = LinkId(command.open_relay.link_id)
-            self.inform(lambda state, _: links.reopen_link(state, link_id))
-        elif kind == "create_transport":
-            sid = transport_owner(command.create_transport.transport_id)
-            why = f"its node refused it: {error}"
+        if kind == "create_transport":
             self._mover.failed.note(node_id, self._clock())
-            self.inform(lambda state, now: roster.send_away(state, sid, why, now))
+        self.inform(lambda state, now: events.handle_refusal(state, command, error, now))

@@ -40,6 +40,18 @@ def handle_event(room: RoomState, node_id: NodeId, event: node_pb2.Event, now: f
     return ""
 
 
+def handle_refusal(room: RoomState, command: node_pb2.Command, error: str, now: float) -> None:
+    """A node would not carry this command out."""
+    match command.WhichOneof("command"):
+        case "open_relay":
+            links.reopen_link(room, LinkId(command.open_relay.link_id))
+        case "create_transport":
+            sid = transport_owner(command.create_transport.transport_id)
+            roster.send_away(room, sid, f"its node refused it: {error}", now)
+        case _:
+            pass
+
+
 def _on_transport(room: RoomState, node_id: NodeId, event: node_pb2.TransportEvent, now: float) -> str:
     participant = room.participants.get(transport_owner(event.transport_id))
     if participant is None or participant.node_id != node_id:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from headwater_api.ids import NodeId, ParticipantSid
+from headwater_api.ids import NodeId, ParticipantSid, RegionName
 from headwater_api.wellknown import ATTRIBUTE_NODE, ATTRIBUTE_REGION, ATTRIBUTE_ROLE
 from livekit.protocol import models, rtc
 
@@ -84,6 +84,16 @@ def join(
 def others(room: RoomState, sid: ParticipantSid) -> list[models.ParticipantInfo]:
     """The rows that this participant may see, without its own."""
     return [participant_info(p) for p in room.visible() if p.sid != sid]
+
+
+def welcome(room: RoomState, participant: Participant, region: RegionName) -> rtc.JoinResponse:
+    """What somebody who has just joined is told of the room."""
+    return rtc.JoinResponse(
+        room=room.info(),
+        participant=participant_info(participant),
+        other_participants=others(room, participant.sid),
+        server_region=region,
+    )
 
 
 def tell_everything(room: RoomState, sid: ParticipantSid) -> None:
