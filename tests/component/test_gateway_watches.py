@@ -180,6 +180,15 @@ def test_pods_become_nodes_once_they_have_an_address() -> None:
     assert six is not None and six.address == "[fd00::1]:7900"
 
 
+def test_a_turn_node_is_reached_by_what_its_pod_says() -> None:
+    body = pod("turn-1")
+    told = [views.turn_pod(body).external]  # type: ignore[union-attr]
+    for said in ("203.0.113.7", "turn.example.com"):
+        body["metadata"]["annotations"] = {"headwater.dev/external-addresses": said}
+        told.append(views.turn_pod(body).external)  # type: ignore[union-attr]
+    assert told == ["", "203.0.113.7", ""]
+
+
 def meeting(**spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "headwater.dev/v1alpha1",

@@ -57,6 +57,17 @@ async def test_behind_one_to_one_nat_clients_are_told_the_public_address(
     await fleet.says("Ready", "True")
 
 
+async def test_turn_nodes_behind_one_to_one_nat_say_their_public_address(
+    operator: OperatorProcess, machine: None, fleet: Fleet
+) -> None:
+    turn = {"minPerRegion": 1, "maxPerRegion": 1, "packetFilter": "Enabled"}
+    turn["sharedSecretRefs"] = [{"name": "turn", "key": "current"}]
+    await fleet.declare({"eu": (0, 1)}, node={"exposure": {"mode": "HostNetwork"}}, turn=turn)
+    assert await told(fleet) == OUTSIDE
+    (pod,) = await fleet.pods()
+    assert pod["metadata"]["labels"][wk.LABEL_COMPONENT] == wk.COMPONENT_TURN
+
+
 async def test_each_pod_gets_a_node_port_of_its_own(
     operator: OperatorProcess, machine: None, fleet: Fleet, client: KubeClient, namespace: str
 ) -> None:

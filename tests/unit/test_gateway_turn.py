@@ -82,6 +82,15 @@ async def test_the_nearest_regions_node_comes_first_with_credentials_of_the_firs
     assert world.servers.ready() == {EU: 1, US: 1}
 
 
+async def test_clients_are_told_the_external_address_and_it_stays_the_same_node(world: World) -> None:
+    _, ip = await world.start("t-eu", EU)
+    world.servers.pod_seen(TurnPod("t-eu", EU, ip, DEMO, external="203.0.113.7"))
+    assert world.urls()[0] == "turn:203.0.113.7:3478?transport=udp"
+    assert not any(ip in url for url in world.urls()) and not world.left
+    world.servers.pod_gone("t-eu")
+    assert world.left == [ip], "the relayed are known by its own address"
+
+
 async def test_during_a_rotation_each_node_is_signed_for_with_what_it_takes(world: World) -> None:
     await world.start("t-late", EU, "turn/old")
     (server,) = world.told()

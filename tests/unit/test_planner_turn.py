@@ -12,6 +12,7 @@ from headwater_api.ids import ParticipantSid, RegionName
 from headwater_api.reasons import Reason
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.turn import (
+    AdvertiseTurn,
     CreateTurn,
     DeleteTurn,
     DrainTurn,
@@ -28,7 +29,7 @@ from headwater_planner.turn_servers import (
     rest_credentials,
     tls_host_of,
 )
-from headwater_planner.world import Phase
+from headwater_planner.world import KubeNodeView, Phase
 from support.fleet import NOW, a_cluster, a_pod
 
 REFS = [{"name": "turn", "key": "a"}]
@@ -49,6 +50,34 @@ def plan(*pods: TurnPod, low: int = 1, high: int = 4, revision: str = "r1", **tu
 
 def kinds(made: TurnPlan) -> list[tuple[str, Reason]]:
     return [(type(action).__name__, action.reason) for action in made.actions]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "external", "told"),
+    [
+        ({}, "", ("203.0.113.7",), "203.0.113.7"),
+        ({}, "203.0.113.7", ("203.0.113.7",), None),
+        ({}, "203.0.113.7", ("203.0.113.8",), "203.0.113.8"),
+        ({}, "203.0.113.7", (), None),
+        ({}, "", (), None),
+        ({"pod_ip": "203.0.113.7"}, "", ("203.0.113.7",), None),
+        ({"exposure": "PodIP"}, "", ("203.0.113.7",), None),
+        ({"terminating": True}, "", ("203.0.113.7",), None),
+        ({"node_name": "another"}, "", ("203.0.113.7",), None),
+    ],
+)
+def test_behind_one_to_one_nat_clients_are_told_the_external_address(
+    changes: dict[str, Any], said: str, external: tuple[str, ...], told: str | None
+) -> None:
+    pod = a_pod("a", **({"exposure": "HostNetwork", "node_name": "k"} | changes))
+    spec = {"minPerRegion": 1, "maxPerRegion": 4, "sharedSecretRefs": REFS}
+    turn = TurnPod(pod, "r1", TurnLoad(1.0), external=said)
+    machine = KubeNodeView("k", {}, external_ips=external)
+    world = TurnWorld(a_cluster(turn=spec), (turn,), {"eu": "r1"}, (machine,))
+    made = [
+        action for action in plan_turn(world, NOW, Random(1)).actions if isinstance(action, AdvertiseTurn)
+    ]
+    assert [action.external for action in made] == ([told] if told else [])
 
 
 def test_a_region_gets_its_minimum() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Any
 
 import structlog
@@ -73,7 +74,18 @@ def turn_pod(pod: Object) -> TurnPod | None:
     region, cluster = labels.get(LABEL_REGION, ""), labels.get(LABEL_CLUSTER, "")
     if not ip or not region or has_ended(pod):
         return None
-    return TurnPod(metadata["name"], RegionName(region), ip, ClusterName(cluster) or None)
+    external = (metadata.get("annotations") or {}).get(ANNOTATION_EXTERNAL, "")
+    if not _is_address(external):
+        external = ""
+    return TurnPod(metadata["name"], RegionName(region), ip, ClusterName(cluster) or None, external)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def gateway_peer(pod: Object) -> GatewayPeer | None:

@@ -15,7 +15,7 @@ from headwater_api.reasons import Reason
 from headwater_api.sfucluster import SFUCluster
 
 from headwater_planner.cluster import Chooser, node_name
-from headwater_planner.world import FRESH_S, PodView
+from headwater_planner.world import FRESH_S, KubeNodeView, PodView
 
 # A smaller fleet must carry the load at no more than this share of its targets.
 SHRINK_AT: Final = 0.7
@@ -43,21 +43,27 @@ class TurnLoad:
 
 @dataclass(frozen=True, slots=True)
 class TurnPod:
-    """A Pod and what it was made of; of another revision: replaced. `ended_at`: None where unknown."""
+    """A Pod and what it was made of; of another revision: replaced. `ended_at`: None where unknown.
+
+    `external`: what it says of the address by which clients reach it beside its own; empty: nothing.
+    """
 
     pod: PodView
     revision: str
     load: TurnLoad | None = None
     ended_at: datetime | None = None
+    external: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnWorld:
-    """All that matters for one SFUCluster's TURN nodes. `revisions`: the wanted one by region."""
+    """All that matters for one SFUCluster's TURN nodes. `revisions`: the wanted one by region. `machines`:
+    the Kubernetes nodes, as far as they are known."""
 
     cluster: SFUCluster
     pods: tuple[TurnPod, ...] = ()
     revisions: Mapping[str, str] = field(default_factory=dict)
+    machines: tuple[KubeNodeView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,21 @@ class DeleteTurn:
         return f"Delete TURN node {self.name} in region {self.region}: {self.because}"
 
 
-TurnAction = CreateTurn | DrainTurn | DeleteTurn
+@dataclass(frozen=True, slots=True)
+class AdvertiseTurn:
+    """Say on a TURN Pod by which address clients reach it beside its own."""
+
+    name: str
+    uid: str
+    region: str
+    reason: Reason
+    external: str
+
+    def __str__(self) -> str:
+        return f"Clients reach TURN node {self.name} in region {self.region} at {self.external}"
+
+
+TurnAction = CreateTurn | DrainTurn | DeleteTurn | AdvertiseTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +160,22 @@ def plan_turn(world: TurnWorld, now: datetime, rng: Chooser) -> TurnPlan:
         actions += _bury(pods, now)
         actions += _grow(world, region, now, rng)
         actions += _shrink(region)
-    return TurnPlan(tuple(actions), desired)
+    return TurnPlan((*actions, *_advertise(world)), desired)
+
+
+def _advertise(world: TurnWorld) -> list[AdvertiseTurn]:
+    """On the host's network, behind one-to-one NAT: the ExternalIP of the Pod's Kubernetes node, where that
+    is known and another than its own."""
+    found = {machine.name: machine.external_ips for machine in world.machines}
+    actions = []
+    for turn in world.pods:
+        pod = turn.pod
+        if pod.exposure != "HostNetwork" or pod.dead or pod.terminating or not pod.pod_ip:
+            continue
+        external = next(iter(found.get(pod.node_name, ())), "")
+        if external and external != turn.external and (turn.external or external != pod.pod_ip):
+            actions.append(AdvertiseTurn(pod.name, pod.uid, pod.region, Reason.NODE_EXPOSED, external))
+    return actions
 
 
 def desired_turn(turn: Turn, serving: Sequence[TurnPod]) -> int:

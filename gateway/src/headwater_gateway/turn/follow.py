@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
@@ -28,6 +28,8 @@ class TurnPod:
     region: RegionName
     ip: str
     cluster: ClusterName | None = None
+    # By which clients reach it, where that is not its own. Told later, it is still the same node.
+    external: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

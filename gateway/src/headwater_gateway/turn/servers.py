@@ -68,6 +68,7 @@ class TurnServers:
         """A Pod that runs, with an address."""
         known = self._followers.get(pod.name)
         if known is not None and known.pod == pod:
+            known.pod = pod
             return
         self.pod_gone(pod.name, "its Pod has a new address")
         if self._http is None:
@@ -123,8 +124,9 @@ class TurnServers:
     def _node(self, pod: TurnPod, account: Account, policy: Turn, references: Sequence[str]) -> TurnNode:
         """The first reference signs that the node is known to take: during a rotation nodes differ."""
         signer = next((s for r in references if r in account.accepted and (s := self._secret(r))), "")
-        host = tls_host_of(pod.ip, policy.tls_domain or "") if account.tls_port else ""
-        return TurnNode(pod.name, pod.region, pod.ip, signer, host, account.tls_port)
+        ip = pod.external or pod.ip
+        host = tls_host_of(ip, policy.tls_domain or "") if account.tls_port else ""
+        return TurnNode(pod.name, pod.region, ip, signer, host, account.tls_port)
 
     def _secret(self, reference: str) -> str:
         """The mounted value, SECRET_TTL_S old at most; empty where there is none."""

@@ -11,6 +11,7 @@ from headwater_api import wellknown as wk
 from headwater_api.reasons import Reason
 from headwater_planner.supply import Held
 from headwater_planner.turn import (
+    AdvertiseTurn,
     CreateTurn,
     DeleteTurn,
     DrainTurn,
@@ -23,7 +24,7 @@ from headwater_planner.turn import (
 )
 from headwater_planner.world import ClusterWorld, PodView
 
-from headwater_operator.kube.client import KubeClient
+from headwater_operator.kube.client import KubeClient, Object
 from headwater_operator.kube.errors import Conflict, NotFound, Refused
 from headwater_operator.kube.events import EventRecorder, Regarding
 from headwater_operator.kube.resources import PODS, SFUCLUSTERS
@@ -31,7 +32,7 @@ from headwater_operator.loop.act import refusal_text
 from headwater_operator.loop.views import pod_ended_at, pod_view
 from headwater_operator.metrics import Metrics
 from headwater_operator.nodes.turn import TurnClient, TurnUnreachable, TurnWish
-from headwater_operator.render.turn_node import TurnDefaults, render_turn_pod, revision_of
+from headwater_operator.render.turn_node import TurnDefaults, render_external, render_turn_pod, revision_of
 
 log = structlog.get_logger(__name__)
 MAX_AT_ONCE: Final = 16
@@ -67,18 +68,29 @@ class TurnLoop:
         bodies = await self._client.list(PODS, cluster.metadata.namespace, labels=labels)
         if not bodies and turn.max_per_region == 0:
             return ()
-        pods = [(pod_view(body), _revision(body), pod_ended_at(body)) for body in bodies]
+        pods = [(pod_view(body), body) for body in bodies]
         await asyncio.gather(*(self._ask(world, pod) for pod, *_ in pods if pod.pod_ip and not pod.dead))
         self._forget({pod.uid for pod, *_ in pods})
         seen = TurnWorld(
             cluster,
-            tuple(TurnPod(pod, revision, self._load(pod), ended_at) for pod, revision, ended_at in pods),
+            tuple(self._seen(pod, body) for pod, body in pods),
             {region.name: revision_of(cluster, region, self._defaults) for region in cluster.spec.regions},
+            world.kube_nodes or (),
         )
         plan = plan_turn(seen, self._now(), self._rng)
         self._metrics.set_turn(cluster.metadata.namespace, cluster.metadata.name, _counts(seen, plan))
         held = [await self._act(seen, action) for action in plan.actions]
         return tuple(dict.fromkeys(h for h in held if h is not None))
+
+    def _seen(self, pod: PodView, body: Object) -> TurnPod:
+        said = body["metadata"].get("annotations") or {}
+        return TurnPod(
+            pod,
+            str(said.get(wk.ANNOTATION_REVISION, "")),
+            self._load(pod),
+            pod_ended_at(body),
+            str(said.get(wk.ANNOTATION_EXTERNAL, "")),
+        )
 
     # -- what the nodes are told and say ---------------------------------------------------------
 
@@ -153,6 +165,8 @@ class TurnLoop:
                 assert region is not None, f"the plan makes a node in {region_name}, which the spec lacks"
                 pod = render_turn_pod(world.cluster, region, name, self._defaults)
                 await self._client.create(PODS, namespace, pod)
+            case AdvertiseTurn(name=name, uid=uid, external=external):
+                await self._client.apply(PODS, namespace, name, render_external(name, uid, external))
             case DeleteTurn(name=name, uid=uid):
                 await self._client.delete(PODS, namespace, name, uid=uid)
             case DrainTurn(name=name):
@@ -174,10 +188,6 @@ def load_of(answer: Mapping[str, Any]) -> TurnLoad:
         draining=answer.get("draining") is True,
         drained=answer.get("drained") is True,
     )
-
-
-def _revision(body: Mapping[str, Any]) -> str:
-    return str((body["metadata"].get("annotations") or {}).get(wk.ANNOTATION_REVISION, ""))
 
 
 def _counts(world: TurnWorld, plan: TurnPlan) -> dict[str, dict[str, float]]:

@@ -44,11 +44,17 @@ def render_turn_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults
                 "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
                 "karpenter.sh/do-not-disrupt": "true",
                 wk.ANNOTATION_REVISION: revision_of(cluster, region, defaults),
+                wk.ANNOTATION_EXPOSURE: cluster.spec.node.exposure.mode,
             },
             "ownerReferences": [owner_of(cluster)],
         },
         "spec": spec,
     }
+
+
+def render_external(name: str, uid: str, external: str) -> Manifest:
+    """What is written on that incarnation of a TURN Pod, and nothing else is."""
+    return {"metadata": {"name": name, "uid": uid, "annotations": {wk.ANNOTATION_EXTERNAL: external}}}
 
 
 def revision_of(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> str:
