@@ -56,7 +56,7 @@ def peak_mb(operator: OperatorProcess) -> float:
 async def declare_meetings(client: KubeClient, namespace: str, count: int) -> None:
     """Meetings as in a cell that has been running: with the status that an operator gives them. At ten
     status writes a second its own would take a quarter of an hour."""
-    limit = asyncio.Semaphore(16)
+    limit = asyncio.Semaphore(64)
     cluster = SFUCluster.from_kubernetes(await client.get(SFUCLUSTERS, namespace, "demo"))
 
     async def one(number: int) -> None:
@@ -72,8 +72,7 @@ async def declare_meetings(client: KubeClient, namespace: str, count: int) -> No
             written = {"metadata": {"name": f"m-{number}"}, "status": status.to_kubernetes()}
             await client.apply(MEETINGS, namespace, f"m-{number}", written, subresource="status")
 
-    for start in range(0, count, 500):
-        await asyncio.gather(*(one(number) for number in range(start, min(count, start + 500))))
+    await asyncio.gather(*(one(number) for number in range(count)))
 
 
 async def test_a_large_cell(
