@@ -10,14 +10,19 @@ import random
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
+from headwater_api import wellknown
 from headwater_api.ids import ParticipantIdentity
+from headwater_api.reasons import Reason
+from livekit import api
 from support.clients import bots, until_seen
 from support.deadline import until
 from support.figures import Figures
 from support.gateway_fleet import GatewayFleet, gateway_fleet
 from support.redis_server import FAULTS, PASSWORD, redis_server
 from support.sdk_client import counting, sdk_client
+from support.static_fleet import API_KEY, API_SECRET
 
 KILLS = int(os.environ.get("HEADWATER_CHAOS_KILLS", "20"))
 AWAY_S = float(os.environ.get("HEADWATER_CHAOS_AWAY_S", "60"))
@@ -112,18 +117,41 @@ async def test_media_flows_while_every_gateway_is_away(tmp_path: Path) -> None:
         assert seen.frames > frames or await until(lambda: seen.frames > frames, 5, "media still flows")
 
 
+async def throw_out(fleet: GatewayFleet, room: str, identity: str) -> None:
+    """By the API, with all tokens that the participant may have."""
+    async with api.LiveKitAPI(fleet.balancer.url, API_KEY, API_SECRET) as livekit:
+        request = api.RoomParticipantIdentity(room=room, identity=identity)
+        request.revoke_token_ts = int(time.time()) + 1
+        await livekit.room.remove_participant(request)
+
+
+async def verdicts(fleet: GatewayFleet, token: str) -> set[str]:
+    """What each gateway says of a join with that token."""
+    found = set()
+    async with aiohttp.ClientSession(trust_env=False) as http:
+        for address in fleet.addresses:
+            url = f"http://{address}:{wellknown.PORT_SIGNAL}/rtc/validate?access_token={token}"
+            async with http.get(url) as response:
+                found.add(response.headers.get("X-Headwater-Reason", str(response.status)))
+    return found
+
+
 @pytest.mark.parametrize("how", FAULTS)
 async def test_redis_fails_for_minutes(tmp_path: Path, how: str) -> None:
     room = "hinted"
     async with redis_server(tmp_path / "redis") as redis:
         env = {"HEADWATER_REDIS_URL": redis.url, "HEADWATER_REDIS_PASSWORD": PASSWORD}
         async with gateway_fleet(tmp_path, env=env) as fleet:
+            eve = fleet.token(room, "eve")
             specs = [fleet.bot("cam-eu", 1, "eu", room), fleet.bot("cam-us", 2, "us", room)]
             expected = [("cam-eu", "cam-us"), ("cam-us", "cam-eu")]
             async with bots(specs) as cameras:
                 await until_seen(cameras, expected, 40)
-                cameras.mark()
-                await redis.suffer(how)
+                async with sdk_client(fleet.url("us"), eve) as thrown_out:
+                    cameras.mark()
+                    await redis.suffer(how)
+                    await throw_out(fleet, room, "eve")
+                    await until(lambda: thrown_out.of("disconnected"), 10, "eve is sent away")
                 began, joins, slowest = time.monotonic(), 0, 0.0
                 while time.monotonic() - began < REDIS_S:
                     started = time.monotonic()
@@ -131,9 +159,11 @@ async def test_redis_fails_for_minutes(tmp_path: Path, how: str) -> None:
                     async with sdk_client(fleet.url("eu"), fleet.token(room, who)):
                         slowest = max(slowest, time.monotonic() - started)
                     joins += 1
+                    assert await verdicts(fleet, eve) == {Reason.TOKEN_REVOKED}, "the ban holds everywhere"
                     await asyncio.sleep(min(5.0, REDIS_S / 20))
                 gaps = [max(cameras.gap_ms(*pair), cameras.tone_gap_ms(*pair)) for pair in expected]
-                print(f"{how} for {REDIS_S:.0f} s: {joins} joins, slowest {slowest:.2f} s, gaps {gaps} ms")
+                took = f"{joins} joins, slowest {slowest:.2f} s, load {os.getloadavg()[0]:.1f}"
+                print(f"{how} for {REDIS_S:.0f} s: gaps {gaps} ms, {took}", flush=True)
                 assert max(gaps) <= GAP_MS and slowest < 5
                 assert [bot.joins for bot in cameras.bots.values()] == [1, 1]
                 if how == "slow":

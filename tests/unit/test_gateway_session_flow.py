@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from headwater_api.ids import NodeId, RegionName, RoomId
+from headwater_api.ids import NodeId, ParticipantIdentity, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.signal.session import Session
 from headwater_gateway.signal.types import JoinRefused, VideoGrant
 from livekit.protocol import models, rtc
+from support.counting_ids import CountingIds
 from support.deadline import until
 from support.fake_channel import FakeClient, hello, publisher_offer
 from support.gateway_world import World, gateway_world
@@ -38,6 +39,22 @@ async def test_join_is_the_first_frame_and_complete(world: World) -> None:
     assert set(created) == {f"{ann.sid}/pub", f"{ann.sid}/sub"}
     channels = {c.label: (c.ordered, c.max_retransmits) for c in created[f"{ann.sid}/sub"].data_channels}
     assert channels == {"_reliable": (True, -1), "_lossy": (False, 0)}
+
+
+async def test_a_message_goes_at_once_but_never_before_what_waits() -> None:
+    client = FakeClient()
+    session = Session(RoomId("demo"), ParticipantIdentity("ann"), CountingIds(), lambda: 0)
+    session._channel = client
+    muted, unmuted = (
+        rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid="TR_1", muted=m)) for m in (True, False)
+    )
+    session.deliver(muted, muted.SerializeToString())
+    assert client.kinds() == ["mute"]
+    session.drop("its room goes on elsewhere")
+    session.deliver(unmuted, unmuted.SerializeToString())
+    assert client.kinds() == ["mute"]
+    await asyncio.wait_for(session.run(), 2)
+    assert client.kinds() == ["mute"] and client.closed is not None
 
 
 async def publish(client: FakeClient, *tracks: tuple[str, str]) -> list[str]:

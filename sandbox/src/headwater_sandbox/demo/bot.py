@@ -120,10 +120,11 @@ class Bot:
         @room.on("track_subscribed")
         def _(track: Any, publication: Any, participant: Any) -> None:
             pair = self._pairs.setdefault(participant.identity, PairRecorder(participant.identity))
-            if isinstance(track, rtc.RemoteVideoTrack):
-                work = _watch(track, publication.name, pair)
-            elif not self.spec.hear_ms:
+            is_picture = isinstance(track, rtc.RemoteVideoTrack)
+            if not (self.spec.watch if is_picture else self.spec.hear_ms):
                 return
+            if is_picture:
+                work = _watch(track, publication.name, pair)
             else:
                 work = _listen_to(track, publication.name, pair, self.spec.hear_ms)
             watching[track.sid] = self._spawn(work)

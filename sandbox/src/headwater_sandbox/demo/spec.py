@@ -24,4 +24,5 @@ class BotSpec:
     simulcast: bool = False
     publish: bool = True
     picture: bool = True  # of what it publishes; the tone is always there
+    watch: bool = True  # whether the pictures of others are looked at; they are received and decoded anyway
     hear_ms: int = 200  # how finely the tones of others are looked for; 0: not at all
