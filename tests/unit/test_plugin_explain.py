@@ -54,6 +54,16 @@ def test_a_silent_node_without_events_says_so() -> None:
     assert lines[-1] == "What was done: no Event is left"
 
 
+def test_a_node_tells_where_clients_reach_it() -> None:
+    outside = {wk.ANNOTATION_EXPOSURE: "NodePort", wk.ANNOTATION_EXTERNAL: "203.0.113.7:30123,[::7]:30123"}
+    line = "  clients reach it at 203.0.113.7:30123, [::7]:30123"
+    assert line in explain_node(a_pod(**outside), None, {}, [])
+    waiting = explain_node(a_pod(**{wk.ANNOTATION_EXPOSURE: "NodePort"}), None, {}, [])
+    assert "  clients have no address for it yet, so nobody is placed there" in waiting
+    plain = "\n".join(explain_node(a_pod(**{wk.ANNOTATION_EXPOSURE: "PodIP"}), None, {}, []))
+    assert "clients" not in plain
+
+
 @pytest.mark.parametrize(
     ("change", "state"),
     [
