@@ -15,6 +15,7 @@ from support.authority import Authority
 from support.clients import bot_spec, bots, until_seen
 from support.cluster import Cluster, running_cluster
 from support.deadline import until
+from support.kube import poll
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 DIRECTORY = "/etc/headwater/node-tls"
@@ -42,7 +43,8 @@ def switch_on(cluster: Cluster, component: str) -> None:
     patch = json.dumps({"spec": {"template": {"spec": spec}}})
     name = f"headwater-{component}"
     cluster.kubectl("patch", "deployment", name, "-n", NAMESPACE, "--type=strategic", "-p", patch)
-    cluster.kubectl("rollout", "status", f"deployment/{name}", "-n", NAMESPACE, "--timeout=25s")
+    told = ("rollout", "status", f"deployment/{name}", "-n", NAMESPACE, "--watch=false")
+    poll(f"{name} is rolled out", 60, lambda: "successfully rolled out" in cluster.kubectl(*told))
 
 
 def sfu_pods(cluster: Cluster) -> list[dict[str, Any]]:
