@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 from headwater_api import wellknown as wk
+from headwater_gateway.nodes.facts import PROMISE_LIFETIME_S
 from headwater_sandbox.config import NAMESPACE
 from support.alerting import CONNECTIONS, ROOM, Alert, Watched, pods, put_certificate, ready
 from support.clients import bot_spec, bots, until_seen
@@ -40,8 +41,11 @@ async def calls(cluster: Cluster) -> AsyncIterator[Listeners]:
     specs = [bot_spec(cluster, ROOM, who, n, "eu") for n, who in enumerate(("ann", "bob"))]
     async with bots(specs) as callers, AsyncExitStack() as stack:
         await until_seen(callers, [("ann", "bob"), ("bob", "ann")], 60)
-        listeners = []
+        listeners: Listeners = []
         for number in range(3):
+            joined = time.monotonic()
+            # Until then a place that was promised counts beside the connection that took it.
+            await until(lambda at=joined: time.monotonic() > at + PROMISE_LIFETIME_S, 10, "promises lapse")
             token = cluster.token(ROOM, f"listener-{number}")
             client = ProtocolClient(cluster.gateway, token, region="eu")
             listeners.append(await stack.enter_async_context(client))
