@@ -1,5 +1,6 @@
 """Fixtures for the operator's component tests: a client, a kubelet's stand-in, an operator, a fleet."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -124,8 +125,13 @@ def standby(api_server: ApiServer, namespace: str, leader: OperatorProcess) -> I
 async def fleet(client: KubeClient, namespace: str) -> AsyncIterator[Fleet]:
     """No fleet and no Meeting is left afterwards: a session's operator would go on with them."""
     yield Fleet(client, namespace)
-    for resource in (MEETINGS, SFUCLUSTERS, PODS):
-        for body in await client.list(resource, namespace):
-            metadata = body["metadata"]
+    limit = asyncio.Semaphore(64)
+
+    async def delete(resource: Resource, metadata: dict[str, Any]) -> None:
+        async with limit:
             with contextlib.suppress(NotFound, Conflict):
                 await client.delete(resource, namespace, metadata["name"], uid=metadata["uid"])
+
+    for resource in (MEETINGS, SFUCLUSTERS, PODS):
+        found = [body["metadata"] for body in await client.list(resource, namespace)]
+        await asyncio.gather(*(delete(resource, metadata) for metadata in found))
