@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from headwater_sandbox.demo.fleet import Fleet
 from headwater_sandbox.demo.judge import Pair
-from headwater_sandbox.demo.spec import BotSpec
+from headwater_sandbox.demo.spec import BotSpec, now_ms
 from support.clients import bots, until_seen
 from support.deadline import until
 from support.figures import Figures
@@ -19,6 +19,7 @@ from support.static_fleet import StaticFleet, static_fleet
 MOVES = int(os.environ.get("HEADWATER_CHAOS_MOVES", "200"))
 WHO = {"ann": "eu", "bob": "us", "cyd": "us", "dan": "ap"}
 NODES = ("eu-1", "us-1", "us-2", "ap-1")
+SETTLED_MS = 300
 PAIRS: list[Pair] = [(a, b) for a in WHO for b in WHO if a != b]
 
 pytestmark = pytest.mark.timeout(60 + 30 * MOVES)
@@ -35,6 +36,41 @@ def specs(fleet: StaticFleet) -> list[BotSpec]:
         fleet.bot(name, number, region, "chaos", hear_ms=20)
         for number, (name, region) in enumerate(WHO.items())
     ]
+
+
+async def until_empty(fleet: StaticFleet, node: str) -> None:
+    """By its own report: the moves have ended, and only then comes the next drain."""
+
+    async def is_empty() -> bool:
+        report = await fleet.report(node)
+        return report.participants == 0 and len(report.rooms) == 0
+
+    await until(is_empty, 20, f"{node} reports nobody and no room", every_s=0.2)
+
+
+async def until_fresh(fleet: StaticFleet, clients: Fleet, since_ms: int) -> None:
+    """Every pair decodes again what was sent after that time, and every bot has reported its gaps."""
+    try:
+        await until_seen(clients, PAIRS, 20)
+    except AssertionError as error:
+        places = {name: bot.attributes["headwater.node"] for name, bot in clients.bots.items()}
+        raise AssertionError(f"{error}\n{places}\n{await dropped(fleet)}") from None
+
+    def fresh() -> bool:
+        reported = all(bot.reported_ms > since_ms + SETTLED_MS for bot in clients.bots.values())
+        pairs = clients.pairs()
+        return reported and all((pairs[pair].last_frame_ms or 0) > since_ms for pair in PAIRS)
+
+    await until(fresh, 20, "every pair goes on after the moves")
+
+
+async def dropped(fleet: StaticFleet) -> dict[str, list[str]]:
+    """By each node, with the reasons."""
+    pages = {name: await program.get("/metrics") for name, program in fleet.nodes.items()}
+    return {
+        name: [row for row in page.splitlines() if row.startswith("headwater_sfu_drops_total")]
+        for name, page in pages.items()
+    }
 
 
 def touched(clients: Fleet, moved: set[str]) -> tuple[list[int], list[int], list[int]]:
@@ -61,8 +97,9 @@ async def test_moves_keep_the_tone_within_half_a_second(fleet: StaticFleet) -> N
             def elsewhere(node: str = node, here: frozenset[str] = frozenset(here)) -> bool:
                 return all(clients.bots[name].attributes["headwater.node"] != node for name in here)
 
-            await until(elsewhere, 20, f"{here} have left {node}")
-            await until_seen(clients, PAIRS, 20)
+            await until(elsewhere, 20, f"{here} are told that they leave {node}")
+            await until_empty(fleet, node)
+            await until_fresh(fleet, clients, now_ms())
             moves += len(here)
             tone, picture, rest = touched(clients, here)
             figures.add(tone=tone, picture=picture, others=rest)

@@ -6,7 +6,7 @@ use crate::{
     context::Context,
     relay::{Link, MAX_TRACKS},
     room::Room,
-    track::{Source, Track},
+    track::{LinkSubscriber, Source, Track},
     tracks::{check_layers, layer_mask},
 };
 
@@ -57,6 +57,40 @@ impl Room {
     pub(crate) fn drop_link_subscribers(&mut self, link: Key) {
         for (_, track) in self.tracks.iter_mut() {
             track.link_subscribers.retain(|s| s.link != link);
+        }
+    }
+
+    /// Give a link what it asked for of a track under that handle, but never back to where it comes from.
+    pub(crate) fn supply(&mut self, track: Key, link: Key, handle: u32) {
+        let Some(track) = self.tracks.get_mut(track) else { return };
+        match self.links.get(link).and_then(|l| l.outgoing.get(&handle)) {
+            Some(asked) if track.source != Source::Link(link) => {
+                let (mask, expires_us) = (asked.mask, asked.expires_us);
+                match track.link_subscribers.iter_mut().find(|s| s.link == link) {
+                    Some(s) => (s.handle, s.mask, s.expires_us) = (handle, mask, expires_us),
+                    None => track.link_subscribers.push(LinkSubscriber {
+                        link,
+                        handle,
+                        mask,
+                        resolved: 0,
+                        expires_us,
+                    }),
+                }
+            }
+            _ => track.link_subscribers.retain(|s| s.link != link || s.handle != handle),
+        }
+        track.resolve_links();
+    }
+
+    /// A track came, or comes another way: links that have asked for it before get it from its first packet on.
+    pub(crate) fn supply_waiting(&mut self, key: Key) {
+        let Some(id) = self.tracks.get(key).map(|t| t.id.clone()) else { return };
+        let mut waiting = Vec::new();
+        for (link, l) in self.links.iter() {
+            waiting.extend(l.outgoing.iter().filter(|(_, o)| o.track_id == id).map(|(h, _)| (link, *h)));
+        }
+        for (link, handle) in waiting {
+            self.supply(key, link, handle);
         }
     }
 

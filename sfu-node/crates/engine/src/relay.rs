@@ -43,10 +43,13 @@ pub(crate) struct Incoming {
     layer_us: [u64; LAYERS],
 }
 
-/// A track that the peer asked for, under a handle that it chose.
+/// A track that the peer asked for, under a handle that it chose; it need not be there (yet).
 pub(crate) struct Outgoing {
     pub track_id: Id,
     pub last_us: Option<u64>,
+    /// Layers asked for, and until when.
+    pub mask: u8,
+    pub expires_us: u64,
 }
 
 pub(crate) struct Link {
@@ -289,6 +292,25 @@ impl Link {
             }
             rest = &rest[written..];
         }
+    }
+
+    /// The peer asks for layers of a track, or, with none, for nothing of it any more. False: it asks for too many.
+    pub fn on_demand(&mut self, demand: &Demand<'_>, now_us: u64) -> bool {
+        let (mask, expires_us) = (demand.spatial_mask & 0b111, now_us + DEMAND_US);
+        if mask == 0 {
+            self.outgoing.remove(&demand.handle);
+        } else if let Some(known) = self.outgoing.get_mut(&demand.handle) {
+            (known.mask, known.expires_us) = (mask, expires_us);
+        } else {
+            // One handle for a track: the newest, so that it crosses the link once.
+            self.outgoing.retain(|_, o| &*o.track_id != demand.track_id);
+            if self.outgoing.len() >= MAX_TRACKS {
+                return false;
+            }
+            let track_id = demand.track_id.into();
+            self.outgoing.insert(demand.handle, Outgoing { track_id, last_us: None, mask, expires_us });
+        }
+        true
     }
 
     pub fn on_pong(&mut self, now: Now, sent_us: u64) {

@@ -9,7 +9,7 @@ use crate::{
     room::Room,
     send::Exit,
     timers::Owner,
-    track::{LAYERS, LinkSubscriber, SenderClock, Source, Track},
+    track::{LAYERS, SenderClock, Source, Track},
 };
 use headwater_wire::{
     codec::{Codec, vp8},
@@ -355,40 +355,15 @@ impl Room {
     /// The peer says which layers of a track it wants; repeated every half second while it does.
     fn on_demand(&mut self, cx: &mut Context<'_>, link_key: Key, demand: &relay::Demand<'_>) {
         let Some(link) = self.links.get_mut(link_key) else { return };
-        let mask = demand.spatial_mask & 0b111;
-        let track = self.track_ids.get(demand.track_id).copied();
-        let Some(track) = track.and_then(|t| self.tracks.get_mut(t)) else { return };
-        // Never back to where it comes from.
-        if mask == 0 || track.source == Source::Link(link_key) {
-            track.link_subscribers.retain(|s| s.link != link_key || s.handle != demand.handle);
-            link.outgoing.remove(&demand.handle);
+        if !link.on_demand(demand, cx.now.us) {
+            cx.out.drop(DropReason::RelayUnknownHandle);
             return;
         }
-        if !link.outgoing.contains_key(&demand.handle) {
-            if link.outgoing.len() >= crate::relay::MAX_TRACKS {
-                cx.out.drop(DropReason::RelayUnknownHandle);
-                return;
-            }
-            let outgoing = crate::relay::Outgoing { track_id: track.id.clone(), last_us: None };
-            link.outgoing.insert(demand.handle, outgoing);
-        }
-        let expires_us = cx.now.us + crate::relay::DEMAND_US;
-        let position = track.link_subscribers.iter().position(|s| s.link == link_key);
-        match position.and_then(|at| track.link_subscribers.get_mut(at)) {
-            // One handle per link: the newest, so that a track crosses a link once.
-            Some(s) => {
-                if s.handle != demand.handle {
-                    link.outgoing.remove(&s.handle);
-                }
-                (s.handle, s.mask, s.expires_us) = (demand.handle, mask, expires_us);
-            }
-            None => {
-                let (link, handle) = (link_key, demand.handle);
-                track.link_subscribers.push(LinkSubscriber { link, handle, mask, resolved: 0, expires_us });
-            }
-        }
-        track.resolve_links();
-        if matches!(track.source, Source::Link(_)) {
+        let Some(track) = self.track_ids.get(demand.track_id).copied() else { return };
+        self.supply(track, link_key, demand.handle);
+        if demand.spatial_mask != 0
+            && self.tracks.get(track).is_some_and(|t| matches!(t.source, Source::Link(_)))
+        {
             self.send_demands(cx, false);
         }
     }

@@ -179,12 +179,10 @@ impl Room {
     }
 
     fn lapse_demands(&mut self, now_us: u64) {
+        for (_, link) in self.links.iter_mut() {
+            link.outgoing.retain(|_, asked| asked.expires_us > now_us);
+        }
         for (_, track) in self.tracks.iter_mut() {
-            for lapsed in track.link_subscribers.iter().filter(|s| s.expires_us <= now_us) {
-                if let Some(link) = self.links.get_mut(lapsed.link) {
-                    link.outgoing.remove(&lapsed.handle);
-                }
-            }
             track.link_subscribers.retain(|s| s.expires_us > now_us);
         }
     }

@@ -139,7 +139,7 @@ impl Room {
             self.attach(subscriber);
             self.retarget_one(cx, subscriber);
         }
-        // Links whose demand came before the track get it with their next one, at most half a second later.
+        self.supply_waiting(track);
     }
 
     pub(crate) fn update_subscription(

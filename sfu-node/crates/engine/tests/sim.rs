@@ -278,6 +278,27 @@ fn a_demand_that_is_not_repeated_lapses() {
 }
 
 #[test]
+fn what_was_asked_for_before_it_came_flows_from_its_first_frame_on() {
+    for head_start in [20, 120, 220, 320, 420] {
+        let (mut w, alice, bob) = across(&[11]);
+        w.apply(1, configure_send("bob", vec![send("5", "V", SSRC, 0, Kind::Video)]));
+        // The publisher leaves this node, and comes back after the other one has asked for the track again.
+        w.apply(0, configure_receive("alice", vec![]));
+        w.apply(1, Command::RemoveRemoteTrack { track_id: "V".into() });
+        w.run(700);
+        let layers = receive("0", "V", &[11], Kind::Video).layers;
+        let (track_id, link_id): (Id, Id) = ("V".into(), "L".into());
+        w.apply(1, Command::AddRemoteTrack { track_id, kind: Kind::Video, link_id, layers });
+        w.run(head_start);
+        w.apply(0, configure_receive("alice", vec![receive("0", "V", &[11], Kind::Video)]));
+        let mut camera = Camera::new(11, 1);
+        film(&mut w, alice, std::slice::from_mut(&mut camera), 2);
+        w.run(40);
+        assert_eq!(contents(&w, bob, SSRC).len(), 2, "asked for {head_start} ms before");
+    }
+}
+
+#[test]
 fn a_lease_that_is_not_renewed_closes_the_room() {
     let (mut w, _, _) = pair(&[11], 0);
     w.run(59_000);
