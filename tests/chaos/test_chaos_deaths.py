@@ -5,6 +5,7 @@ pictures and listen to three tones; every frame is looked at in eight of them, w
 Figures add up over runs in the folder HEADWATER_CHAOS_FIGURES.
 """
 
+import asyncio
 import os
 import random
 import re
@@ -26,6 +27,7 @@ DEATHS = int(os.environ.get("HEADWATER_CHAOS_DEATHS", "60"))
 CLIENTS = int(os.environ.get("HEADWATER_CHAOS_CLIENTS", "20"))
 REGIONS = ("eu", "us", "ap")
 NODES = ("eu-1", "eu-2", "us-1", "us-2", "ap-1", "ap-2")
+QUIET_S = 3.0  # before each fault: what the machine itself costs
 NAMES = [f"c{number}" for number in range(CLIENTS)]
 PUBLISHERS = NAMES[: len(REGIONS)]  # one in each region, and small pictures: two cores encode and decode all
 EYES = NAMES[:8]
@@ -77,6 +79,9 @@ async def test_deaths(fleet: StaticFleet, tmp_path: Path, how: str) -> None:
             node = node_of(clients, rng.choice(NAMES))
             here = {name for name in NAMES if node_of(clients, name) == node}
             joined = {name: clients.bots[name].joins for name in NAMES}
+            clients.mark()
+            await asyncio.sleep(QUIET_S)
+            figures.add(quiet=[clients.gap_ms(*pair) for pair in PAIRS])
             clients.mark()
             fleet.signal(node, getattr(signal, how))
 
