@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -46,7 +47,20 @@ func main() {
 	if err != nil {
 		fatal(err)
 	}
+	if err := benice(s.Niceness); err != nil {
+		fatal(fmt.Errorf("niceness: %w", err))
+	}
 	fatal(fmt.Errorf("exec %s: %w", program, syscall.Exec(program, s.Argv, os.Environ())))
+}
+
+// benice changes the thread that becomes the container: a thread's niceness is its own, and exec keeps the caller's.
+func benice(more int) error {
+	runtime.LockOSThread()
+	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		return err
+	}
+	return unix.Setpriority(unix.PRIO_PROCESS, 0, min(19, 20-now+more)) // the kernel tells it as 20 - niceness
 }
 
 func fatal(err error) {

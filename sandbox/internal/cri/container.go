@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/url"
 	"os"
 	"os/exec"
@@ -86,7 +87,8 @@ func (r *Runtime) StartContainer(_ context.Context, id string) error {
 }
 
 func (r *Runtime) command(id string, c *container) (*exec.Cmd, error) {
-	s := spec.Container{Root: r.rootfs(id), WorkingDir: c.config.WorkingDir, Argv: append(append([]string{}, c.config.Command...), c.config.Args...)}
+	s := spec.Container{Root: r.rootfs(id), WorkingDir: c.config.WorkingDir, Argv: append(append([]string{}, c.config.Command...), c.config.Args...),
+		Niceness: niceness(c.config.GetLinux().GetResources().GetCpuShares())}
 	if s.WorkingDir == "" {
 		s.WorkingDir = "/"
 	}
@@ -109,6 +111,19 @@ func (r *Runtime) command(id string, c *container) (*exec.Cmd, error) {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	return cmd, nil
+}
+
+// Shares of a core (1024 of them) and of a container that requests no CPU, as the kubelet gives them.
+const coreShares, noShares = 1024, 2
+
+// niceness stands for the control group that a container has elsewhere: its CPU request decides who waits where
+// processors are short. Each step is a factor of 1.25 (sched(7)). Nobody can be put above the others without
+// privileges: a core and more is 0, and so is a Pod that requests nothing, which gets what is left in a real cluster.
+func niceness(shares int64) int {
+	if shares <= noShares || shares >= coreShares {
+		return 0
+	}
+	return min(19, int(math.Round(math.Log(coreShares/float64(shares))/math.Log(1.25))))
 }
 
 // environment is the Pod's, with the API server where it can be reached: the

@@ -7,6 +7,7 @@ type Container struct {
 	Mounts     []Mount  // in order; later ones may lie inside earlier ones
 	WorkingDir string   // inside the container
 	Argv       []string // looked up in the container's PATH
+	Niceness   int      // added to the kubelet's, 0 to 19
 }
 
 // Mount binds Source (host path, file or directory) at Target (container path).
