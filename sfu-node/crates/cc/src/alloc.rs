@@ -9,6 +9,8 @@ pub const MARGIN: f64 = 1.12;
 const KEEP: f64 = 0.9;
 /// After a step down a stream goes up again no sooner; doubled each time that a step up does not last.
 const FIRST_HOLD_US: u64 = 2_000_000;
+/// … and after a pause of what had lasted, which nobody overlooks.
+const FIRST_PAUSE_US: u64 = 500_000;
 const MAX_HOLD_US: u64 = 16_000_000;
 /// A step up that lasts this long was right.
 const PROVEN_US: u64 = 5_000_000;
@@ -126,9 +128,11 @@ impl Stream {
         let was = m.chosen.filter(|id| there(*id, self.choices.get(..self.len).unwrap_or(&[])));
         if chosen < was {
             let failed = now_us.saturating_sub(m.raised_us) < PROVEN_US;
-            m.hold_us =
-                if failed && m.raised_us > 0 { (m.hold_us * 2).min(MAX_HOLD_US) } else { FIRST_HOLD_US };
-            m.hold_us = m.hold_us.max(FIRST_HOLD_US);
+            m.hold_us = match chosen {
+                _ if failed && m.raised_us > 0 => (m.hold_us * 2).clamp(FIRST_HOLD_US, MAX_HOLD_US),
+                None => FIRST_PAUSE_US,
+                Some(_) => FIRST_HOLD_US,
+            };
             m.hold_until_us = now_us + m.hold_us;
         } else if chosen > m.chosen && m.known {
             m.raised_us = now_us;

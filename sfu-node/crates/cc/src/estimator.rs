@@ -15,6 +15,10 @@ const SILENCE_US: u64 = 2_500_000;
 const SILENCE_STEP_US: u64 = 500_000;
 /// At most this share of what was sent into a silence may be lost for the rate to be what it was before.
 const SILENCE_LOSS: f64 = 0.02;
+/// An overuse that began while the sender did not fill the path is one episode for this long.
+const STUMBLE_US: u64 = 3_000_000;
+/// A path on which the queue grew this lately does not stumble: it is narrow.
+const CALM_US: u64 = 10_000_000;
 /// Older feedback says nothing of now.
 const FRESH_US: u64 = 1_000_000;
 /// A receiver's own limit that was not repeated lapses.
@@ -75,6 +79,9 @@ pub struct Estimator {
     limited: bool,
     feedback_us: Option<u64>,
     silence_us: u64,
+    /// When the queue last began to grow though the path was not filled by us.
+    stumbled_us: Option<u64>,
+    over_us: Option<u64>,
     /// The rate when silence began to lower it, and when that was.
     before_silence: Option<(f64, u64)>,
     remb: Option<(u64, u64)>,
@@ -105,6 +112,8 @@ impl Estimator {
             limited: false,
             feedback_us: None,
             silence_us: 0,
+            stumbled_us: None,
+            over_us: None,
             before_silence: None,
             remb: None,
             can_probe: true,
@@ -213,7 +222,11 @@ impl Estimator {
             if self.limited { a.max((self.rate.bps * 0.5) as u64) } else { a }
         });
         if self.rate.update(now_us, usage, acked, rtt, self.limited) {
-            self.prober.on_overuse(now_us);
+            let calm = self.over_us.replace(now_us).is_none_or(|t| now_us.saturating_sub(t) >= CALM_US);
+            if calm && self.limited {
+                self.stumbled_us = Some(now_us);
+            }
+            self.prober.on_overuse(now_us, self.stumbles(now_us));
         }
         if let Some(bps) = probed
             && usage != Usage::Over
@@ -327,6 +340,12 @@ impl Estimator {
         self.limited
     }
 
+    /// The queue began to grow lately though less was sent than the path had been seen to carry: the path, or the
+    /// receiver's processor, has become slow, and that may pass.
+    fn stumbles(&self, now_us: u64) -> bool {
+        self.stumbled_us.is_some_and(|t| now_us.saturating_sub(t) < STUMBLE_US)
+    }
+
     /// The queue was last seen growing.
     #[must_use]
     pub fn is_overused(&self) -> bool {
@@ -357,7 +376,7 @@ impl Estimator {
             self.silence_us = now_us;
             self.before_silence.get_or_insert((self.rate.bps, now_us));
             self.rate.bps *= 0.7;
-            self.prober.on_overuse(now_us);
+            self.prober.on_overuse(now_us, false);
             self.clamp();
         }
     }

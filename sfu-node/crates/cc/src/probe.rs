@@ -14,6 +14,10 @@ const FIRST_WAIT_US: u64 = 1_000_000;
 const MAX_WAIT_US: u64 = 5_000_000;
 /// After overuse nothing is probed for this long.
 const AFTER_OVERUSE_US: u64 = 2_000_000;
+/// … or only this long, with shorter waits, where it was no filling of ours that the path became too narrow for: such a
+/// stumble passes.
+const AFTER_STUMBLE_US: u64 = 400_000;
+const STUMBLE_WAIT_US: u64 = 300_000;
 
 /// Probe packets that are to be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,9 +167,12 @@ impl Prober {
         self.wait_us = (self.wait_us * 2).min(MAX_WAIT_US);
     }
 
-    pub fn on_overuse(&mut self, now_us: u64) {
-        self.next_us = self.next_us.max(now_us + AFTER_OVERUSE_US);
-        self.wait_us = FIRST_WAIT_US;
+    /// The queue grows; `stumble`: though less was sent than the path had been seen to carry.
+    pub fn on_overuse(&mut self, now_us: u64, stumble: bool) {
+        let (after, wait) =
+            if stumble { (AFTER_STUMBLE_US, STUMBLE_WAIT_US) } else { (AFTER_OVERUSE_US, FIRST_WAIT_US) };
+        self.next_us = self.next_us.max(now_us + after);
+        self.wait_us = wait;
         if self.cluster.is_some_and(|c| c.ended_us.is_none()) {
             self.cluster = None;
         }
@@ -203,8 +210,15 @@ impl Prober {
             (c.arrival.0, c.arrival.2) = (arrival_us, size);
         }
         c.arrival.1 = c.arrival.1.max(arrival_us);
-        let result = c.result()?;
+        let all = c.ended_us.is_some() && c.received >= c.sent;
         let bps = c.bps;
+        let Some(result) = c.result() else {
+            if all {
+                self.cluster = None;
+                self.failed(now_us);
+            }
+            return None;
+        };
         self.cluster = None;
         if result as f64 >= SUCCESS * bps as f64 {
             self.wait_us = FIRST_WAIT_US;

@@ -329,3 +329,23 @@ fn a_receiver_that_is_not_scheduled_for_two_seconds_keeps_its_streams() {
         assert!(gap < 2_100, "{gap} ms, of which 2 s are the receiver's own");
     }
 }
+
+/// A path, or a receiver's processor, that is too slow for a moment: what was paused comes back soon after it.
+#[test]
+fn a_path_that_stumbles_gets_its_streams_back() {
+    for seed in 0..24 {
+        let (mut w, mut meeting) = Meeting::begin();
+        w.rng = Rng(seed);
+        w.clients[Meeting::BOB].downlink = Some(Downlink::new(20_000_000, 2_000));
+        meeting.film(&mut w, 8_000 + 10 * seed);
+        let from = w.ms();
+        let (share, ms) = (40 + w.rng.draw() % 50, 200 + w.rng.draw() % 800);
+        w.clients[Meeting::BOB].downlink.as_mut().unwrap().bps = 12_400 * share;
+        meeting.film(&mut w, ms);
+        w.clients[Meeting::BOB].downlink.as_mut().unwrap().bps = 20_000_000;
+        meeting.film(&mut w, 5_000);
+        let gap = Meeting::longest_gap(&w, from);
+        println!("seed {seed}: {share} % for {ms} ms: {gap} ms");
+        assert!(gap <= ms + 1_000, "seed {seed}: {gap} ms without a picture after {ms} ms");
+    }
+}
