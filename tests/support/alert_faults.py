@@ -161,6 +161,8 @@ async def no_operator(watched: Watched, _: Listeners) -> AsyncIterator[None]:
 
 
 FAULTS: Final[dict[str, Fault]] = {
+    # First: of the calls of other faults, the long windows would remember good minutes.
+    "loss": Fault((("HeadwaterQualityFastBurn", ""), ("HeadwaterQualityBurn", "")), loss, calls=True),
     "no_machine": Fault((("HeadwaterNoReadyNodes", "ap"), ("HeadwaterTurnDown", "ap")), no_machine),
     "old_certificate": Fault((("HeadwaterCertificateExpired", "eu"),), old_certificate),
     "full_node": Fault(
@@ -168,7 +170,6 @@ FAULTS: Final[dict[str, Fault]] = {
         full_node,
         calls=True,
     ),
-    "loss": Fault((("HeadwaterQualityFastBurn", ""), ("HeadwaterQualityBurn", "")), loss, calls=True),
     "no_operator": Fault((("HeadwaterMetricsMissing", ""),), no_operator),
 }
 
