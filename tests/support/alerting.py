@@ -180,7 +180,12 @@ async def until_fires(prom: Prometheus, alert: Alert, since: float, within_s: fl
     async def fires() -> bool:
         return alert in await prom.firing()
 
-    await until(fires, max(1.0, since + within_s - time.monotonic()), f"{alert} fires", every_s=0.5)
+    try:
+        await until(fires, max(1.0, since + within_s - time.monotonic()), f"{alert} fires", every_s=0.5)
+    except AssertionError as error:
+        recorded = await prom.query('{__name__=~"headwater:.*"}')
+        figures = {series["metric"]["__name__"]: series["value"][1] for series in recorded}
+        raise AssertionError(f"{error}; {figures}") from None
     return time.monotonic() - since
 
 
