@@ -12,7 +12,7 @@ from support.operator_fixtures import Fleet, client, fleet, kubelet
 from support.restarts import SCENARIOS, Scenario, carry_out, restarting, two_replicas
 
 __all__ = ["client", "fleet", "kubelet"]
-PAUSES = int(os.environ.get("HEADWATER_CHAOS_PAUSES", "5"))
+PAUSES = int(os.environ.get("HEADWATER_CHAOS_PAUSES", "7"))
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 
