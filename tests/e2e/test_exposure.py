@@ -33,7 +33,8 @@ def fleet(cluster: Cluster) -> Iterator[None]:
     place = {"latitude": 50.1, "longitude": 8.7}
     spec = {
         "regions": [{"name": "eu", "coordinates": place, "minNodes": 1, "maxNodes": 1}],
-        "node": {"exposure": {"mode": "LoadBalancer"}},
+        # A short grace: its Pod is told to end while it still has the room.
+        "node": {"exposure": {"mode": "LoadBalancer"}, "podTemplate": {"terminationGracePeriod": "4s"}},
     }
     cluster.kubectl("apply", "-f", "-", stdin=resource("SFUCluster", FLEET, spec))
     meeting = {"clusterRef": {"name": FLEET}, "title": "Behind a balancer"}
