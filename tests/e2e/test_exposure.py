@@ -10,7 +10,6 @@ from headwater_api import wellknown as wk
 from headwater_sandbox.config import NAMESPACE
 from support.cluster import Cluster
 from support.deadline import until
-from support.kube import poll
 from support.protocol_client import ProtocolClient
 from support.udp_forwarder import forwarding
 
@@ -42,8 +41,6 @@ def fleet(cluster: Cluster) -> Iterator[None]:
     yield
     cluster.kubectl("delete", "meeting", ROOM, "-n", NAMESPACE)
     cluster.kubectl("delete", "sfucluster", FLEET, "-n", NAMESPACE)
-    left = ("get", "pods,services", "-n", NAMESPACE, "-l", SFU_PODS, "-o", "name")
-    poll("its Pod and its Service go with it", 30, lambda: not cluster.kubectl(*left).strip())
 
 
 def the_pod(cluster: Cluster) -> dict[str, Any] | None:
