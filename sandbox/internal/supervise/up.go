@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -41,6 +42,7 @@ func Up(args []string) error {
 		}
 		go func() { <-gone; cancel() }()
 	}
+	yield()
 	u := &up{Options: o, state: &stateFile{path: o.path("state.json")}, procs: newProcesses(o.path("logs"))}
 	u.procs.again = u.startAgain
 	err = u.run(ctx)
@@ -52,6 +54,15 @@ func Up(args []string) error {
 	}
 	u.procs.stopAll()
 	return err
+}
+
+// yield lets other sessions go first, bots and browsers among them, where the kernel shares processors by session
+// (sched(7), "The autogroup feature"): a whole cluster in one session must not starve its clients. Only in a session
+// of our own; without the feature there is nothing to write.
+func yield() {
+	if sid, err := unix.Getsid(0); err == nil && sid == os.Getpid() {
+		_ = os.WriteFile("/proc/self/autogroup", []byte(controlNiceness), 0o600)
+	}
 }
 
 type up struct {
