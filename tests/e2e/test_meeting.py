@@ -15,7 +15,7 @@ from support.cluster import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-# Six bots need half of a small machine, and what is judged by its single worst moment has to hold in one of these runs.
+# Six bots need half of a small machine: what is judged by its worst moment has to hold in one of these runs.
 RUNS = 3
 
 
