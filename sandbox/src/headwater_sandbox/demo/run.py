@@ -101,7 +101,7 @@ async def run_check(options: DemoOptions, console: Console) -> bool:
 
 
 def _stolen_s() -> float:
-    """Seconds of processors that the hypervisor gave to others (proc(5), /proc/stat); 0 where nobody tells."""
+    """Seconds of processors that the hypervisor gave to others (proc(5)); 0 where nobody tells."""
     try:
         total = Path("/proc/stat").read_text().split("\n", 1)[0].split()
         return int(total[8]) / os.sysconf("SC_CLK_TCK")
