@@ -125,13 +125,16 @@ def standby(api_server: ApiServer, namespace: str, leader: OperatorProcess) -> I
 async def fleet(client: KubeClient, namespace: str) -> AsyncIterator[Fleet]:
     """No fleet and no Meeting is left afterwards: a session's operator would go on with them."""
     yield Fleet(client, namespace)
-    limit = asyncio.Semaphore(64)
+    # A connection for each that is deleted at the same time: only for thousands, since the client's
+    # connections outlive its end by a moment, and a test's loop does not.
+    side_by_side = 64
 
-    async def delete(resource: Resource, metadata: dict[str, Any]) -> None:
+    async def delete(resource: Resource, metadata: dict[str, Any], limit: asyncio.Semaphore) -> None:
         async with limit:
             with contextlib.suppress(NotFound, Conflict):
                 await client.delete(resource, namespace, metadata["name"], uid=metadata["uid"])
 
     for resource in (MEETINGS, SFUCLUSTERS, PODS):
         found = [body["metadata"] for body in await client.list(resource, namespace)]
-        await asyncio.gather(*(delete(resource, metadata) for metadata in found))
+        limit = asyncio.Semaphore(side_by_side if len(found) > side_by_side else 1)
+        await asyncio.gather(*(delete(resource, metadata, limit) for metadata in found))
