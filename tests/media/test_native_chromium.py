@@ -89,7 +89,13 @@ async def test_loss_towards_the_subscriber_is_repaired(browser: Browser, rtx: bo
         sections = await publish(sender, node)
         await until(lambda: node.live("TR_v") == [0, 1, 2], START_S, "three layers live")
         await subscribe(viewer, node, sections, rtx=rtx)
-        await width_becomes(viewer, 1280)
+
+        async def settled() -> bool:
+            seen = await stats(viewer)
+            return bool(seen["decoded"] >= 60 and seen["width"] == 1280)
+
+        # In its first seconds an estimate may still change layers, each change with a key frame of its own.
+        await until(settled, 12, "the large layer for a while")
         before = await stats(viewer)
         door.lose_every = 30
 
