@@ -1,3 +1,3 @@
 """Fixtures that several kinds of tests share."""
 
-pytest_plugins = ("support.kube",)
+pytest_plugins = ("support.kube", "support.second_try")
