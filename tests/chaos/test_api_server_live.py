@@ -36,9 +36,23 @@ def identities(cluster: Cluster) -> set[str]:
     return {pod["metadata"]["uid"] for pod in sfu_pods(cluster)}
 
 
-async def until_grown(cluster: Cluster, nodes: int) -> tuple[float, float]:
-    """Seconds from now until the API server has taken a larger wish and the operator has made its Pods, and
-    until these are in service."""
+@dataclass(frozen=True)
+class Grown:
+    """Seconds after the API server's return until it had taken a larger wish, until the operator had made its
+    Pods, until Kubernetes' scheduler had placed them, and until they served."""
+
+    taken_s: float
+    made_s: float
+    placed_s: float
+    served_s: float
+
+    def __str__(self) -> str:
+        made = f"wish taken {self.taken_s:.1f} s, Pods made {self.made_s:.1f} s"
+        return f"{made}, placed {self.placed_s:.1f} s, in service {self.served_s:.1f} s after its return"
+
+
+async def until_grown(cluster: Cluster, nodes: int) -> Grown:
+    """Wishes for so many nodes in each region, and waits for them."""
     began, regions = time.monotonic(), len(cluster.sandbox.regions)
 
     def taken() -> bool:
@@ -52,20 +66,28 @@ async def until_grown(cluster: Cluster, nodes: int) -> tuple[float, float]:
             "patch", "sfucluster", "demo", "-n", NAMESPACE, "--type=merge", *patch
         ).returncode
 
+    def placed() -> bool:
+        return sum(bool(pod["spec"].get("nodeName")) for pod in sfu_pods(cluster)) == nodes * regions
+
     await until(taken, CONVERGED_S, "the API server takes a wish", every_s=0.2)
+    taken_s = time.monotonic() - began
     await until(
         lambda: len(sfu_pods(cluster)) == nodes * regions, CONVERGED_S, "the Pods of the wish are made", 0.2
     )
     made_s = time.monotonic() - began
-    within_s = CONVERGED_S + KUBERNETES_S
     try:
+        await until(placed, KUBERNETES_S, "they are placed", 0.2)
+        placed_s = time.monotonic() - began
         await until(
-            lambda: sum(map(is_ready, sfu_pods(cluster))) == nodes * regions, within_s, "they serve", 0.5
+            lambda: sum(map(is_ready, sfu_pods(cluster))) == nodes * regions,
+            CONVERGED_S + KUBERNETES_S,
+            "they serve",
+            0.5,
         )
     except AssertionError:
         print(describe(cluster), flush=True)
         raise
-    return made_s, time.monotonic() - began
+    return Grown(taken_s, made_s, placed_s, time.monotonic() - began)
 
 
 @dataclass(frozen=True)
@@ -79,15 +101,11 @@ class Meeting:
 
     async def untouched(self, what: str, before: set[str], nodes: int) -> None:
         """The fleet converges in time, and the meeting has noticed nothing of it all."""
-        made_s, served_s = await until_grown(self.cluster, nodes)
+        grown = await until_grown(self.cluster, nodes)
         spent, found = cost(self.fleet, 0), gaps(self.fleet, self.pairs)
-        print(
-            f"{what}: Pods made {made_s:.1f} s, in service {served_s:.1f} s after its return; "
-            f"{found}; {spent.errors}; {self.others}",
-            flush=True,
-        )
+        print(f"{what}: {grown}; {found}; {spent.errors}; {self.others}", flush=True)
         assert before <= identities(self.cluster), "nobody lost their node"
-        assert made_s <= CONVERGED_S
+        assert grown.made_s <= CONVERGED_S
         assert not spent.errors and all(bot.joins == 1 for bot in self.fleet.bots.values())
         assert found.at(1.0) <= MAX_TONE_GAP_MS
 

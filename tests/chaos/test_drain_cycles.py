@@ -108,7 +108,11 @@ class Loop:
         self.pictures += found.picture_ms
         assert not spent.errors, spent
         ordered = [f"{took:.1f}" for took in self.ordered_s[-2:]]
-        print(f"round {number}: nodes ordered after {ordered} s; {found}; {self.moves} moves", flush=True)
+        joins = f"{len(self.crowd.waits_s)} joins, {len(self.crowd.failures)} failed"
+        print(
+            f"round {number}: nodes ordered after {ordered} s; {found}; {self.moves} moves; {joins}",
+            flush=True,
+        )
 
 
 async def test_up_and_down_with_live_clients() -> None:
@@ -131,7 +135,7 @@ async def test_up_and_down_with_live_clients() -> None:
                 for number in range((CYCLES + 1) // 2):
                     await loop.round(number)
             except AssertionError:
-                print(describe(cluster), crowd.failures, sep="\n", flush=True)
+                print(describe(cluster), flush=True)
                 raise
             finally:
                 knocking.cancel()
@@ -153,6 +157,7 @@ def report(loop: Loop, others: float) -> None:
         f"{len(loop.ordered_s)} cycles: a node ordered at most {max(loop.ordered_s):.1f} s after the crowd, "
         f"{loop.moves} live clients moved, {Gaps(loop.tones, loop.pictures)}",
         f"{len(waits)} joins, {failed} failed, longest {max(waits):.1f} s; others used {others:.0%} of CPU",
+        *loop.crowd.failures,
         sep="\n",
         flush=True,
     )

@@ -19,8 +19,8 @@ _numbers = itertools.count()
 
 @dataclass
 class Crowd:
-    """Sockets that are open. `failures`: joins that did not succeed, and why; `waits_s`: how long the others
-    took to their join response."""
+    """Sockets that are open. `failures`: joins that did not succeed, each with its time and why; `waits_s`:
+    how long the others took to their join response."""
 
     cluster: Cluster
     http: aiohttp.ClientSession
@@ -73,7 +73,9 @@ class Crowd:
                         await socket.send_bytes(leave.SerializeToString())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if not joined.done():
-                self.failures.append(f"{region}: {type(error).__name__} {error}")
+                waited = f"after {time.monotonic() - began:.1f} s"
+                why = f"{type(error).__name__} {error}"
+                self.failures.append(f"{time.strftime('%H:%M:%S')} {identity} in {region}, {waited}: {why}")
         finally:
             if not joined.done():
                 joined.set_result(None)
