@@ -17,7 +17,7 @@ import pytest
 from headwater_api.ids import GatewayId, NodeId, RegionName
 from headwater_api.nodev1 import node_pb2
 from headwater_api.wellknown import NODE_TLS_NAME, PORT_NODE_GRPC
-from headwater_gateway.nodes.dial import Dialer
+from headwater_dial.nodes import Dialer
 from headwater_gateway.nodes.facts import NodeFacts, NodePod
 from headwater_gateway.nodes.pool import NodePool
 from headwater_operator.metrics import Metrics

@@ -5,7 +5,7 @@ import random
 
 import pytest
 from headwater_api.ids import RoomId
-from headwater_gateway.kube.api import open_api
+from headwater_dial.api_server import credentials, open_api
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets, secret_reader
 from headwater_gateway.kube.meetings_writer import KubernetesMeetings
 from headwater_gateway.meetings import WriteRefused
@@ -26,7 +26,7 @@ MEETING = {
 
 @pytest.mark.timeout(120)
 async def test_a_meeting_comes_with_its_secret_and_goes(api_server: ApiServer, namespace: str) -> None:
-    api = await open_api({"KUBECONFIG": str(api_server.kubeconfig)})
+    api = open_api(await credentials({"KUBECONFIG": str(api_server.kubeconfig)}))
     passwords = Passwords()
     changed: list[RoomId] = []
     secrets = MeetingSecrets(passwords, random.Random(1))

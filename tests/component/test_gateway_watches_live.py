@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from headwater_api.ids import ClusterName, GatewayId, RegionName, RoomId
+from headwater_dial.api_server import credentials, open_api
 from headwater_gateway.directory.peers import Peers
 from headwater_gateway.fleet import Fleet, Watches
-from headwater_gateway.kube.api import open_api
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets
 from headwater_gateway.meetings import Meetings
 from headwater_gateway.passwords import Passwords
@@ -46,7 +46,7 @@ async def scene(api_server: ApiServer, namespace: str) -> AsyncIterator[Scene]:
     turn = TurnServers("token", None, dict, lambda _: None, lambda _: None)
     secrets = MeetingSecrets(Passwords(), random.Random(1))
     fleet = Fleet(directory, RoomConfig(), secrets, turn=turn, links=links, meetings=Meetings())
-    api = await open_api({"KUBECONFIG": str(api_server.kubeconfig)})
+    api = open_api(await credentials({"KUBECONFIG": str(api_server.kubeconfig)}))
     watches = Watches(api, namespace, fleet, random.Random(1))
     watches.start()
     try:

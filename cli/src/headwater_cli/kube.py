@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from kubernetes.aio import config as kube_config
-from kubernetes.aio.client import ApiClient, Configuration
+from headwater_dial.api_server import open_api, user_credentials
+from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config.config_exception import ConfigException
 
@@ -35,18 +35,11 @@ class Reader:
     @classmethod
     async def open(cls, kubeconfig: Path | None, context: str | None) -> "Reader":
         """With $KUBECONFIG's current context unless told otherwise. Raises KubeError."""
-        configuration = Configuration()
-        configuration.client_session_kwargs = {"trust_env": False}
         try:
-            await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=str(kubeconfig) if kubeconfig else None,
-                context=context,
-                client_configuration=configuration,
-                persist_config=False,
-            )
+            configuration = await user_credentials(kubeconfig, context)
         except (ConfigException, OSError, ValueError) as error:
             raise KubeError(0, f"no usable kubeconfig: {error}") from error
-        return cls(ApiClient(configuration=configuration))
+        return cls(open_api(configuration))
 
     async def close(self) -> None:
         await self._api.close()  # type: ignore[no-untyped-call]

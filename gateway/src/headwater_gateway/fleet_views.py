@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import structlog
+from headwater_api.external import external_addresses
 from headwater_api.fleet_policy import Turn
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName
 from headwater_api.meeting import ENDED, Meeting, Schedule
@@ -58,7 +59,7 @@ def node_pod(pod: Object) -> NodePod | None:
     if not ip or not region or has_ended(pod):
         return None
     annotations = metadata.get("annotations") or {}
-    external = tuple(part for part in annotations.get(ANNOTATION_EXTERNAL, "").split(",") if part)
+    external = external_addresses(annotations)
     if not external and annotations.get(ANNOTATION_EXPOSURE) in EXPOSED_ELSEWHERE:
         return None
     tls = annotations.get(ANNOTATION_NODE_TLS) == "true"

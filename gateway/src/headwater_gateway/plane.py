@@ -14,6 +14,8 @@ import structlog
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantSid, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
+from headwater_dial.api_server import credentials, open_api
+from headwater_dial.nodes import Dialer
 from headwater_planner.cluster_policy import ClusterPolicy
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.place import RegionView
@@ -25,12 +27,10 @@ from headwater_gateway.directory.peers import Peers
 from headwater_gateway.directory.store import Kept, Store
 from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.http.peer import peer_headers
-from headwater_gateway.kube.api import open_api
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets, secret_reader
 from headwater_gateway.kube.meetings_writer import KubernetesMeetings
 from headwater_gateway.meetings import Meetings
 from headwater_gateway.metrics import Metrics, PlaneCollector, RoomFigures
-from headwater_gateway.nodes.dial import Dialer
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.owners import Owners
 from headwater_gateway.passwords import Passwords, TooManyAttempts
@@ -203,7 +203,7 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
         fleet.gateways[peer.gateway] = peer
         fleet.gateway_reachable(peer)
     if not static:
-        api = await open_api(os.environ)
+        api = open_api(await credentials(os.environ))
         secrets.start(secret_reader(api, settings.namespace))
         meetings.writer = KubernetesMeetings(api, settings.namespace)
         plane.watches = Watches(api, settings.namespace, fleet, random.Random())

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headwater_api import wellknown as wk
+from headwater_api.external import external_addresses
 
 from headwater_cli.doctor.facts import KubeNode, LeaseFacts, PodFacts, Report, SecretUse
 
@@ -41,11 +42,7 @@ def pod_facts(pod: Object) -> PodFacts:
         env={e["name"]: e["value"] for e in container.get("env") or () if "value" in e},
         secrets=_secret_uses(spec, container),
         ip=status.get("podIP", ""),
-        external=tuple(
-            part
-            for part in (meta.get("annotations") or {}).get(wk.ANNOTATION_EXTERNAL, "").split(",")
-            if part
-        ),
+        external=external_addresses(meta.get("annotations") or {}),
     )
 
 

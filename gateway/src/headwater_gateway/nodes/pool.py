@@ -10,12 +10,12 @@ import grpc
 import structlog
 from headwater_api.ids import GatewayId, NodeId, RoomId
 from headwater_api.nodev1 import node_pb2
+from headwater_dial.nodes import CannotVerify, Dialer
 from headwater_planner.place import NodeView
 
 from headwater_gateway.nodes.commands import CommandQueue
 from headwater_gateway.nodes.connection import CHANNEL_OPTIONS, NodeConnection, NodeListener
 from headwater_gateway.nodes.decisions import Decisions
-from headwater_gateway.nodes.dial import CannotVerify, Dialer
 from headwater_gateway.nodes.facts import NodeFacts, NodePod
 from headwater_gateway.nodes.liveness import Evidence, is_dead, neighbours
 from headwater_gateway.tasks import report

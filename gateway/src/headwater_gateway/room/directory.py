@@ -12,11 +12,11 @@ import structlog
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
+from headwater_dial.nodes import Dialer
 from headwater_planner.cluster_policy import ClusterPolicy
 from headwater_planner.place import Placement, PlacementView, RegionView
 from livekit.protocol import models
 
-from headwater_gateway.nodes.dial import Dialer
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import moderation

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import kopf
-
-from headwater_operator.kube.client import load_configuration
+from headwater_dial.api_server import credentials
 
 
 def register(registry: kopf.OperatorRegistry, environ: Mapping[str, str]) -> None:
@@ -16,7 +15,7 @@ def register(registry: kopf.OperatorRegistry, environ: Mapping[str, str]) -> Non
 
     @kopf.on.login(id="login", registry=registry)
     async def on_login(**_: Any) -> kopf.ConnectionInfo:
-        configuration = await load_configuration(environ)
+        configuration = await credentials(environ)
         header = await configuration.get_api_key_with_prefix("BearerToken")
         scheme, _space, token = (header or "").rpartition(" ")
         return kopf.ConnectionInfo(

@@ -11,8 +11,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
-from kubernetes.aio import config as kube_config
-from kubernetes.aio.client import ApiClient, Configuration
+from headwater_dial.api_server import credentials, open_api
+from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
 from headwater_operator.kube.errors import Unavailable, error_of
@@ -23,7 +23,6 @@ Page = list[Object]
 FIELD_MANAGER: Final = "headwater-operator"
 _APPLY: Final = "application/apply-patch+yaml"
 _JSON: Final = "application/json"
-DEFAULT_KUBECONFIG: Final = "~/.kube/config"
 _PAGE: Final = 500
 _MAX_PAGES: Final = 200
 
@@ -180,28 +179,10 @@ def _retry_after(header: str | None) -> float:
     return float(header) if header is not None and header.isdecimal() else 0.0
 
 
-async def load_configuration(environ: Mapping[str, str]) -> Configuration:
-    """The API server's address and credentials: the Pod's own, or $KUBECONFIG's current context.
-
-    Raises kubernetes' ConfigException where neither is there.
-    """
-    configuration = Configuration()
-    configuration.client_session_kwargs = {"trust_env": False}
-    if environ.get("KUBERNETES_SERVICE_HOST") and not environ.get("KUBECONFIG"):
-        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    else:
-        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-            config_file=environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG,
-            client_configuration=configuration,
-            persist_config=False,
-        )
-    return configuration
-
-
 @asynccontextmanager
 async def open_client(environ: Mapping[str, str], *, timeout_s: float = 15.0) -> AsyncIterator[KubeClient]:
     """A client for the lifetime of the block."""
-    client = KubeClient(ApiClient(configuration=await load_configuration(environ)), timeout_s=timeout_s)
+    client = KubeClient(open_api(await credentials(environ)), timeout_s=timeout_s)
     try:
         yield client
     finally:

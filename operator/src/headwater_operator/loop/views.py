@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from headwater_api.external import external_addresses
 from headwater_api.meeting import Meeting
 from headwater_api.units import parse_time
 from headwater_api.wellknown import (
     ANNOTATION_DRAIN,
     ANNOTATION_EXPOSURE,
-    ANNOTATION_EXTERNAL,
     ANNOTATION_NODE_TLS,
     ANNOTATION_STATE,
     ANNOTATION_TERMINATION,
@@ -95,8 +95,8 @@ def _guard(labels: Mapping[str, str], annotations: Mapping[str, str]) -> Guard |
     """None: an older operator made the Pod."""
     if LABEL_SERVES not in labels:
         return None
-    external = tuple(part for part in annotations.get(ANNOTATION_EXTERNAL, "").split(",") if part)
-    return Guard(labels[LABEL_SERVES] == "true", annotations.get(ANNOTATION_STATE, ""), external)
+    state = annotations.get(ANNOTATION_STATE, "")
+    return Guard(labels[LABEL_SERVES] == "true", state, external_addresses(annotations))
 
 
 def _host_ips(status: Mapping[str, Any]) -> tuple[str, ...]:

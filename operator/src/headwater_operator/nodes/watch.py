@@ -16,6 +16,7 @@ import grpc
 import structlog
 from headwater_api import wellknown
 from headwater_api.nodev1 import node_pb2, node_pb2_grpc
+from headwater_dial.nodes import CannotVerify, Dialer
 
 from headwater_operator.metrics import Metrics
 from headwater_operator.nodes.inbox import Inbox, NodeKey, load_of
@@ -68,7 +69,7 @@ class NodeStreams:
         self._inbox = inbox
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._rng = rng
-        self._tls_dir = tls_dir
+        self._dialer = Dialer(tls_dir)
         self._metrics = metrics
         self._streams: dict[NodeKey, _Stream] = {}
 
@@ -88,21 +89,11 @@ class NodeStreams:
 
     def _open(self, key: NodeKey, target: Target) -> grpc.aio.Channel | None:
         """None where the node cannot be checked: its reports are missing then, which the status says."""
-        if not target.tls:
-            return grpc.aio.insecure_channel(target.address, options=_OPTIONS)
         try:
-            if self._tls_dir is None:
-                raise FileNotFoundError("it is not set")
-            authority = (self._tls_dir / "ca.crt").read_bytes()
-        except OSError as error:
-            log.error(
-                "node not verifiable", node=key[1], variable=wellknown.ENV_NODE_TLS_DIR, error=str(error)
-            )
+            return self._dialer.open(target.address, _OPTIONS, tls=target.tls)
+        except CannotVerify as error:
+            log.error("node not verifiable", node=key[1], error=str(error))
             return None
-        # The certificate is one for all nodes: their addresses come and go.
-        options = (*_OPTIONS, ("grpc.ssl_target_name_override", wellknown.NODE_TLS_NAME))
-        credentials = grpc.ssl_channel_credentials(authority)
-        return grpc.aio.secure_channel(target.address, credentials, options=options)
 
     def is_drained(self, key: NodeKey, uid: str) -> bool:
         """Whether the last report of that Pod is fresh and says that it is cordoned and empty."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from headwater_api import wellknown as wk
+from headwater_api.external import annotation_of
 from headwater_api.sfucluster import KIND, RegionSpec, SFUCluster
 from headwater_planner.status import selector_of
 from headwater_planner.world import Guard
@@ -103,7 +104,6 @@ def render_guard(name: str, guard: Guard) -> Manifest:
     """What a Pod says to those who would evict it, and where clients reach it. Autoscalers of Kubernetes
     nodes and `kubectl drain` must not take a node that serves: the operator drains it first."""
     serves, idle = ("true", "false") if guard.serves else ("false", "true")
-    external = {wk.ANNOTATION_EXTERNAL: ",".join(guard.external)} if guard.external else {}
     return {
         "metadata": {
             "name": name,
@@ -112,7 +112,7 @@ def render_guard(name: str, guard: Guard) -> Manifest:
                 "cluster-autoscaler.kubernetes.io/safe-to-evict": idle,
                 "karpenter.sh/do-not-disrupt": serves,
                 wk.ANNOTATION_STATE: guard.state,
-                **external,
+                **annotation_of(guard.external),
             },
         }
     }
