@@ -1,6 +1,8 @@
 """A rolling upgrade, its rollback and a bad image under a meeting in three regions: nobody may be dropped.
 
 `HEADWATER_CHAOS_BOTS` sets how many live clients there are. All get three voices; two of each region listen.
+Those whose ears are not read stand for other machines: where processors are short they go last, and the
+cluster gets as much as the ears.
 """
 
 import json
@@ -16,19 +18,23 @@ from support.clients import bot_spec, bots, until_heard
 from support.cluster import Cluster, running_cluster
 from support.deadline import until
 from support.draining import NAMESPACE, Gaps, cost, gaps, sfu_pods
+from support.shares import bot_processes, set_share
 
 BOTS = int(os.environ.get("HEADWATER_CHAOS_BOTS", "20"))
 # More of those who publish, or whose ears are read, than two cores can serve would measure the cores.
 PUBLISHERS, EARS = 3, 6
 P99_TONE_GAP_MS, MAX_TONE_GAP_MS = 500, 2000
 CANARY = {"canary": {"nodes": 1, "duration": "5s"}}
+# A client that moves restarts two connections. Ten at once, the default, keep two cores busy for a second.
+DRAIN = {"movesPerSecond": 2}
+LAST = 10  # niceness of those who go last
 REVISION = "example.com/revision"
 NOWHERE = "registry.invalid/headwater/sfu-node:9"
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 def change(cluster: Cluster, node: dict[str, Any]) -> None:
-    patch = json.dumps({"spec": {"node": node, "upgrade": CANARY}})
+    patch = json.dumps({"spec": {"node": node, "upgrade": CANARY, "drain": DRAIN}})
     cluster.kubectl("patch", "sfucluster", "demo", "-n", NAMESPACE, "--type=merge", "-p", patch)
 
 
@@ -44,6 +50,13 @@ def upgrade_status(cluster: Cluster) -> dict[str, Any]:
 
 def names(cluster: Cluster) -> set[str]:
     return {pod["metadata"]["name"] for pod in sfu_pods(cluster)}
+
+
+def share_processors(cluster: Cluster) -> None:
+    """The cluster as the ears, the others last."""
+    state = json.loads(cluster.sandbox.kubeconfig.with_name("state.json").read_text())
+    set_share(int(state["processes"]["apiserver"]), 0)
+    set_share(bot_processes()[-1], LAST)
 
 
 async def bad_image(cluster: Cluster, fleet: Fleet, pairs: list[Pair]) -> None:
@@ -107,9 +120,10 @@ async def test_upgrade_and_rollback_under_a_meeting() -> None:
         async with bots(specs[:EARS], specs[EARS:]) as fleet:
             await until(lambda: all(bot.joins for bot in fleet.bots.values()), 60, "everybody has joined")
             await until_heard(fleet, pairs, 60)
+            share_processors(cluster)
             await bad_image(cluster, fleet, pairs)
             found = [await replace_all(cluster, fleet, pairs, revision) for revision in ("next", None)]
         tones = Gaps([gap for each in found for gap in each.tone_ms], [])
-        print(f"both: {tones}; others used {others.share:.0%} of the machine", flush=True)
+        print(f"both: {tones}; {others}", flush=True)
         assert tones.at(0.99) <= P99_TONE_GAP_MS
         assert tones.at(1.0) <= MAX_TONE_GAP_MS

@@ -45,6 +45,15 @@ class TestTriggers:
         assert drain.deadline == NOW + timedelta(minutes=10) and drain.moves_per_s == 10
         assert str(drain) == ("Drain SFU node a in region eu until 09:10:00 UTC: its annotation asks for it")
 
+    @pytest.mark.parametrize(("ready_s", "begins"), [(0, False), (2, False), (3, True), (-3600, True)])
+    def test_the_drain_waits_until_gateways_can_know_the_substitute(self, ready_s: int, begins: bool) -> None:
+        """Else they move people elsewhere. A machine whose clock is ahead holds up nobody."""
+        fresh = a_pod("c", ready_changed_at=NOW - timedelta(seconds=ready_s))
+        loads = [a_load("a", participants=3), a_load("b"), a_load("c")]
+        made = plan(a_world(a_cluster(TWO), [a_pod("a", drain_wanted=True), a_pod("b"), fresh], loads))
+        assert [type(action) for action in made.actions] == ([DrainNode] if begins else [])
+        assert made.again_at == (None if begins else NOW + timedelta(seconds=3 - ready_s))
+
     @pytest.mark.parametrize(
         ("age_s", "unschedulable", "begins"), [(5, "", False), (5, "no room", True), (61, "", True)]
     )

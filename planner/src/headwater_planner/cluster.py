@@ -120,8 +120,9 @@ def _plan_region(  # noqa: PLR0917
     )
     actions: list[Action] = [*drains.actions, *_bury(world, pods, health, wanted, now)]
     if upgrade.no_creates is not None:
-        return _Part((), tuple(actions), drains.held, None)
-    creates, held, again_at = _creates(world, region, pods, drains, wanted, health, now)
+        return _Part((), tuple(actions), drains.held, drains.again_at)
+    creates, held, wait_until = _creates(world, region, pods, drains, wanted, health, now)
+    again_at = min((at for at in (drains.again_at, wait_until) if at), default=None)
     return _Part(tuple(creates), tuple(actions), (*drains.held, *held), again_at)
 
 

@@ -28,6 +28,9 @@ from headwater_planner.world import ClusterWorld, KubeNodeView, PodView
 URGENT_DEADLINE_S: Final = 60.0
 # A node that people asked to go waits so long for its substitute to be ready, then goes without.
 SUBSTITUTE_WAIT_S: Final = 60.0
+# Gateways hear of a new node when we do. Who is moved before they follow it is moved elsewhere, perhaps to
+# another region, and from there once more. Kubernetes tells when a node became ready in whole seconds.
+KNOWN_AFTER_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,12 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class RegionDrains:
-    """`leaving`: Pods that no longer count towards the wanted number."""
+    """`leaving`: Pods that no longer count towards the wanted number; `again_at`: look again then."""
 
     actions: tuple[Action, ...]
     leaving: frozenset[str]
     held: tuple[Held, ...] = ()
+    again_at: datetime | None = None
 
 
 def triggers(world: ClusterWorld, pods: Iterable[PodView]) -> list[Wish]:
@@ -121,12 +125,12 @@ def plan_drains(
     leaving = stopping | {wish.pod.name for wish in granted}
     staying_ready = [pod for pod in pods.ready if pod.name not in leaving]
     staying = [pod for pod in pods.alive if pod.name not in leaving]
+    fresh = [pod for pod in staying_ready if not _is_known(pod, now)]
+    known = len(staying_ready) - len(fresh)
     actions: list[Action] = []
     held: list[Held] = []
     for wish in granted:
-        if wish.pod.name not in stopping and _may_begin(
-            world, wish, staying, len(staying_ready), wanted, now
-        ):
+        if wish.pod.name not in stopping and _may_begin(world, wish, staying, known, wanted, now):
             _step(world, wish, health, now, actions, held)
     # Under an alarm nobody leaves for good order's sake, and nobody who leaves is called back.
     if health.alarm is None:
@@ -139,7 +143,17 @@ def plan_drains(
             for pod in pods.alive
             if pod.name not in going and is_draining(world.fresh_load(pod))
         ]
-    return RegionDrains(tuple(actions), frozenset(leaving), tuple(held))
+    known_at = [
+        pod.ready_changed_at + timedelta(seconds=KNOWN_AFTER_S) for pod in fresh if pod.ready_changed_at
+    ]
+    again_at = min(known_at, default=None) if granted else None
+    return RegionDrains(tuple(actions), frozenset(leaving), tuple(held), again_at)
+
+
+def _is_known(pod: PodView, now: datetime) -> bool:
+    """Whether gateways follow the ready node by now. A time ahead of our clock says nothing."""
+    age_s = (now - pod.ready_changed_at).total_seconds() if pod.ready_changed_at else KNOWN_AFTER_S
+    return not 0 <= age_s < KNOWN_AFTER_S
 
 
 def _budget(world: ClusterWorld, pods: RegionPods) -> Budget:
@@ -181,10 +195,10 @@ def _grant(
 
 
 def _may_begin(  # noqa: PLR0917
-    world: ClusterWorld, wish: Wish, staying: Sequence[PodView], ready: int, wanted: int, now: datetime
+    world: ClusterWorld, wish: Wish, staying: Sequence[PodView], known: int, wanted: int, now: datetime
 ) -> bool:
-    """Whether the node's drain may begin or go on: its substitute is ready, or will not be soon."""
-    if wish.urgent or ready >= wanted or is_draining(world.fresh_load(wish.pod)):
+    """Whether the node's drain may begin or go on: its substitute is ready and known, or will not be soon."""
+    if wish.urgent or known >= wanted or is_draining(world.fresh_load(wish.pod)):
         return True
     if never_served(world, wish.pod):
         return True
