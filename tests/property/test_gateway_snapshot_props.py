@@ -13,6 +13,8 @@ from headwater_gateway.room.merge import merge, stricter
 from headwater_gateway.room.model import JoinRequest, RoomConfig
 from headwater_gateway.room.snapshot import Claim, Snapshot, SnapshotError
 from headwater_gateway.room.state import RoomState
+from headwater_planner.cascade import CascadePolicy
+from headwater_planner.hub_tree import RegionMap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from livekit.protocol import models, rtc
@@ -98,6 +100,17 @@ def test_a_room_travels_whole(
     assert codec.pack(again, there) == codec.pack(state, 6.0), "times are ages"
     for person in again.participants.values():
         assert person.detached_at == pytest.approx(there - 2.0, abs=0.01)
+
+
+def test_a_clusters_own_cascade_policy_travels() -> None:
+    times = RegionMap(times_ms={(RegionName("eu"), RegionName("us")): 40.0})
+    state = room([("a", 0)])
+    state.cascade.policy = CascadePolicy("Tree", 2, times)
+    found = snapshot.decode(snapshot.encode(state, Claim(7, GatewayId("gw")), 3, {}, 6.0))
+    assert snapshot.restore(found, CountingIds(), 6.0).cascade.policy == state.cascade.policy
+    shape = codec.pack(state.cascade.policy, 6.0) | {"shape": "Ring"}
+    with pytest.raises(codec.CodecError, match="'Ring' is none of 'Auto', 'Mesh', 'Tree'"):
+        codec.unpack(CascadePolicy, shape, 6.0)
 
 
 def test_neighbouring_versions_read_each_other() -> None:

@@ -228,6 +228,20 @@ async def test_commands_keep_their_order_and_are_batched() -> None:
     assert {(r.room_id, r.epoch, r.controller_id) for r in made.stub.requests} == {("demo", 7, "gw")}
 
 
+async def test_what_follows_a_rooms_end_goes_in_a_call_of_its_own() -> None:
+    """Nodes refuse what comes after it in the same one."""
+    made = Queue()
+    made.queue.store(node_pb2.PutSnapshot(version=1))  # of the room that ends
+    made.queue.send([node_pb2.Command(close_room=node_pb2.CloseRoom())])
+    made.send(1)
+    made.queue.store(node_pb2.PutSnapshot(version=2))
+    made.queue.close()
+    await asyncio.wait_for(made.queue.run(), 2)
+    kinds = [[c.WhichOneof("command") for c in r.commands] for r in made.stub.requests]
+    assert kinds == [["close_room"], ["request_key_frame", "put_snapshot"]]
+    assert made.stored == [2]
+
+
 async def test_what_follows_on_the_heels_of_a_call_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "PACE_S", 0.2)
     made = Queue()

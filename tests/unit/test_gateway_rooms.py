@@ -64,6 +64,30 @@ async def test_a_join_that_meets_a_handover_is_sent_to_the_next_gateway(world: W
     assert world.directory.room(ROOM) is None
 
 
+async def test_a_node_that_closes_the_room_as_it_was_told_is_not_lost(world: World) -> None:
+    """Its last participants went, others have come since: the node tells of the end that we ordered."""
+    ann = await world.join(hello("ann"))
+    room = world.directory.room(ROOM)
+    assert room is not None
+    (node,) = room.state.nodes
+    closed = node_pb2.RoomClosed(reason="closed by the controller")
+    room.node_event(node, node_pb2.Event(room_id=ROOM, room_closed=closed))
+    await room.ask(lambda state, now: None)
+    assert node in room.state.nodes and room.state.participants[ParticipantSid(ann.sid)].migration is None
+
+
+async def test_a_room_that_everybody_was_sent_from_answers_at_once(world: World) -> None:
+    """Its node drained: a move is due, and there is nobody left to be moved, nor a node."""
+    room = world.directory.open(ROOM)
+
+    def drained(state: RoomState, now: float) -> None:
+        state.moves_due = now - 1.0
+
+    await room.ask(drained)
+    async with asyncio.timeout(2):
+        await world.join(hello("ann"))
+
+
 FLOOD = 2 * max(PLACES.values())  # nothing is read while it is posted: these tests do not wait
 
 

@@ -76,7 +76,10 @@ class CommandQueue:
         if self._failed or self._closing:
             return
         before = len(self._pending)
-        self._pending.extend(commands)
+        for command in commands:
+            self._pending.append(command)
+            if command.HasField("close_room"):
+                self._snapshot = None  # of the room that ends: it would begin it anew
         self._queued += len(self._pending) - before
         self._wake.set()
         if len(self._pending) > MAX_PENDING:
@@ -158,6 +161,8 @@ class CommandQueue:
             command = self._pending.popleft()
             size += command.ByteSize()
             batch.append(command)
+            if command.HasField("close_room"):
+                return batch  # nodes refuse what follows in the same call; the next one begins the room anew
         if self._snapshot is not None:
             batch.append(node_pb2.Command(put_snapshot=self._snapshot))
             self._snapshot = None

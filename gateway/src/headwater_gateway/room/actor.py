@@ -375,8 +375,8 @@ class RoomActor:
         answer.set_result(participant.data_sequence)
 
     def _on_event(self, node_id: NodeId, event: node_pb2.Event, now: float) -> None:
-        if event.HasField("room_closed"):  # as good as dead, for this room
-            self._mover.lose_node(node_id, f"the node closed the room: {event.room_closed.reason}", now)
+        if event.HasField("room_closed"):
+            self._mover.room_closed(node_id, event.room_closed.reason, now)
             return
         remark = events.handle_event(self._state, node_id, event, now)
         if remark:

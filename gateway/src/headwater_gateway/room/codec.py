@@ -66,6 +66,8 @@ def shape_of(hint: Any) -> Shape:
     if isinstance(hint, type) and not typing.get_args(hint):
         return _shape_of_class(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return Shape(_same, lambda v, _: _one_of(v, args))
     if origin in (types.UnionType, typing.Union) and len(args) == 2 and types.NoneType in args:
         return _optional(shape_of(next(a for a in args if a is not types.NoneType)))
     if origin in _MAPPINGS:
@@ -102,6 +104,12 @@ def _shape_of_class(kind: type[Any]) -> Shape:
 def _checked(value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, kind):
         raise CodecError(f"{value!r:.40} is not a {kind.__name__}")
+    return value
+
+
+def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        raise CodecError(f"{value!r:.40} is none of {', '.join(map(repr, choices))}")
     return value
 
 

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 # More than that at once come back spread out, at what a gateway takes of resumes.
 CROWD: Final = 40
 RETURNS_PER_S: Final = 200.0
+CLOSED_BY_US: Final = "closed by the controller"  # why a room has ended, in the words of nodes
 LOOK_S: Final = 0.5  # how often the room looks for nodes that it has to leave
 
 
@@ -41,7 +42,10 @@ class Mover:
     def run_due(self, now: float) -> None:
         """Off nodes that drain or that policy permits no more, each at its pace."""
         state, due = self._state, self._state.moves_due
-        if now < (self._look_at if due is None else due) or not state.nodes:
+        if not state.nodes:
+            state.moves_due = None  # a due time that nobody works off would keep the room from its messages
+            return
+        if now < (self._look_at if due is None else due):
             return
         self._look_at = now + LOOK_S
         view = self._view()
@@ -67,6 +71,12 @@ class Mover:
     def found(self, node_id: NodeId) -> None:
         """The node knows."""
         self._lost.discard(node_id)
+
+    def room_closed(self, node_id: NodeId, why: str, now: float) -> None:
+        """The node has ended the room: as good as dead, for this room. Not if we told it so: people may have
+        come to it again since."""
+        if why != CLOSED_BY_US:
+            self.lose_node(node_id, f"the node closed the room: {why}", now)
 
     def lose_node(self, node_id: NodeId, why: str, now: float) -> None:
         """A node has died: its participants are led to others at once."""
