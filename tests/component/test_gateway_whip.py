@@ -6,7 +6,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from headwater_api.ids import RoomId
 from headwater_api.nodev1 import node_pb2
+from headwater_gateway.room import snapshot
 from livekit.protocol import rtc
 from support.deadline import until
 from support.fake_channel import publisher_offer
@@ -95,6 +97,42 @@ async def test_whip_publishes_at_any_gateway_until_deleted(
             )
             async with http.delete(resource, headers=_auth(who)) as answer:
                 assert answer.status == 404
+
+
+async def test_a_resource_outlives_the_gateway_of_its_room(
+    pair: Gateways, http: aiohttp.ClientSession
+) -> None:
+    headers = {**_auth(), "Content-Type": SDP}
+    offer = publisher_offer(("audio", "a"))
+    async with http.post(f"{pair.urls[0]}/whip/demo", data=offer, headers=headers) as answer:
+        assert answer.status == 201, await answer.text()
+        path, tag = answer.headers["Location"], answer.headers["ETag"]
+
+    def is_kept() -> bool:
+        held = [node.held["demo"].snapshot for node in pair.nodes if "demo" in node.held]
+        return any(snapshot.decode(blob).packed["participants"] for blob in held if blob)
+
+    await until(is_kept, 5, "a node keeps the room with who is in")
+    plane = pair.planes[pair.owner("demo")]
+    room = plane.directory.room(RoomId("demo"))
+    assert room is not None
+    room.hand_over("as a gateway that ends")
+    await until(lambda: plane.directory.room(RoomId("demo")) is None, 5, "nobody has the room")
+    trickle = {**_auth(), "Content-Type": FRAGMENT}
+    restart = "a=ice-ufrag:newfrag\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\na=end-of-candidates\r\n"
+    for url in pair.urls:
+        async with http.patch(url + path, data=restart, headers={**trickle, "If-Match": tag}) as answer:
+            assert answer.status == 204, await answer.text()
+    async with http.patch(pair.urls[1] + path, data=restart, headers={**trickle, "If-Match": "*"}) as answer:
+        assert answer.status == 200 and answer.headers["ETag"] != tag
+        assert f"a=ice-ufrag:{answer.headers['ETag'].strip(chr(34))}" in await answer.text()
+    again = await until(lambda: _commands(pair, "restart_ice"), 5, "ICE restarts")
+    assert again[-1].transport_id.endswith("/pub")
+    async with http.delete(pair.urls[0] + path, headers=_auth("somebody")) as answer:
+        assert answer.status == 404, "only its owner"
+    async with http.delete(pair.urls[0] + path, headers=_auth()) as answer:
+        assert answer.status == 200
+    await until(lambda: _commands(pair, "close_transport"), 5, "its transport is closed")
 
 
 async def test_whep_gets_what_is_there_and_what_comes(pair: Gateways, http: aiohttp.ClientSession) -> None:

@@ -77,9 +77,12 @@ class ApiContext:
             check_origin(request, self.settings.allowed_origins)
         return Caller(claims, token, address, vouched)
 
-    async def owner(self, room: RoomId, caller: Caller) -> GatewayPeer | None:
-        """The gateway to pass a call about the room on to; None: this one carries it out. JoinRefused."""
-        return await self.plane.owner(room, hops=MAX_HOPS if caller.is_gateway else 0, resumes=False)
+    async def owner(self, room: RoomId, caller: Caller, *, resumes: bool = False) -> GatewayPeer | None:
+        """The gateway to pass a call about the room on to; None: this one carries it out. JoinRefused.
+
+        `resumes`: the caller has been in the room, so it is there even if no report has shown it yet.
+        """
+        return await self.plane.owner(room, hops=MAX_HOPS if caller.is_gateway else 0, resumes=resumes)
 
     def room(self, name: str) -> RoomActor:
         """A room that lives here. ApiError not_found."""

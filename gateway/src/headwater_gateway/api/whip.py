@@ -190,14 +190,33 @@ class Whip:
         sid = ParticipantSid(request.match_info["sid"])
         session = self._resources.get(sid)
         if session is None and not caller.is_gateway:
-            peer = await self._context.owner(RoomId(request.match_info["room"]), caller)
+            peer = await self._context.owner(RoomId(request.match_info["room"]), caller, resumes=True)
             if peer is not None:
                 return await self._context.forward(request, raw, caller, peer)
+        if session is None:
+            session = await self._adopt(RoomId(request.match_info["room"]), sid, caller.claims.identity)
         mine = session is not None and session.identity == caller.claims.identity
         if session is None or not mine or session.room_id != request.match_info["room"]:
             raise ApiError(
                 "not_found", "there is no such resource: send a new offer", Reason.PARTICIPANT_NOT_FOUND
             )
+        return session
+
+    async def _adopt(
+        self, room_id: RoomId, sid: ParticipantSid, identity: ParticipantIdentity
+    ) -> HttpSession | None:
+        """The resource of a room that was taken over: the gateway that opened it is gone, its media flows."""
+        room = self._context.directory.room(room_id)
+        left = room.state.participants.get(sid) if room is not None else None
+        facts = self._context.directory.pool.facts(left.node_id) if left is not None else None
+        if room is None or left is None or facts is None or not left.is_http or left.identity != identity:
+            return None
+        session = HttpSession.adopted(room, left, facts, self._ids)
+        if not await room.attach(sid, session, frozenset(left.wanted)):
+            return None
+        self._resources[sid] = session
+        session.on_over = lambda: self._forget(sid)
+        log.info("resource.adopted", room=room_id, participant=sid, publishes=session.publishes)
         return session
 
 

@@ -5,10 +5,11 @@ its media. It cannot be led to another node either: it is let go, sees its conne
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
-from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId, TrackSid
+from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId, TrackSid, TransportId
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models, rtc
 
@@ -17,6 +18,8 @@ from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.model import (
     HIGHEST_SPATIAL,
     IdSource,
+    Participant,
+    TransportMemo,
     WantedTrack,
     publisher_transport,
     subscriber_transport,
@@ -55,6 +58,20 @@ class HttpSession:
         self._lines: tuple[ViewerLine, ...] = ()
         self._wanted: dict[TrackSid, WantedTrack] = {}
         self._carried: dict[str, TrackSid] = {}  # mid → track
+
+    @classmethod
+    def adopted(cls, room: RoomActor, left: Participant, facts: NodeFacts, ids: IdSource) -> "HttpSession":
+        """The resource of somebody whose room was taken over: it can be deleted, and restart ICE.
+
+        What a receiving one gets stays as it is: only its node knows which m-lines it has.
+        """
+        publishes = TransportId(publisher_transport(left.sid)) in left.transports
+        made = cls(room.state.room_id, left.identity, ids, publishes=publishes)
+        made.sid, made._room = left.sid, room
+        memo = left.transports.get(TransportId(made._transport), TransportMemo())
+        made._local = replace(made._credentials(facts), ufrag=memo.ufrag, pwd=memo.pwd)
+        made._fingerprint = memo.remote_fingerprint
+        return made
 
     # -- ClientPort ------------------------------------------------------------------------------
 
