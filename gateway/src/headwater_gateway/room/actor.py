@@ -70,6 +70,7 @@ class RoomActor:
         )
         self._out = Outlets(state, pool, keeper, view, listeners)
         self._is_superseded = False
+        self._was_due = False  # the last turn was the timers'
 
     @property
     def dropped_events(self) -> int:
@@ -315,10 +316,10 @@ class RoomActor:
         now, due = self._clock(), self.keeper.due
         wait = next_deadline(self._state, now)
         wait = wait if due is None else min(wait, due - now)
-        blame: ParticipantSid | None = None
-        job: Job = self._run_due
-        if wait > 0:  # a busy mailbox must not starve the timers
-            blame, job = await self._inbox.get(wait) or (None, self._run_due)
+        # A busy mailbox must not starve the timers, nor a due time that stays in the past the mailbox.
+        message = await self._inbox.get(max(wait, 0.0)) if wait > 0 or self._was_due else None
+        self._was_due = message is None
+        blame, job = message or (None, self._run_due)
         self._guard(blame, job)
         self._out.perform(self._clock())
         self._out.keep(self._clock)
