@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from headwater_api.sfucluster import SFUCluster
 from headwater_cli.doctor.diagnose import diagnose
 from headwater_cli.doctor.facts import (
     Certificate,
@@ -121,6 +122,39 @@ def test_private_media_addresses() -> None:
 def test_a_pod_that_does_not_run(changes: dict[str, object], words: str) -> None:
     facts = replace(WELL, pods=(*WELL.pods, pod("sfu-node", **changes)))
     assert words in only(facts).sentence
+
+
+def turn_findings(secrets: dict[str, dict[str, int] | None], **turn: object) -> list[str]:
+    spec = {
+        "regions": [{"name": "eu"}],
+        "turn": {
+            "maxPerRegion": 1,
+            "tlsSecretRef": {"name": "turn-tls"},
+            "sharedSecretRefs": [{"name": "turn-secret", "key": "current"}],
+            **turn,
+        },
+    }
+    body = {"metadata": {"name": "fleet", "namespace": "headwater"}, "spec": spec}
+    facts = replace(WELL, clusters=(SFUCluster.from_kubernetes(body),), secrets=secrets)
+    return [f.sentence for f in diagnose(facts) if f.sentence.startswith("turn.")]
+
+
+def test_turn_without_the_secrets_it_names() -> None:
+    whole: dict[str, dict[str, int] | None] = {
+        "turn-secret": {"current": 40},
+        "turn-tls": {"tls.crt": 900, "tls.key": 200},
+    }
+    assert turn_findings(whole, tlsDomain="turn.example.com") == []
+    (found,) = turn_findings({**whole, "turn-tls": {"ca.crt": 9}}, tlsDomain="turn.example.com")
+    assert "tlsSecretRef: Secret turn-tls" in found
+    (found,) = turn_findings({**whole, "turn-secret": None}, tlsDomain="turn.example.com")
+    assert "sharedSecretRefs: Secret turn-secret with the key current" in found
+    assert turn_findings({}, tlsDomain="turn.example.com") == [], "nobody may look: nothing is known"
+
+
+def test_a_turn_certificate_that_names_addresses() -> None:
+    (found,) = turn_findings({})
+    assert "tlsDomain is not set" in found
 
 
 def test_a_dead_api_server_is_the_only_finding() -> None:

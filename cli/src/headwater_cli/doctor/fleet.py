@@ -96,14 +96,36 @@ def _turn(facts: Facts, cluster: SFUCluster) -> Iterator[Finding]:
         )
         return
     for reference in turn.shared_secret_refs:
-        keys = facts.secrets.get(reference.name)
-        if keys is None or reference.key not in keys:
+        if _lacks(facts, reference.name, reference.key):
             yield Finding(
                 Level.ERROR,
                 subject,
                 f"turn.sharedSecretRefs: Secret {reference.name} with the key {reference.key} is missing",
                 f"kubectl create secret generic {reference.name} --from-file={reference.key}",
             )
+    if turn.tls_secret_ref is None:
+        return
+    name = turn.tls_secret_ref.name
+    if any(_lacks(facts, name, key) for key in ("tls.crt", "tls.key")):
+        yield Finding(
+            Level.ERROR,
+            subject,
+            f"turn.tlsSecretRef: Secret {name} with the keys tls.crt and tls.key is missing",
+            f"kubectl create secret tls {name} --cert=tls.crt --key=tls.key, or let cert-manager write it",
+        )
+    if not turn.tls_domain:
+        yield Finding(
+            Level.WARNING,
+            subject,
+            "turn.tlsDomain is not set: apps with native WebRTC refuse a certificate that names a TURN node "
+            "by its IP address only, and cannot join where TLS alone gets through",
+            "set turn.tlsDomain to the domain of a wildcard certificate",
+        )
+
+
+def _lacks(facts: Facts, secret: str, key: str) -> bool:
+    """Whether it is known that the Secret does not have the key: not where nobody may look."""
+    return secret in facts.secrets and key not in (facts.secrets[secret] or ())
 
 
 def _reachability(facts: Facts) -> Iterator[Finding]:

@@ -48,12 +48,10 @@ async def _observe(reader: Reader, namespace: str, url: str, clock: Callable[[],
         await reader.items(f"/apis/{wk.GROUP}/{wk.VERSION}/namespaces/{namespace}/{SFUCLUSTERS}")
     )
     names = {use.secret for pod in pods for use in pod.secrets}
-    names |= {
-        reference.name
-        for cluster in good
-        if cluster.spec.turn
-        for reference in cluster.spec.turn.shared_secret_refs
-    }
+    for turn in (cluster.spec.turn for cluster in good):
+        if turn is not None:
+            names |= {reference.name for reference in turn.shared_secret_refs}
+            names |= {turn.tls_secret_ref.name} if turn.tls_secret_ref is not None else set()
     public = url or next(
         (pod.env["HEADWATER_PUBLIC_URL"] for pod in pods if pod.env.get("HEADWATER_PUBLIC_URL")), ""
     )
