@@ -71,13 +71,14 @@ def test_the_four_kinds_of_installation_have_their_file() -> None:
         render("headwater", {})  # the default: nothing is made up
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["crds", *NAMES])
 def test_the_api_server_takes_every_object_without_a_warning(name: str, ready_server: ApiServer) -> None:
-    manifests = render("headwater", values_of(name))
+    manifests = render("headwater-crds", {}) if name == "crds" else render("headwater", values_of(name))
     body = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
     done = ready_server.run(
-        "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", stdin=body
-    )
+        "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-",
+        stdin=body,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert len(done.stdout.splitlines()) == len(manifests)

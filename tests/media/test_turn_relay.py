@@ -1,18 +1,17 @@
 """Clients that a firewall cuts off from the SFU node connect over TURN, and stay when a TURN node dies."""
 
-import ssl
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from headwater_planner.turn_servers import ParticipantSid, rest_credentials
+from headwater_api import wellknown as wk
 from support.clients import bots, until_seen
 from support.deadline import until
 from support.protocol_client import ProtocolClient
+from support.trusting_sdk import ENV_LIBRARY, trusting_library
 from support.turn_deaths import kill_one
-from support.turn_probe import Refused, TurnProbe
-from support.turn_world import NEW, OLD, TURN, TurnWorld, make_certificate, turn_world
+from support.turn_rotation import Rotation, can_allocate
+from support.turn_world import NEW, OLD, TURN, TurnWorld, turn_world
 
 pytestmark = pytest.mark.timeout(120)
 ANN_BOB = [("ann", "bob"), ("bob", "ann")]
@@ -20,8 +19,11 @@ ANN_BOB = [("ann", "bob"), ("bob", "ann")]
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TurnWorld]:
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls" / "tls.crt"))
-    async with turn_world(tmp_path) as made:
+    """All clients trust the authority of the TURN nodes' certificate."""
+    library, authority = trusting_library(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.directory / "ca.crt"))
+    monkeypatch.setenv(ENV_LIBRARY, str(library))
+    async with turn_world(tmp_path, authority=authority) as made:
         yield made
 
 
@@ -35,10 +37,15 @@ async def marks_arrive(viewer: ProtocolClient, source: int, more_than: int = 0, 
     return count()
 
 
-async def test_the_sdk_relays_by_udp_and_survives_the_death_of_its_turn_node(world: TurnWorld) -> None:
-    world.block_udp("--dport", "7882")
+async def test_clients_relay_by_udp_and_survive_the_death_of_their_turn_node(world: TurnWorld) -> None:
+    """The SDK and aiortc, with nothing but UDP to the TURN nodes open."""
+    world.block_udp("--dport", str(wk.PORT_MEDIA))
+    for port in (wk.PORT_TURN, wk.PORT_TURN_TLS):
+        world.block_tcp(port)
     async with bots([world.bot("ann", 0)], [world.bot("bob", 1)]) as fleet:
         await until_seen(fleet, ANN_BOB, 40)
+        async with ProtocolClient(world.url, world.token("relayed", "eve"), turn="turn:", region="eu") as eve:
+            await marks_arrive(eve, 0)
         assert world.blocked() > 0, "the direct way was tried and is closed"
         gap_s = await kill_one(world, fleet, "ann")
         # Five seconds hold for 95 of 100 (the long loop of such deaths); a single one may take longer.
@@ -47,8 +54,10 @@ async def test_the_sdk_relays_by_udp_and_survives_the_death_of_its_turn_node(wor
         assert "room.ice_restarts_pushed" in world.gateway.printed()
 
 
-async def test_without_any_udp_tls_and_tcp_carry_the_media(world: TurnWorld) -> None:
+async def test_without_any_udp_tls_carries_the_media(world: TurnWorld) -> None:
+    """The SDK and aiortc, with nothing but TLS to port 443 of the TURN nodes open."""
     world.block_udp()
+    world.block_tcp(wk.PORT_TURN)
     async with (
         ProtocolClient(world.url, world.token("tls", "ann"), turn="turns:", region="eu") as ann,
         ProtocolClient(world.url, world.token("tls", "bob"), turn="turns:", region="eu") as bob,
@@ -58,71 +67,29 @@ async def test_without_any_udp_tls_and_tcp_carry_the_media(world: TurnWorld) -> 
         await marks_arrive(bob, 7)
         await until(lambda: fleet.fps("cid", "ann") > 8, 40, "the SDK decodes the picture")
         await marks_arrive(ann, 2)
-        assert world.blocked() > 0
+        assert world.blocked("udp") > 0 and world.blocked("tcp") > 0
         urls = [url for server in ann.join.ice_servers for url in server.urls] if ann.join else []
         assert [url.partition(":")[0] for url in urls] == ["turn", "turn", "turns"] * 2
 
 
 async def test_secrets_and_certificates_are_renewed_without_a_drop(world: TurnWorld) -> None:
-    world.block_udp("--dport", "7882")
-    old_secret, new_secret = "o" * 32, "w" * 32
+    world.block_udp("--dport", str(wk.PORT_MEDIA))
     async with (
         ProtocolClient(world.url, world.token("r", "ann"), turn="turn:10.77.1.11", region="eu") as ann,
         ProtocolClient(world.url, world.token("r", "bob"), turn="turns:10.77.1.11", region="eu") as bob,
     ):
         await ann.publish(7)
         seen = await marks_arrive(bob, 7)
-        before = (await world.desire(TURN[0]))["allocations"]
+        before = await world.allocations()
         assert before >= 2
-
-        (world.secrets / NEW).write_text(new_secret)
-        make_certificate(world.tls, *TURN, serial=4711)
-        for ip in TURN:
-            await until(lambda ip=ip: has_both(world, ip), 10, "both secrets are accepted")
-        assert await can_allocate(TURN[0], old_secret) and await can_allocate(TURN[0], new_secret)
-        await until(lambda: serial_of(TURN[0]) == 4711, 10, "the new certificate is shown")
-        signs = "the first reference signs once the gateway hears that every node takes it"
-        await until(lambda: signs_with(world, new_secret), 10, signs)
-        async with ProtocolClient(world.url, world.token("r", "cid"), turn="turn:", region="eu") as cid:
+        rotation = Rotation(world, from_=OLD, to=NEW, serial=4711)
+        await rotation.overlap()
+        by_tcp = f"turn:{TURN[0]}:{wk.PORT_TURN}?transport=tcp"
+        async with ProtocolClient(world.url, world.token("r", "cid"), turn=by_tcp, region="eu") as cid:
             await marks_arrive(cid, 7)
-
-        for ip in TURN:
-            answer = await world.desire(ip, secrets=[NEW])
-            assert answer["accepted"] == [NEW]
-        assert not await can_allocate(TURN[0], old_secret) and await can_allocate(TURN[0], new_secret)
+        await rotation.end()
+        assert not await can_allocate(TURN[0], rotation.old_secret)
         await marks_arrive(bob, 7, more_than=seen + 30)
-        assert (await world.desire(TURN[0], secrets=[NEW]))["allocations"] >= before, "nobody was dropped"
+        assert await world.allocations() >= before, "nobody was dropped"
         for client in (ann, bob):
             assert not [m for m in client.messages if m.WhichOneof("message") in ("leave", "reconnect")]
-
-
-async def has_both(world: TurnWorld, ip: str) -> bool:
-    return (await world.desire(ip, secrets=[NEW, OLD]))["accepted"] == [NEW, OLD]
-
-
-async def signs_with(world: TurnWorld, secret: str) -> bool:
-    """Whether a new participant's credentials are of that secret."""
-    async with ProtocolClient(world.url, world.token("r", "dan"), turn="turn:", region="eu") as dan:
-        assert dan.join is not None
-        shown = dan.join.ice_servers[0]
-        expiry, _, sid = shown.username.partition(":")
-        return shown.credential == rest_credentials(secret, ParticipantSid(sid), int(expiry))[1]
-
-
-async def can_allocate(ip: str, secret: str) -> bool:
-    """Whether credentials of that secret are good for an allocation; its end frees it."""
-    username, password = rest_credentials(secret, ParticipantSid("PA_probe"), int(time.time()) + 60)
-    try:
-        async with TurnProbe((ip, 3478), username, password) as probe:
-            await probe.release()
-    except Refused as refused:
-        assert refused.code == 401, refused
-        return False
-    return True
-
-
-def serial_of(ip: str) -> int:
-    from cryptography import x509
-
-    pem = ssl.get_server_certificate((ip, 443), timeout=5)
-    return x509.load_pem_x509_certificate(pem.encode()).serial_number

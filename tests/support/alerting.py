@@ -28,7 +28,7 @@ SHORTER: Final = 20
 ROOM: Final = "crowd"  # a Meeting that stays in eu
 TLS_SECRET: Final = "turn-tls"
 CONNECTIONS: Final = 10  # what one SFU node takes: two for each who publishes
-_JOBS: Final = (wk.COMPONENT_OPERATOR, wk.COMPONENT_GATEWAY, wk.COMPONENT_SFU, wk.COMPONENT_TURN)
+JOBS: Final = (wk.COMPONENT_OPERATOR, wk.COMPONENT_GATEWAY, wk.COMPONENT_SFU, wk.COMPONENT_TURN)
 _UNIT_S: Final = {"m": 60, "h": 3600, "d": 86_400}
 
 
@@ -65,8 +65,8 @@ def watched_fleet(directory: Path) -> Iterator[Watched]:
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(running_cluster(("--regions", "eu,ap", "--nodes-per-region", "1")))
         _declare(cluster, directory)
-        stack.enter_context(_followed(cluster, directory))
-        prom = stack.enter_context(prometheus(cluster, directory, rules=rules, every_s=SCRAPE_S, jobs=_JOBS))
+        stack.enter_context(followed(cluster, directory))
+        prom = stack.enter_context(prometheus(cluster, directory, rules=rules, every_s=SCRAPE_S, jobs=JOBS))
         yield Watched(cluster, prom, directory)
 
 
@@ -110,7 +110,7 @@ def _declare(cluster: Cluster, directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _followed(cluster: Cluster, directory: Path) -> Iterator[None]:
+def followed(cluster: Cluster, directory: Path) -> Iterator[None]:
     """Prometheus' targets follow the Pods during the block, as a PodMonitor's do."""
     write_targets(cluster, directory)
     over, failed = threading.Event(), list[BaseException]()
@@ -167,7 +167,7 @@ async def until_calm(prom: Prometheus, within_s: float) -> None:
     async def calm() -> bool:
         try:
             read = {series["metric"]["job"] for series in await prom.query("up == 1")}
-            return read == set(_JOBS) and not {name for name, _ in await prom.firing()} & critical()
+            return read == set(JOBS) and not {name for name, _ in await prom.firing()} & critical()
         except OSError:
             return False  # it still starts
 

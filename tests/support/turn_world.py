@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from headwater_api import wellknown as wk
 from headwater_sandbox.demo.spec import BotSpec
 from headwater_sandbox.demo.tokens import make_token, signal_url
+from support.authority import Authority
 from support.deadline import until
 from support.netns import Namespace, connect, namespace
 from support.processes import Program, all_running, running
@@ -74,6 +75,7 @@ class TurnWorld:
     turn: dict[str, Program]
     secrets: Path
     tls: Path
+    authority: Authority | None
     stack: AsyncExitStack = field(repr=False)
     tmp: Path = field(repr=False)
 
@@ -89,12 +91,21 @@ class TurnWorld:
 
     def block_udp(self, *match: str) -> None:
         """The client's UDP datagrams that match are dropped from now on, both ways."""
-        self.server.run("iptables", "-I", "INPUT", "-i", "wire", "-p", "udp", *match, "-j", "DROP")
+        self._block("udp", *match)
 
-    def blocked(self) -> int:
-        """Datagrams that the firewall has dropped: the proof of the fault."""
+    def block_tcp(self, port: int) -> None:
+        """What the client sends to that TCP port is dropped from now on."""
+        self._block("tcp", "--dport", str(port))
+
+    def _block(self, protocol: str, *match: str) -> None:
+        self.server.run("iptables", "-I", "INPUT", "-i", "wire", "-p", protocol, *match, "-j", "DROP")
+
+    def blocked(self, protocol: str = "udp") -> int:
+        """Packets that the firewall has dropped: the proof of the fault."""
         listing = self.server.run("iptables", "-L", "INPUT", "-v", "-n", "-x")
-        return sum(int(found) for found in re.findall(r"^\s*(\d+)\s+\d+\s+DROP", listing, re.M))
+        shown = {"udp": "(?:udp|17)", "tcp": "(?:tcp|6)"}[protocol]
+        dropped = re.findall(rf"^\s*(\d+)\s+\d+\s+DROP\s+{shown}\s", listing, re.M)
+        return sum(int(found) for found in dropped)
 
     async def desire(self, ip: str, **wish: Any) -> dict[str, Any]:
         """What the operator does: tells a TURN node all that it must know."""
@@ -105,6 +116,22 @@ class TurnWorld:
             answer: dict[str, Any] = await response.json()
             assert response.status == 200, answer
             return answer
+
+    def renew_certificate(self, serial: int) -> None:
+        """As when the Secret of the TURN nodes' certificate is changed."""
+        if self.authority is None:
+            make_certificate(self.tls, *TURN, serial=serial)
+        else:
+            self.authority.issue(self.tls, *TURN, serial=serial)
+
+    async def allocations(self) -> int:
+        """Of all TURN nodes, by their own count."""
+        total = 0.0
+        for program in self.turn.values():
+            found = re.search(r"^headwater_turn_allocations\S* (\S+)$", await program.get("/metrics"), re.M)
+            assert found is not None
+            total += float(found.group(1))
+        return int(total)
 
     async def start_turn(self, ip: str, *, packet_filter: bool = False) -> Program:
         """A TURN node, told of the SFU node, ready for clients."""
@@ -136,26 +163,36 @@ class TurnWorld:
 
 
 @asynccontextmanager
-async def turn_world(tmp: Path, *, packet_filter: bool = False) -> AsyncIterator[TurnWorld]:
-    """The world for the block. Clients reach everything until the test blocks something."""
+async def turn_world(
+    tmp: Path, *, packet_filter: bool = False, authority: Authority | None = None
+) -> AsyncIterator[TurnWorld]:
+    """The world for the block. Clients reach everything until the test blocks something.
+
+    `authority`: who signs the certificate of the TURN nodes; without one it signs itself.
+    """
     keys, secrets, tls = tmp / "keys", tmp / "secrets", tmp / "tls"
     keys.mkdir()
     (keys / API_KEY).write_text(API_SECRET)
     (secrets / "turn").mkdir(parents=True)
     (secrets / OLD).write_text("o" * 32)
-    make_certificate(tls, *TURN)
     with namespace() as server, namespace() as client:
         connect(server, client, "10.77.2.1/24", f"{CLIENT}/24")
         server.add_addresses("lo", *(f"{ip}/32" for ip in (GATEWAY, SFU, *TURN, SECRET_SERVICE)))
         client.run("ip", "route", "add", "10.77.1.0/24", "via", "10.77.2.1")
         with client.entered():
             async with AsyncExitStack() as stack:
-                yield await _start(server, client, tmp, stack, packet_filter)
+                sfu, gateway = await _start(server, tmp, stack)
+                world = TurnWorld(server, client, gateway, sfu, {}, secrets, tls, authority, stack, tmp)
+                world.renew_certificate(serial=1)
+                async with asyncio.TaskGroup() as group:
+                    for ip in TURN:
+                        group.create_task(world.start_turn(ip, packet_filter=packet_filter))
+                await until(lambda: world_knows(world, len(TURN)), 10, "the gateway knows both TURN nodes")
+                yield world
 
 
-async def _start(
-    server: Namespace, client: Namespace, tmp: Path, stack: AsyncExitStack, packet_filter: bool
-) -> TurnWorld:
+async def _start(server: Namespace, tmp: Path, stack: AsyncExitStack) -> list[Program]:
+    """The SFU node and the gateway."""
     sfu_env = {
         wk.ENV_POD_NAME: "eu-1",
         wk.ENV_REGION: "eu",
@@ -177,13 +214,7 @@ async def _start(
         running("headwater_sfu", sfu_env, SFU, tmp / "sfu.log", launcher=launcher),
         running("headwater_gateway", gateway_env, GATEWAY, tmp / "gw.log", launcher=launcher),
     )
-    sfu, gateway = await all_running(stack, programs)
-    world = TurnWorld(server, client, gateway, sfu, {}, tmp / "secrets", tmp / "tls", stack, tmp)
-    async with asyncio.TaskGroup() as group:
-        for ip in TURN:
-            group.create_task(world.start_turn(ip, packet_filter=packet_filter))
-    await until(lambda: world_knows(world, len(TURN)), 10, "the gateway knows both TURN nodes")
-    return world
+    return await all_running(stack, programs)
 
 
 async def world_knows(world: TurnWorld, count: int) -> bool:
