@@ -21,8 +21,9 @@ from support.draining import NAMESPACE, cost, describe, gaps, is_ready, sfu_pods
 AWAY_S = float(os.environ.get("HEADWATER_CHAOS_AWAY", "300"))
 CONVERGED_S = 30.0
 # Scheduler and kubelets ask again after pauses that grow to 30 s and are drawn out by chance up to twofold
-# (client-go's reflectors): a Pod that the operator has made may wait as long for its process.
-KUBERNETES_S = 60.0
+# (client-go's reflectors), and one try may hang for 10 s: a Pod that the operator has made may wait as long
+# for its process.
+KUBERNETES_S = 75.0
 MAX_TONE_GAP_MS = 2000  # nobody is moved: what there is comes from the machine, which is printed
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(AWAY_S + 300)]
 

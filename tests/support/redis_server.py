@@ -9,13 +9,22 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import TimeoutError as NoAnswer
 from support.cluster import free_port
 from support.deadline import until
 
 PASSWORD = "p" * 32
 FAULTS = ("killed", "restarted empty", "flushed", "slow", "wrong password")
+# What a client is told meanwhile.
+REFUSALS: dict[str, type[RedisError]] = {
+    "killed": NotConnected,
+    "slow": NoAnswer,
+    "wrong password": AuthenticationError,
+}
 
 
 @dataclass
@@ -25,6 +34,7 @@ class RedisServer:
     folder: Path
     port: int
     process: asyncio.subprocess.Process | None = None
+    starts: int = 0
     _stopped: bool = field(default=False, repr=False)
 
     @property
@@ -54,6 +64,7 @@ class RedisServer:
             stderr=asyncio.subprocess.DEVNULL,
         )
         await until(lambda: self._answers(password), 10, "redis-server answers")
+        self.starts += 1
 
     async def _answers(self, password: str) -> bool:
         client = self.client(password)
@@ -93,6 +104,20 @@ class RedisServer:
             case "wrong password":
                 await self.kill()
                 await self.start("another" * 5)
+
+    async def check_suffers(self, fault: str) -> None:
+        """That it is so, for who has the right password. What is gone, gateways put back when they like."""
+        client = Redis(port=self.port, password=PASSWORD, socket_timeout=1)
+        try:
+            if fault in REFUSALS:
+                with pytest.raises(REFUSALS[fault]):
+                    await client.ping()  # type: ignore[misc]
+            elif fault == "flushed":
+                assert "cmdstat_flushall" in await client.info("commandstats")
+            else:
+                assert self.starts == 2
+        finally:
+            await client.aclose()
 
     async def keys(self) -> list[bytes]:
         client = self.client()

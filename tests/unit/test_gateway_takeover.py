@@ -63,6 +63,23 @@ async def test_a_client_resumes_at_another_gateway_without_a_change_of_its_media
         assert told == [], f"{kind}: nothing had to change"
 
 
+async def test_the_first_ice_restart_is_answered_after_the_clients_next_check(world: World) -> None:
+    """Else a client of the Rust engine sees no connection come back, and waits three seconds."""
+    first, second = world.gateways
+    ann = await first.join("ann", "eu")
+    await publish(ann, "audio", "mic")
+    await world.kept()
+    await second.take_over()
+    back = await resume(second, ann, "ann")
+    for ufrag, least_s in (("new1", 0.48), ("new2", 0.0)):
+        answers, began = len(back.all("answer")), asyncio.get_running_loop().time()
+        back.offer(("audio", "mic"), ufrag=ufrag)
+        await until(lambda n=answers: len(back.all("answer")) > n, 5, "an answer", 0.01)  # type: ignore[misc]
+        assert asyncio.get_running_loop().time() - began >= least_s
+        restart = world.commands("eu-1", "restart_ice", "gw-b")[-1]
+        assert f"a=ice-ufrag:{restart.local_ufrag}" in back.all("answer")[-1].sdp  # type: ignore[attr-defined]
+
+
 async def test_what_was_published_after_the_last_snapshot_comes_back_with_its_client(world: World) -> None:
     first, second = world.gateways
     ann, bob = await first.join("ann", "eu"), await first.join("bob", "eu")

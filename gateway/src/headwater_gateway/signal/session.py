@@ -37,6 +37,12 @@ SERVER_PROTOCOL: Final = 15
 MAX_NOTICES: Final = 4096
 MAX_SDP_FAULTS: Final = 5
 SYNC_DEADLINE_S: Final = 3.0
+# The first ICE restart after a takeover is answered so much later: more than the 0.48 s between two checks of
+# libwebrtc. By then the client's new sockets have checked the address under the old credentials, the answer
+# makes them check it anew, and for that one round trip the connection is not `connected`. Clients of the Rust
+# engine look for this: a connection that never left `connected` has them wait three seconds, in which they
+# send no data and no requests. Media flows by the old sockets meanwhile.
+REVIVED_ANSWER_S: Final = 0.6
 
 
 IceServers = Callable[[ParticipantSid, NodeId], Sequence[rtc.ICEServer]]
@@ -73,7 +79,7 @@ class Session:
         self._sdp_faults = 0
         self._left_out = 0
         self._later: set[asyncio.Task[None]] = set()
-        self._is_over = self._is_busy = False
+        self._is_over = self._is_busy = self._is_revived = False
         self._log = log.bind(room=room_id, identity=identity)
 
     def belongs_to(self, room_id: RoomId, identity: ParticipantIdentity) -> bool:
@@ -191,7 +197,7 @@ class Session:
         except (TimeoutError, SdpError) as error:
             self._log.warning("resume.impossible", detail=f"{type(error).__name__}: {error}"[:300])
             return False
-        self._channel = channel
+        self._channel, self._is_revived = channel, True
         # The roster first: clients drop the media of somebody that they have not heard of, and in the other
         # half of a split room there may be many such.
         while self._notices and isinstance(self._notices[0], Message):
@@ -341,11 +347,17 @@ class Session:
         answered = self._media.answer(offer.sdp)
         room.command(self.sid, answered.commands)
         room.publish(self.sid, answered.sections)
-        if any(command.HasField("restart_ice") for command in answered.commands):
+        restarts = any(command.HasField("restart_ice") for command in answered.commands)
+        if restarts:
             await room.carried_out(self.sid)
         self._log.debug("session.offer_answered", offer=offer.id, sections=answered.summary())
         answer = rtc.SessionDescription(type="answer", sdp=answered.sdp, id=offer.id)
-        await self._send(rtc.SignalResponse(answer=answer))
+        response = rtc.SignalResponse(answer=answer)
+        if restarts and self._is_revived and self._channel is not None:
+            self._is_revived = False
+            self._do_later(REVIVED_ANSWER_S, partial(self._channel.send, response))
+        else:
+            await self._send(response)
 
     async def _on_answer(self, room: RoomActor, answer: rtc.SessionDescription) -> None:
         assert self._media is not None
