@@ -122,4 +122,4 @@ async def test_media_flows_while_every_gateway_is_away(tmp_path: Path) -> None:
         await until_seen(cameras, expected, 60)
         joins = [bot.joins for bot in cameras.bots.values()]
         print(f"{figures}; LiveKit's clients see each other {time.monotonic() - back:.1f} s after the room "
-              f"was adopted, by {joins} joins; load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
+              f"was adopted, {joins} connections; load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip

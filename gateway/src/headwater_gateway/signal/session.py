@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import structlog
-from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RoomId, TrackSid
+from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId, TrackSid
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
@@ -18,13 +18,16 @@ from headwater_gateway.room.ports import Joined
 from headwater_gateway.room.tracks import codec_named
 from headwater_gateway.room.wire import PUBLISH_CODECS, leave
 from headwater_gateway.sdp import SdpError, StaleAnswer
+from headwater_gateway.signal.later import REVIVED_ANSWER_S, Later
 from headwater_gateway.signal.notices import Drop, End, Message, Move, Notice, Wanted
 from headwater_gateway.signal.session_media import SessionMedia
 from headwater_gateway.signal.types import (
     CLOSE_GOING_AWAY,
     CLOSE_NORMAL,
     CLOSE_SERVICE_RESTART,
+    IceServers,
     SignalChannel,
+    no_ice_servers,
 )
 
 log = structlog.get_logger(__name__)
@@ -37,20 +40,6 @@ SERVER_PROTOCOL: Final = 15
 MAX_NOTICES: Final = 4096
 MAX_SDP_FAULTS: Final = 5
 SYNC_DEADLINE_S: Final = 3.0
-# The first ICE restart after a takeover is answered so much later: more than the 0.48 s between two checks of
-# libwebrtc. By then the client's new sockets have checked the address under the old credentials, the answer
-# makes them check it anew, and for that one round trip the connection is not `connected`. Clients of the Rust
-# engine look for this: a connection that never left `connected` has them wait three seconds, in which they
-# send no data and no requests. Media flows by the old sockets meanwhile.
-REVIVED_ANSWER_S: Final = 0.6
-
-
-IceServers = Callable[[ParticipantSid, NodeId], Sequence[rtc.ICEServer]]
-
-
-def no_ice_servers(sid: ParticipantSid, node: NodeId) -> Sequence[rtc.ICEServer]:
-    """Where there is no TURN: the node's own address is all that a client needs."""
-    return ()
 
 
 class Session:
@@ -78,7 +67,7 @@ class Session:
         self._media: SessionMedia | None = None
         self._sdp_faults = 0
         self._left_out = 0
-        self._later: set[asyncio.Task[None]] = set()
+        self._later = Later()
         self._is_over = self._is_busy = self._is_revived = False
         self._log = log.bind(room=room_id, identity=identity)
 
@@ -219,15 +208,7 @@ class Session:
 
     def _retire(self, older: SignalChannel, code: int, reason: str, delay_s: float = 0.0) -> None:
         """Close a WebSocket that was; its network may be gone, so nothing waits for it."""
-        self._do_later(delay_s, partial(older.close, code, reason))
-
-    def _do_later(self, delay_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        async def do() -> None:
-            await asyncio.sleep(delay_s)
-            await work()
-
-        self._later.add(task := asyncio.create_task(do(), name="session-later"))
-        task.add_done_callback(self._later.discard)
+        self._later.do(delay_s, partial(older.close, code, reason))
 
     async def serve(self, channel: SignalChannel) -> None:
         """Work off the client's messages until its channel ends; the client then has its grace to return."""
@@ -263,7 +244,7 @@ class Session:
             while self._notices and not self._is_over:
                 await self._perform(self._notices.popleft())
             self._is_busy = False
-        await asyncio.gather(*self._later, return_exceptions=True)
+        await self._later.finish()
 
     async def _perform(self, notice: Notice) -> None:
         match notice:
@@ -295,7 +276,7 @@ class Session:
         for ahead in self._media.addresses_ahead():
             await self._send(rtc.SignalResponse(trickle=ahead))
         if not self._media.has_uplink:
-            self._do_later(notice.head_start_s, self._offer_if_due)
+            self._later.do(notice.head_start_s, self._offer_if_due)
         elif self._channel is not None:
             text, delay_s = "resume to go on at another node", notice.head_start_s + notice.delay_s
             self._retire(self._channel, CLOSE_SERVICE_RESTART, text, delay_s)
@@ -355,7 +336,7 @@ class Session:
         response = rtc.SignalResponse(answer=answer)
         if restarts and self._is_revived and self._channel is not None:
             self._is_revived = False
-            self._do_later(REVIVED_ANSWER_S, partial(self._channel.send, response))
+            self._later.do(REVIVED_ANSWER_S, partial(self._channel.send, response))
         else:
             await self._send(response)
 

@@ -18,7 +18,7 @@ from headwater_gateway.room.ports import Joined, JoinRefusal
 from headwater_gateway.room.requests import kind_of
 from headwater_gateway.room.rules import WAITING
 from headwater_gateway.room.wire import leave
-from headwater_gateway.signal.session import Session, no_ice_servers
+from headwater_gateway.signal.session import Session
 from headwater_gateway.signal.types import (
     CLOSE_NORMAL,
     CLOSE_TRY_AGAIN,
@@ -28,6 +28,7 @@ from headwater_gateway.signal.types import (
     RegionSource,
     SignalChannel,
     VideoGrant,
+    no_ice_servers,
 )
 
 log = structlog.get_logger(__name__)

@@ -1,6 +1,6 @@
 """The seam between the HTTP edge and the sessions: who joins, over what, and how a join is refused."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -22,6 +22,13 @@ CLOSE_TOO_BIG = 1009
 CLOSE_INTERNAL = 1011
 CLOSE_SERVICE_RESTART = 1012  # of IANA's registry: clients come back with a resume
 CLOSE_TRY_AGAIN = 1013
+
+IceServers = Callable[[ParticipantSid, NodeId], Sequence[rtc.ICEServer]]
+
+
+def no_ice_servers(sid: ParticipantSid, node: NodeId) -> Sequence[rtc.ICEServer]:
+    """Where there is no TURN: the node's own address is all that a client needs."""
+    return ()
 
 
 class JoinRefused(Exception):
