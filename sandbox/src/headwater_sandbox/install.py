@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from headwater_sandbox.errors import SandboxError
 from headwater_sandbox.kube import Api
 
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
+ACCOUNTS: Final = "/api/v1/namespaces/default/serviceaccounts"
 LOG_LINES: Final = 15
 _POLL_S: Final = 0.1
 _APPLY_TIMEOUT_S: Final = 60.0
@@ -56,6 +58,17 @@ def _run(command: list[str], stdin: str) -> str:
     if done.returncode != 0:
         raise SandboxError(f"{command[1]}: {done.stderr.strip().removeprefix('kube-sandbox: ')}")
     return done.stdout
+
+
+def wait_usable(api: Api, deadline: float) -> None:
+    """Waits until Pods can be made in the namespace `default`: its ServiceAccount comes a moment after the
+    nodes are ready. `deadline`: of time.monotonic. Raises SandboxError."""
+    while time.monotonic() < deadline:
+        with suppress(OSError, http.client.HTTPException):
+            if any(account["metadata"]["name"] == "default" for account in api.items(ACCOUNTS)):
+                return
+        time.sleep(_POLL_S)
+    raise SandboxError("no ServiceAccount in the namespace default: see the controller manager's log")
 
 
 def wait_ready(api: Api, config: SandboxConfig, deadline: float, report: Callable[[str], None]) -> None:

@@ -165,12 +165,13 @@ def _bring_up(
         report("charts: applying")
         install.apply(binary, info.kubeconfig, manifests)
     supervisor.wait_phase(process, directory, "ready", start_deadline)
-    if not bare:
-        api = Api(info.kubeconfig)
-        try:
+    api = Api(info.kubeconfig)
+    try:
+        install.wait_usable(api, start_deadline)
+        if not bare:
             install.wait_ready(api, config, deadline, lambda text: report(f"pods: {text}"))
-        finally:
-            api.close()
+    finally:
+        api.close()
     _write_private(directory / "sandbox.json", json.dumps(info.to_json()))
     return info
 
