@@ -72,11 +72,6 @@ async def test_a_room_survives_every_gateway_that_it_ever_had(tmp_path: Path) ->
     assert figures.longest("gap") <= GAP_MS and figures.at("resume", 0.99) <= 3000
 
 
-def sources(client: ProtocolClient) -> set[int]:
-    """Whose pictures it has decoded."""
-    return {mark.source for seen in client.seen.values() for mark in seen.marks}
-
-
 async def test_media_flows_while_every_gateway_is_away(tmp_path: Path) -> None:
     """LiveKit's clients give up after some 45 s, so one of ours listens: it holds on to its connections.
 
@@ -92,7 +87,7 @@ async def test_media_flows_while_every_gateway_is_away(tmp_path: Path) -> None:
     ):
         await ann.publish(7)
         await until_seen(cameras, expected, 40)
-        await until(lambda: sources(bob) >= {1, 2, 7}, 20, "bob sees all")
+        await until(lambda: bob.sources() >= {1, 2, 7}, 20, "bob sees all")
         await until(lambda: fleet.has_kept(room, participants=4, tracks=5), 10, "nodes keep the room")
         seen = next(s for s in bob.seen.values() if any(mark.source == 7 for mark in s.marks))
         for number in range(2):

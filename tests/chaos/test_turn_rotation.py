@@ -15,7 +15,7 @@ from headwater_sandbox.demo.fleet import Fleet
 from support.clients import bots, until_seen
 from support.deadline import until
 from support.protocol_client import ProtocolClient
-from support.trusting_sdk import ENV_LIBRARY, trusting_library
+from support.trusting_sdk import trusted_authority
 from support.turn_rotation import Rotation
 from support.turn_world import NEW, OLD, TurnWorld, turn_world
 
@@ -27,16 +27,8 @@ pytestmark = pytest.mark.timeout(120 + 60 * ROTATIONS)
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TurnWorld]:
-    library, authority = trusting_library(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.directory / "ca.crt"))
-    monkeypatch.setenv(ENV_LIBRARY, str(library))
-    async with turn_world(tmp_path, authority=authority) as made:
+    async with turn_world(tmp_path, authority=trusted_authority(tmp_path, monkeypatch)) as made:
         yield made
-
-
-def watched(client: ProtocolClient) -> set[int]:
-    """The sources whose marked pictures it has decoded."""
-    return {mark.source for track in client.seen.values() for mark in track.marks}
 
 
 async def all_move(fleet: Fleet, client: ProtocolClient) -> None:
@@ -63,7 +55,7 @@ async def test_rotations_drop_nobody_and_shut_the_old_secret_out(world: TurnWorl
         await until_seen(fleet, pairs, 60)
         eve = ProtocolClient(world.url, world.token("relayed", "eve"), turn="turns:", region="eu")
         await stack.enter_async_context(eve)
-        await until(lambda: len(watched(eve)) == len(NAMES), 30, "aiortc decodes all of them by TLS")
+        await until(lambda: len(eve.sources()) == len(NAMES), 30, "aiortc decodes all of them by TLS")
         assert world.blocked() > 0
         before = await world.allocations()
         references = (OLD, NEW)

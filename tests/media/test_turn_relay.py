@@ -8,7 +8,7 @@ from headwater_api import wellknown as wk
 from support.clients import bots, until_seen
 from support.deadline import until
 from support.protocol_client import ProtocolClient
-from support.trusting_sdk import ENV_LIBRARY, trusting_library
+from support.trusting_sdk import trusted_authority
 from support.turn_deaths import kill_one
 from support.turn_rotation import Rotation, can_allocate
 from support.turn_world import NEW, OLD, TURN, TurnWorld, turn_world
@@ -19,11 +19,7 @@ ANN_BOB = [("ann", "bob"), ("bob", "ann")]
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TurnWorld]:
-    """All clients trust the authority of the TURN nodes' certificate."""
-    library, authority = trusting_library(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.directory / "ca.crt"))
-    monkeypatch.setenv(ENV_LIBRARY, str(library))
-    async with turn_world(tmp_path, authority=authority) as made:
+    async with turn_world(tmp_path, authority=trusted_authority(tmp_path, monkeypatch)) as made:
         yield made
 
 

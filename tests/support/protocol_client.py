@@ -145,6 +145,10 @@ class ProtocolClient:
 
         return await until(find, within_s, f"a {kind} message arrives")
 
+    def sources(self) -> set[int]:
+        """Whose marked pictures it has decoded."""
+        return {mark.source for track in self.seen.values() for mark in track.marks}
+
     def lose(self, share: float, rng: random.Random) -> None:
         """Lets that share of the packets that come from now on never arrive; 0: all of them do."""
         for transport in {t.receiver.transport for t in self._subscriber.getTransceivers()}:

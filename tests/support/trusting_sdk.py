@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Final
 
 import livekit.rtc
+import pytest
 from cryptography import x509
 from support.authority import Authority
 
 # What a BotSpec's process loads in place of the library that comes with the package.
-ENV_LIBRARY: Final = "LIVEKIT_LIB_PATH"
+_ENV_LIBRARY: Final = "LIVEKIT_LIB_PATH"
 _LIBRARY: Final = Path(livekit.rtc.__file__).parent / "resources" / "liblivekit_ffi.so"
 # The root that gives way: it must be one of the longer ones.
 _REPLACED: Final = b"DigiCert Trusted Root G4"
 _HEADER: Final = b"\x30\x82"
 
 
-def trusting_library(directory: Path) -> tuple[Path, Authority]:
+def trusted_authority(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """Whom all clients of the test trust: the SDK by a copy of its library, aiortc by OpenSSL's file."""
+    library, authority = _trusting_library(directory)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.directory / "ca.crt"))
+    monkeypatch.setenv(_ENV_LIBRARY, str(library))
+    return authority
+
+
+def _trusting_library(directory: Path) -> tuple[Path, Authority]:
     """A copy of the SDK's library in `directory`, and the authority that it trusts."""
     library = _LIBRARY.read_bytes()
     start, end = _root(library)
