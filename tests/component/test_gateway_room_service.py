@@ -249,6 +249,13 @@ async def test_moving_to_another_room_hands_out_its_token_and_a_reconnect(
         ("ListParticipants", {"roomAdmin": True, "room": "y"}, {"room": "x"}, 401, "unauthenticated"),
         ("RemoveParticipant", {"room": "x"}, {"room": "x"}, 401, "unauthenticated"),
         ("MoveParticipant", {"roomAdmin": True, "room": "x"}, {"room": "x"}, 401, "unauthenticated"),
+        (
+            "ForwardParticipant",
+            {"roomAdmin": True, "room": "x", "destinationRoom": "y"},
+            {"room": "x", "destination_room": "y"},
+            501,
+            "unimplemented",
+        ),
         ("GetParticipant", {"roomAdmin": True, "room": "x"}, {"room": "x"}, 404, "not_found"),
         ("CreateRoom", {"roomCreate": True}, {}, 400, "invalid_argument"),
         ("CreateRoom", {"roomCreate": True}, {"name": "n" * 300}, 404, "not_found"),

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import random
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -16,8 +14,6 @@ from pathlib import Path
 import aiohttp
 from headwater_api import wellknown
 from support.deadline import until
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -72,9 +68,10 @@ async def running(
 
     `launcher`: a command that execs the rest of its arguments, such as a namespace's.
     """
-    libc = ctypes.CDLL(None)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
+            "setpriv",  # not by preexec_fn: gRPC's threads may stop the fork
+            "--pdeathsig=KILL",
             *launcher,
             sys.executable,
             "-m",
@@ -83,7 +80,6 @@ async def running(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
         )
     program = Program(process, address, log, port, wait)
     try:

@@ -19,12 +19,15 @@ class FakeWire:
     free: asyncio.Event = field(default_factory=asyncio.Event)
     closed_with: tuple[int, str] | None = None
     aborted: bool = False
+    is_broken: bool = False
 
     async def receive(self) -> bytes | str | None:
         return await self.inbox.get()
 
     async def send(self, frame: bytes | str) -> None:
         await self.free.wait()
+        if self.is_broken:
+            raise ConnectionResetError
         self.sent.append(frame)
 
     async def close(self, code: int, reason: str) -> None:
@@ -123,3 +126,18 @@ async def test_close_ends_a_waiting_recv() -> None:
         await asyncio.sleep(0)
         await channel.close()
         assert await asyncio.wait_for(waiting, 5) is None
+
+
+async def test_who_says_goodbye_and_hangs_up_is_heard_though_writing_to_it_fails() -> None:
+    wire = _wire()
+    wire.is_broken = True
+    async with Channel(wire, Metrics()) as channel:
+        wire.inbox.put_nowait(rtc.SignalRequest(leave=rtc.LeaveRequest()).SerializeToString())
+        wire.inbox.put_nowait(None)
+        await channel.send(_pong(1))
+        await asyncio.sleep(0)  # the write fails before anything is read
+        heard = await asyncio.wait_for(channel.recv(), 5)
+        assert heard is not None and heard.HasField("leave")
+        assert await asyncio.wait_for(channel.recv(), 5) is None
+        await channel.send(_pong(2))
+    assert wire.sent == []

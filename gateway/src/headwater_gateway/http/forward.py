@@ -23,6 +23,7 @@ from headwater_gateway.signal.types import CLOSE_GOING_AWAY, CLOSE_NORMAL, JoinR
 _log = structlog.get_logger(__name__)
 _CONNECT_SECONDS = 3.0
 _REACH_SECONDS = 0.5  # gateways are near each other; a dead one must not cost the client more
+_LAST_WORDS_SECONDS = 1.0  # for what a client said before it hung up
 
 
 class OwnerUnreachable(JoinRefused):
@@ -135,6 +136,9 @@ async def _relay(client: web.WebSocketResponse, owner: aiohttp.ClientWebSocketRe
     to_client = asyncio.create_task(_pump(owner, client), name="relay-to-client")
     try:
         await asyncio.wait({to_owner, to_client}, return_when=asyncio.FIRST_COMPLETED)
+        if not to_owner.done() and not owner.closed:
+            # The client reads no more, but its `leave` may be on the way: without it the room waits for it.
+            await asyncio.wait({to_owner}, timeout=_LAST_WORDS_SECONDS)
     finally:
         for task in (to_owner, to_client):
             task.cancel()

@@ -96,6 +96,7 @@ class Channel:
         self._drained = asyncio.Event()
         self._drained.set()
         self._gone = asyncio.Event()
+        self._deaf = False  # the peer reads no more; what it said before that may still be read
         self._text = False  # answer in the kind received (binary until then)
         self._malformed = 0
         self._unknown = 0
@@ -167,7 +168,7 @@ class Channel:
         await self._wire.close(code, reason[:120])
 
     def _put(self, frame: bytes | str) -> None:
-        if self._gone.is_set() or self._closing:
+        if self._gone.is_set() or self._closing or self._deaf:
             return
         full = (
             len(self._queue) >= self._limits.queued_messages
@@ -189,10 +190,13 @@ class Channel:
 
     def _lose(self) -> None:
         self._gone.set()
+        self._drop_queue()
+        self._wake.set()
+
+    def _drop_queue(self) -> None:
         self._queue.clear()
         self._queued_bytes = 0
         self._drained.set()
-        self._wake.set()
 
     async def _write_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -208,7 +212,9 @@ class Channel:
                 try:
                     await self._wire.send(frame)
                 except (ConnectionError, RuntimeError):
-                    self._lose()
+                    # A client that leaves says so and closes: its `leave` may not have been read yet.
+                    self._deaf, self._write_began = True, None
+                    self._drop_queue()
                     return
                 self._write_began = None
             self._drained.set()
