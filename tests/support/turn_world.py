@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from headwater_api import wellknown as wk
+from headwater_api.turn_token import turn_token
 from headwater_sandbox.demo.spec import BotSpec
 from headwater_sandbox.demo.tokens import make_token, signal_url
 from support.authority import Authority
@@ -110,7 +111,7 @@ class TurnWorld:
     async def desire(self, ip: str, **wish: Any) -> dict[str, Any]:
         """What the operator does: tells a TURN node all that it must know."""
         body = {"peers": [SFU], "secrets": [OLD], "draining": False, "deadlineSeconds": 3600, **wish}
-        headers = {"Authorization": f"Bearer {NODE_TOKEN}"}
+        headers = {"Authorization": f"Bearer {turn_token(NODE_TOKEN)}"}
         url = f"http://{ip}:{wk.PORT_TURN_ADMIN}/desired"
         async with aiohttp.ClientSession(headers=headers) as http, http.put(url, json=body) as response:
             answer: dict[str, Any] = await response.json()

@@ -1,4 +1,4 @@
-"""The admin port: /healthz /readyz /metrics for everybody; /desired and /watch with the node's token."""
+"""The admin port: /healthz /readyz /metrics for everybody; /desired and /watch with a token by the nodes'."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 from headwater_api import wellknown
+from headwater_api.turn_token import turn_token
 from prometheus_client import generate_latest
 
 from headwater_turn.config import TurnConfig
@@ -39,8 +40,8 @@ class Node(Protocol):
 class Admin:
     """The handlers."""
 
-    def __init__(self, node: Node, token: str) -> None:
-        self._node, self._token = node, f"Bearer {token}".encode()
+    def __init__(self, node: Node, node_token: str) -> None:
+        self._node, self._token = node, f"Bearer {turn_token(node_token)}".encode()
         self._registry = registry_of(TurnCollector(node.status, node.usage, node.counts))
         self._watchers = 0
 
@@ -60,7 +61,7 @@ class Admin:
         if request.path in ("/desired", "/watch"):
             given = request.headers.get("Authorization", "").encode()
             if not hmac.compare_digest(given, self._token):
-                return web.Response(status=401, text="the node's token is missing or wrong\n")
+                return web.Response(status=401, text="the token made from the nodes' is missing or wrong\n")
         return await handler(request)
 
     async def _healthz(self, _: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
+from headwater_api.turn_token import turn_token
 from headwater_api.wellknown import PORT_TURN_ADMIN
 
 CALL_S: Final = 2.0
@@ -39,8 +40,8 @@ class TurnWish:
 class TurnClient:
     """One HTTP session for all nodes; `close` ends it."""
 
-    def __init__(self, token: str) -> None:
-        self._headers = {"Authorization": f"Bearer {token}"}
+    def __init__(self, node_token: str) -> None:
+        self._headers = {"Authorization": f"Bearer {turn_token(node_token)}"}
         self._stack = AsyncExitStack()
         self._session: aiohttp.ClientSession | None = None
 
