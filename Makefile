@@ -12,7 +12,7 @@ PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 AGAIN := --reruns=1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom deny audit fmt generate fuzz clean
+.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom wheels deny audit fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ docs: setup ## The documentation into site/, without a warning or not at all
 
 sbom: setup ## Bill of materials and licence report into artifacts/
 	$(BIN)/python scripts/sbom.py artifacts
+
+wheels: setup ## All packages as wheels, into artifacts/wheels
+	uv build --quiet --all-packages --wheel --out-dir artifacts/wheels
 
 deny: ## Licences and sources of the engine's crates
 	$(CARGO_DENY) check --hide-inclusion-graph licenses bans sources
