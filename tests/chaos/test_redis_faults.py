@@ -115,7 +115,9 @@ async def guests_come_and_go(fleet: GatewayFleet, pair: Gateways, cameras: Fleet
 
 
 def sees_cameras(room: rtc.Room) -> bool:
-    """Guests before it may still be there: their last words are lost where they left with their process."""
+    """A guest before it may still be there: LiveKit's SDK sometimes resets its connection instead of saying
+    `leave`, and is off the roster a second or two later (ten, when its media never connected).
+    """
     return {spec for pair in PAIRS for spec in pair} <= room.remote_participants.keys()
 
 

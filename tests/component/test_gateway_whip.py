@@ -157,14 +157,15 @@ async def test_whep_gets_what_is_there_and_what_comes(pair: Gateways, http: aioh
         await until(lambda: carried() == [video.sid], 5, "it has gone")
 
 
-async def test_a_transport_that_fails_or_never_comes_ends_the_resource(
-    pair: Gateways, http: aiohttp.ClientSession
+@pytest.mark.parametrize("over", [node_pb2.TRANSPORT_FAILED, node_pb2.TRANSPORT_CLOSED])
+async def test_a_transport_that_fails_or_is_closed_ends_the_resource(
+    pair: Gateways, http: aiohttp.ClientSession, over: node_pb2.TransportState.ValueType
 ) -> None:
     offer, headers = publisher_offer(("audio", "a")), {**_auth(), "Content-Type": SDP}
     async with http.post(f"{pair.urls[0]}/whip/demo", data=offer, headers=headers) as answer:
         location = answer.headers["Location"]
     sid = location.rpartition("/")[2]
-    for state in (node_pb2.TRANSPORT_CONNECTED, node_pb2.TRANSPORT_FAILED):
+    for state in (node_pb2.TRANSPORT_CONNECTED, over):
         event = node_pb2.Event(room_id="demo")
         event.transport.transport_id, event.transport.state = f"{sid}/pub", state
         for node in pair.nodes:

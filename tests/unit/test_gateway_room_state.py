@@ -311,6 +311,41 @@ def test_those_who_do_not_come_back_are_taken_off(room: RoomState) -> None:
     assert not room.participants
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("eu-1", "sub", node_pb2.TRANSPORT_CLOSED, 1.0),
+        ("eu-1", "pub", node_pb2.TRANSPORT_CLOSED, 10.0),
+        ("us-1", "sub", node_pb2.TRANSPORT_CLOSED, 10.0),  # a node that it has left
+        ("eu-1", "sub", node_pb2.TRANSPORT_FAILED, 10.0),
+    ],
+)
+def test_who_hangs_up_without_a_word_is_not_waited_for(
+    room: RoomState, case: tuple[str, str, node_pb2.TransportState.ValueType, float]
+) -> None:
+    node, role, state, grace = case
+    ann = join(room, "ann", "eu-1")
+    event = node_pb2.TransportEvent(transport_id=f"{ann.sid}/{role}", state=state)
+    events.handle_event(room, NodeId(node), node_pb2.Event(transport=event), 0.0)
+    roster.expire(room, 5.0)
+    assert ann.sid in room.participants, "its WebSocket is there"
+    ann.detached_at = 5.0
+    roster.expire(room, 4.9 + grace)
+    assert ann.sid in room.participants
+    roster.expire(room, 5.0 + grace)
+    assert not room.participants
+
+
+def test_who_connects_again_has_not_hung_up(room: RoomState) -> None:
+    ann = join(room, "ann", "eu-1")
+    for state in (node_pb2.TRANSPORT_CLOSED, node_pb2.TRANSPORT_CONNECTED):
+        event = node_pb2.TransportEvent(transport_id=f"{ann.sid}/sub", state=state)
+        events.handle_event(room, NodeId("eu-1"), node_pb2.Event(transport=event), 0.0)
+    ann.detached_at = 0.0
+    roster.expire(room, 9.9)
+    assert ann.sid in room.participants
+
+
 def test_an_empty_room_ends_after_its_timeout(room: RoomState) -> None:
     roster.end_if_empty(room, 299.0)
     assert not room.ended

@@ -64,8 +64,10 @@ def _on_transport(room: RoomState, node_id: NodeId, event: node_pb2.TransportEve
         room.announce(participant, now)
         participant.detached_at = None if participant.is_http else participant.detached_at
         room.happened("participant_joined", participant)
-    if event.state == node_pb2.TRANSPORT_FAILED and participant.is_http:
-        room.effects.append(EndSession(participant.sid, None, f"its transport failed: {event.reason}"))
+    if primary and event.state in (node_pb2.TRANSPORT_CONNECTED, node_pb2.TRANSPORT_CLOSED):
+        participant.has_hung_up = not connected
+    if event.state in (node_pb2.TRANSPORT_FAILED, node_pb2.TRANSPORT_CLOSED) and participant.is_http:
+        room.effects.append(EndSession(participant.sid, None, f"its transport is over: {event.reason}"))
         roster.remove(room, participant.sid, models.DisconnectReason.CONNECTION_TIMEOUT, now)
     elif event.state == node_pb2.TRANSPORT_FAILED:
         if participant.migration is not None:

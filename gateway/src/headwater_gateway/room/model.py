@@ -245,6 +245,7 @@ class Participant:
     transports: dict[TransportId, TransportMemo] = field(default_factory=dict)
     # The client's WebSocket is away since then (monotonic seconds); None while it is there.
     detached_at: float | None = None
+    has_hung_up: bool = False  # it has closed its media connection itself (DTLS close_notify)
     # The node died: sent away to rejoin. The row stays until it does, or until move_grace_s has passed.
     moving_at: float | None = None
     # It is led to another node without a new join.

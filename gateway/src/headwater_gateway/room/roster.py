@@ -26,6 +26,8 @@ from headwater_gateway.room.tracks import forget_tracks
 from headwater_gateway.room.wire import leave, participant_info
 
 SERVER_PREFIX: Final = "headwater."
+# Who has closed its media connection and its WebSocket has left; a rejoin of its own may be on the way.
+HUNG_UP_GRACE_S: Final = 1.0
 
 
 def join(
@@ -206,11 +208,15 @@ def expire(room: RoomState, now: float) -> None:
                 remove(room, participant.sid, models.DisconnectReason.CONNECTION_TIMEOUT, now)
         elif participant.is_http and participant.state == models.ParticipantInfo.ACTIVE:
             continue  # its media says whether it is there
-        elif detached is not None and now - detached >= room.config.resume_grace_s:
+        elif detached is not None and now - detached >= _grace(room, participant):
             room.effects.append(EndSession(participant.sid, None, "the client did not come back"))
             remove(room, participant.sid, models.DisconnectReason.SIGNAL_CLOSE, now)
         elif overdue := migration.overdue(participant, now):
             send_away(room, participant.sid, overdue, now)
+
+
+def _grace(room: RoomState, participant: Participant) -> float:
+    return HUNG_UP_GRACE_S if participant.has_hung_up else room.config.resume_grace_s
 
 
 def end(room: RoomState, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:
