@@ -9,15 +9,18 @@ from headwater_gateway.api.context import ApiContext
 from headwater_gateway.api.controls_api import ControlsApi
 from headwater_gateway.api.meetings_api import MeetingsApi
 from headwater_gateway.api.openapi import REFUSALS, describe
+from headwater_gateway.api.regions import RegionsApi
 from text import cell, code, table
 
 INTRO = """# REST API
 
-Under `/v1` of every gateway; the same as OpenAPI 3.1 at `/v1/openapi.json`. Each call carries an access token
-of an API key (`Authorization: Bearer …`). Creating and ending meetings needs `gateway.meetingsApi.enabled`.
+Under `/v1` of every gateway; the same as OpenAPI 3.1 at `/v1/openapi.json`. Each call but
+`GET /v1/regions` carries an access token of an API key (`Authorization: Bearer …`).
+Creating and ending meetings needs `gateway.meetingsApi.enabled`.
 
-LiveKit's server API is beside it: `POST /twirp/livekit.RoomService/…`. Media without an SDK:
-`POST /whip/{room}` (RFC 9725) and `POST /whep/{room}`.
+LiveKit's server API is beside it: `POST /twirp/livekit.RoomService/…`. Of its methods
+`ForwardParticipant` alone is not offered: it answers `unimplemented` (501).
+Media without an SDK: `POST /whip/{room}` (RFC 9725) and `POST /whep/{room}`.
 """
 
 
@@ -45,7 +48,12 @@ def page() -> str:
 def _endpoints() -> list[Any]:
     nothing = cast(ApiContext, None)  # endpoints are a table; nothing is called here
     chat = ChatApi(nothing, cast(LateStore, None))
-    return [*MeetingsApi(nothing).endpoints(), *ControlsApi(nothing).endpoints(), *chat.endpoints()]
+    return [
+        *MeetingsApi(nothing).endpoints(),
+        *ControlsApi(nothing).endpoints(),
+        *chat.endpoints(),
+        *RegionsApi(nothing).endpoints(),
+    ]
 
 
 def _calls(document: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:

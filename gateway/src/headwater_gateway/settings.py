@@ -94,7 +94,8 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_MAX_FRAME_BYTES: largest signalling frame. Default 524288.
     HEADWATER_WEB_DIR: directory of the demo page.
     HEADWATER_PUBLIC_URL: where clients reach the gateways (https://…). Default: as the caller did.
-    HEADWATER_REGION_URLS: region=https://…, comma-separated: where WHIP and WHEP clients are sent.
+    HEADWATER_REGION_URLS: region=https://…, comma-separated: where WHIP and WHEP clients are sent,
+        and where clients measure their round trips (GET /v1/regions).
     HEADWATER_TOKEN_AUDIENCE: `aud` that access tokens must have. Default: none is asked for.
     HEADWATER_CHAT_DATABASE: sqlite: (in memory), sqlite:/path or postgresql://… Default sqlite:.
     HEADWATER_WEBHOOK_URLS: comma-separated URLs that are told what happens in rooms.

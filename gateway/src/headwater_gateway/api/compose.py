@@ -22,6 +22,7 @@ from headwater_gateway.api.context import ApiContext
 from headwater_gateway.api.controls_api import ControlsApi
 from headwater_gateway.api.meetings_api import MeetingsApi
 from headwater_gateway.api.openapi import describe
+from headwater_gateway.api.regions import RegionsApi
 from headwater_gateway.api.rest import Rest
 from headwater_gateway.api.room_service import SERVICE, RoomService
 from headwater_gateway.api.twirp import TwirpService
@@ -59,6 +60,7 @@ async def open_api(
             *MeetingsApi(context).endpoints(),
             *ControlsApi(context).endpoints(),
             *chat.endpoints(),
+            *RegionsApi(context).endpoints(),
         ]
 
         def add_routes(app: web.Application) -> None:

@@ -9,7 +9,7 @@ import aiohttp
 import jwt
 import structlog
 from aiohttp import web
-from headwater_api.ids import RoomId
+from headwater_api.ids import ParticipantIdentity, RoomId
 from headwater_api.reasons import Reason
 from multidict import CIMultiDict
 
@@ -21,7 +21,7 @@ from headwater_gateway.owners import MAX_HOPS
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.settings import Settings
-from headwater_gateway.signal.types import Claims, GatewayPeer, RoomPlane
+from headwater_gateway.signal.types import Claims, GatewayPeer, RoomPlane, VideoGrant
 
 FORWARD_S: Final = 70.0  # a PerformRpc may take a minute
 MAX_ANSWER: Final = 8 * 1024 * 1024
@@ -76,6 +76,12 @@ class ApiContext:
         if not vouched:
             check_origin(request, self.settings.allowed_origins)
         return Caller(claims, token, address, vouched)
+
+    def stranger(self, request: web.Request) -> Caller:
+        """Somebody without a token, who may do nothing that needs a grant."""
+        check_origin(request, self.settings.allowed_origins)
+        address, _ = self.gatekeeper.address_of(request, "")
+        return Caller(Claims("", ParticipantIdentity(""), "", VideoGrant()), "", address, is_gateway=False)
 
     async def owner(self, room: RoomId, caller: Caller, *, resumes: bool = False) -> GatewayPeer | None:
         """The gateway to pass a call about the room on to; None: this one carries it out. JoinRefused.

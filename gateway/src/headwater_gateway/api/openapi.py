@@ -19,6 +19,7 @@ REFUSALS: Final = {
     429: "Too often: wait",
     503: "Not now: try again",
 }
+OPEN_REFUSALS: Final = (403, 429)  # of what needs no token
 _REFS: Final = "#/components/schemas/{model}"
 
 
@@ -61,8 +62,11 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         operation["parameters"].append(
             {"name": query.name, "in": "query", "schema": {**schema, "default": query.default}}
         )
-    for status, text in REFUSALS.items():
+    for status in OPEN_REFUSALS if endpoint.is_open else REFUSALS:
+        text = REFUSALS[status]
         operation["responses"][str(status)] = {**_answer(ProblemAnswer), "description": text}
+    if endpoint.is_open:
+        operation["security"] = []
     if endpoint.takes is not None:
         ref = {"$ref": _REFS.format(model=endpoint.takes.__name__)}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref}}}

@@ -84,7 +84,10 @@ Answer = BaseModel | tuple[int, BaseModel] | web.Response
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One method of one path. `in_room`: carried out by the gateway that keeps the meeting's room."""
+    """One method of one path. `in_room`: carried out by the gateway that keeps the meeting's room.
+
+    `is_open`: it needs no token, and its caller has no grants.
+    """
 
     method: str
     path: str
@@ -95,6 +98,7 @@ class Endpoint:
     in_room: bool = True
     query: tuple[Query, ...] = ()
     audience: str = ""
+    is_open: bool = False
 
 
 class Rest:
@@ -115,7 +119,10 @@ class Rest:
         app.router.add_route(endpoint.method, endpoint.path, handler)
 
     async def _run(self, endpoint: Endpoint, request: web.Request) -> web.Response:
-        caller = self._context.caller(request, audience=endpoint.audience)
+        if endpoint.is_open:
+            caller = self._context.stranger(request)
+        else:
+            caller = self._context.caller(request, audience=endpoint.audience)
         raw = await request.read()
         body = _parse(endpoint, request, raw)
         call = RestCall(caller, request, body, _numbers(endpoint, request))

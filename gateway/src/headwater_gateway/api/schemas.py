@@ -119,6 +119,19 @@ class ProblemAnswer(BaseModel):
     error: Problem
 
 
+class RegionView(BaseModel):
+    """A region. Time a second GET of `probe_url`: the first one also opens the connection."""
+
+    region: str
+    probe_url: str
+
+
+class RegionList(BaseModel):
+    """Join with `rtt=region:milliseconds,…` of what was measured."""
+
+    regions: list[RegionView]
+
+
 class MeetingView(BaseModel):
     """A meeting as everybody sees it who may."""
 
