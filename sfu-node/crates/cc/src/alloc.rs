@@ -2,6 +2,8 @@
 //! and priority that the client asked for. Whoever has least is raised first, so that all show something before one
 //! shows everything; what fits nowhere is paused, the least relevant first.
 
+use std::cmp::Reverse;
+
 /// Choices of one stream: three spatial by three temporal layers.
 pub const MAX_CHOICES: usize = 9;
 /// A step up has to fit with this much to spare; one that flows may exceed its share by as much.
@@ -152,9 +154,8 @@ impl Allocator {
         for s in streams.iter_mut() {
             s.at = None;
         }
-        streams.sort_unstable_by(|a, b| {
-            (a.class, std::cmp::Reverse(a.rank), a.key).cmp(&(b.class, std::cmp::Reverse(b.rank), b.key))
-        });
+        // Of equals the one that flows comes first: what comes back must not send away what has just come back.
+        streams.sort_unstable_by_key(|s| (s.class, Reverse(s.rank), s.memory.chosen.is_none(), s.key));
         match budget_bps {
             None => streams.iter_mut().for_each(|s| s.at = s.len.checked_sub(1)),
             Some(budget) => Self::fill(now_us, budget as f64, streams),

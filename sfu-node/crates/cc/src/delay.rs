@@ -81,6 +81,11 @@ impl Default for DelayDetector {
 }
 
 impl DelayDetector {
+    /// What was seen before says nothing of what comes.
+    pub fn anew(&self) -> Self {
+        Self { threshold: self.threshold, ..Self::default() }
+    }
+
     pub fn usage(&self) -> Usage {
         self.usage
     }
@@ -96,7 +101,7 @@ impl DelayDetector {
             return; // reordered
         }
         if (arrival_us - group.last_arrival).abs() > CLOCK_JUMP_US {
-            *self = Self { threshold: self.threshold, ..Self::default() };
+            *self = self.anew();
             self.group = Some(Group::at(sent, arrival_us));
             return;
         }

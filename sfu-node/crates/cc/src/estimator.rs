@@ -6,6 +6,7 @@ use crate::{
     loss::LossControl,
     probe::{Probe, Prober},
     rate::RateControl,
+    stumble::Stumble,
     throughput::Throughput,
 };
 
@@ -15,10 +16,8 @@ const SILENCE_US: u64 = 2_500_000;
 const SILENCE_STEP_US: u64 = 500_000;
 /// At most this share of what was sent into a silence may be lost for the rate to be what it was before.
 const SILENCE_LOSS: f64 = 0.02;
-/// An overuse that began while the sender did not fill the path is one episode for this long.
+/// An overuse that began while nothing was held back is one episode for this long.
 const STUMBLE_US: u64 = 3_000_000;
-/// A path on which the queue grew this lately does not stumble: it is narrow.
-const CALM_US: u64 = 10_000_000;
 /// Older feedback says nothing of now.
 const FRESH_US: u64 = 1_000_000;
 /// A receiver's own limit that was not repeated lapses.
@@ -69,6 +68,7 @@ pub struct Estimator {
     delay: DelayDetector,
     throughput: Throughput,
     rate: RateControl,
+    stumble: Stumble,
     loss: LossControl,
     prober: Prober,
     wanted: u64,
@@ -76,12 +76,13 @@ pub struct Estimator {
     /// Bytes, decaying with [`SENDING_US`].
     sending: f64,
     sending_us: u64,
+    /// When the last numbered packet went out.
+    sent_us: u64,
     limited: bool,
     feedback_us: Option<u64>,
     silence_us: u64,
-    /// When the queue last began to grow though the path was not filled by us.
+    /// When the queue last began to grow though nothing had been held back.
     stumbled_us: Option<u64>,
-    over_us: Option<u64>,
     /// The rate when silence began to lower it, and when that was.
     before_silence: Option<(f64, u64)>,
     remb: Option<(u64, u64)>,
@@ -103,17 +104,18 @@ impl Estimator {
             delay: DelayDetector::default(),
             throughput: Throughput::default(),
             rate: RateControl::new(config.start_bps),
+            stumble: Stumble::default(),
             loss: LossControl::new(),
             prober: Prober::default(),
             wanted: 0,
             rtt_us: None,
             sending: 0.0,
             sending_us: 0,
+            sent_us: 0,
             limited: false,
             feedback_us: None,
             silence_us: 0,
             stumbled_us: None,
-            over_us: None,
             before_silence: None,
             remb: None,
             can_probe: true,
@@ -140,6 +142,7 @@ impl Estimator {
         if cluster != 0 {
             self.prober.on_sent(now_us, u16::try_from(size).unwrap_or(u16::MAX));
         }
+        self.sent_us = now_us;
         self.history.push(now_us, size, cluster)
     }
 
@@ -182,6 +185,7 @@ impl Estimator {
         let (mut received, mut lost, mut over) = (0u32, 0u32, false);
         let mut probed: Option<u64> = None;
         let mut newest: Option<u64> = None;
+        let mut as_before: Option<f64> = None;
         for (sequence, arrival) in statuses {
             let arrival = arrival.map(|a| self.unwrap(a));
             match (self.history.report(sequence, arrival.is_some()), arrival) {
@@ -190,6 +194,7 @@ impl Estimator {
                     received += 1;
                     newest = newest.max(Some(record.sent_us));
                     self.delay.on_packet(now_us, record.sent_us, arrival);
+                    as_before = self.stumble.on_arrival(now_us, record.sent_us, arrival).or(as_before);
                     over |= self.delay.usage() == Usage::Over;
                     self.throughput.on_packet(arrival, record.size, self.limited);
                     if record.cluster != 0 {
@@ -209,6 +214,11 @@ impl Estimator {
             let rtt = now_us.saturating_sub(sent).clamp(1_000, 2_000_000);
             self.rtt_us = Some(self.rtt_us.map_or(rtt, |old| (old * 7 + rtt) / 8));
         }
+        if let Some(bps) = as_before {
+            self.rate.set(now_us, bps.max(self.rate.bps) as u64);
+            self.delay = self.delay.anew();
+            over = false;
+        }
         self.update(now_us, over, probed, received, lost);
         self.judge_silence(now_us, newest, received, lost);
     }
@@ -221,12 +231,19 @@ impl Estimator {
             // Little was sent, so little arrives: that alone does not make the path narrow.
             if self.limited { a.max((self.rate.bps * 0.5) as u64) } else { a }
         });
+        let before = self.rate.bps;
         if self.rate.update(now_us, usage, acked, rtt, self.limited) {
-            let calm = self.over_us.replace(now_us).is_none_or(|t| now_us.saturating_sub(t) >= CALM_US);
-            if calm && self.limited {
+            // Nothing had been held back: as far as is known the path carries all that is wanted.
+            if self.wanted > 0 && before >= self.wanted as f64 {
+                self.stumble.begin(now_us, before, self.sent_us);
                 self.stumbled_us = Some(now_us);
             }
-            self.prober.on_overuse(now_us, self.stumbles(now_us));
+            let stumbles = self.stumbles(now_us);
+            self.prober.on_overuse(now_us, stumbles);
+            // What is held back from now on, the trend of before does not know of.
+            if stumbles && !self.stumble.is_active() {
+                self.delay = self.delay.anew();
+            }
         }
         if let Some(bps) = probed
             && usage != Usage::Over
@@ -313,7 +330,8 @@ impl Estimator {
     pub fn target_bps(&self, now_us: u64) -> Option<u64> {
         let remb = self.remb.filter(|(_, at)| now_us.saturating_sub(*at) < REMB_US).map(|(bps, _)| bps);
         if self.feedback_us.is_some() {
-            return Some(self.target_without_remb().min(remb.unwrap_or(u64::MAX)));
+            let held = self.stumble.rate(now_us).map_or(0, |bps| bps as u64);
+            return Some(self.target_without_remb().max(held).min(remb.unwrap_or(u64::MAX)));
         }
         remb.map(|remb| remb.min(self.loss.bps as u64).clamp(self.config.min_bps, self.config.max_bps))
     }
@@ -340,10 +358,16 @@ impl Estimator {
         self.limited
     }
 
-    /// The queue began to grow lately though less was sent than the path had been seen to carry: the path, or the
-    /// receiver's processor, has become slow, and that may pass.
+    /// The queue began to grow lately though nothing had been held back: the path, or the receiver's processor, has
+    /// become slow, and that may pass.
     fn stumbles(&self, now_us: u64) -> bool {
         self.stumbled_us.is_some_and(|t| now_us.saturating_sub(t) < STUMBLE_US)
+    }
+
+    /// Video had better wait: it is not yet known whether the path is narrow or was late.
+    #[must_use]
+    pub fn is_holding(&self, now_us: u64) -> bool {
+        self.stumble.rate(now_us).is_some()
     }
 
     /// The queue was last seen growing.

@@ -15,6 +15,7 @@ mod loss;
 pub mod pacer;
 mod probe;
 mod rate;
+mod stumble;
 mod throughput;
 
 pub use alloc::{Allocator, Choice, Class, Stream};

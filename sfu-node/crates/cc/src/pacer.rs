@@ -39,6 +39,7 @@ pub struct Pacer {
     at_us: u64,
     queue: VecDeque<Queued>,
     queued: f64,
+    holding: bool,
 }
 
 impl Pacer {
@@ -49,6 +50,13 @@ impl Pacer {
             Some(bps) if bps < sending_bps.saturating_mul(4) || !self.queue.is_empty() => bps as f64 * FACTOR,
             _ => 0.0,
         };
+        self.debt = self.debt.min(self.most());
+    }
+
+    /// Whether video waits whatever its rate.
+    pub fn set_holding(&mut self, now_us: u64, holding: bool) {
+        self.leak(now_us);
+        self.holding = holding;
     }
 
     fn rate_now(&self) -> f64 {
@@ -61,6 +69,15 @@ impl Pacer {
         self.debt = (self.debt - elapsed * self.rate_now() / 8e6).max(0.0);
     }
 
+    /// What went ahead of the rate (audio, what is sent again) keeps the rest waiting no longer than anything waits.
+    fn spend(&mut self, bytes: f64) {
+        self.debt = (self.debt + bytes).min(self.most());
+    }
+
+    fn most(&self) -> f64 {
+        (self.rate_now() * MAX_WAIT_US / 8e6).max(2.0 * MIN_BURST)
+    }
+
     fn burst(&self) -> f64 {
         (self.rate_now() * BURST_US / 8e6).max(MIN_BURST)
     }
@@ -68,14 +85,14 @@ impl Pacer {
     /// May a packet go now? Where it may, it counts as sent.
     #[inline]
     pub fn admit(&mut self, now_us: u64, size: usize, urgent: bool) -> bool {
-        if self.rate == 0.0 && self.queue.is_empty() {
+        if self.rate == 0.0 && self.queue.is_empty() && !self.holding {
             return true;
         }
         self.leak(now_us);
-        if !urgent && (!self.queue.is_empty() || self.debt > self.burst()) {
+        if !urgent && (self.holding || !self.queue.is_empty() || self.debt > self.burst()) {
             return false;
         }
-        self.debt += size as f64;
+        self.spend(size as f64);
         true
     }
 
@@ -92,19 +109,19 @@ impl Pacer {
     /// The next packet whose time has come.
     pub fn release(&mut self, now_us: u64) -> Option<Queued> {
         self.leak(now_us);
-        if self.rate > 0.0 && self.debt > self.burst() {
+        if self.holding || (self.rate > 0.0 && self.debt > self.burst()) {
             return None;
         }
         let packet = self.queue.pop_front()?;
         self.queued -= f64::from(packet.size);
-        self.debt += f64::from(packet.size);
+        self.spend(f64::from(packet.size));
         Some(packet)
     }
 
     /// When [`Self::release`] has something.
     #[must_use]
     pub fn due_us(&self) -> Option<u64> {
-        if self.queue.is_empty() {
+        if self.holding || self.queue.is_empty() {
             return None;
         }
         let rate = self.rate_now();
@@ -184,6 +201,30 @@ mod tests {
         assert!(!p.hold(packet(0, now)));
         p.forget(0);
         assert_eq!((p.due_us(), p.queued_bytes()), (None, 0));
+    }
+
+    #[test]
+    fn a_debt_made_when_the_path_was_wide_is_not_paid_at_the_rate_of_a_narrow_one() {
+        let mut p = Pacer::default();
+        p.set_estimate(0, Some(5_000_000), 5_000_000);
+        p.admit(0, 150_000, true);
+        p.set_estimate(10_000, Some(100_000), 100_000);
+        assert!(p.hold(packet(0, 10_000)));
+        assert!(p.due_us().unwrap() < 300_000, "{:?}", p.due_us());
+    }
+
+    #[test]
+    fn what_is_held_waits_for_the_end_of_it_and_audio_does_not() {
+        let mut p = Pacer::default();
+        p.set_estimate(0, None, 0);
+        p.set_holding(0, true);
+        assert!(p.admit(1_000, 100, true) && !p.admit(1_000, 1200, false));
+        assert!(p.hold(packet(0, 1_000)));
+        assert_eq!((p.due_us(), p.release(200_000)), (None, None));
+        p.set_holding(200_000, false);
+        assert!(!p.admit(200_000, 1200, false), "in order");
+        assert!(p.due_us().is_some());
+        assert_eq!(p.release(210_000).map(|q| q.sequence), Some(0));
     }
 
     #[test]

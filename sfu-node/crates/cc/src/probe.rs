@@ -11,7 +11,7 @@ const MIN_SHARE: f64 = 0.8;
 /// A result of this share of the probed rate is a success: try more at once.
 const SUCCESS: f64 = 0.7;
 const FIRST_WAIT_US: u64 = 1_000_000;
-const MAX_WAIT_US: u64 = 5_000_000;
+const MAX_WAIT_US: u64 = 3_000_000;
 /// After overuse nothing is probed for this long.
 const AFTER_OVERUSE_US: u64 = 2_000_000;
 /// … or only this long, with shorter waits, where it was no filling of ours that the path became too narrow for: such a

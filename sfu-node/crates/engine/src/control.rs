@@ -111,6 +111,7 @@ impl Control {
     fn set_pace(&mut self, now_us: u64) {
         let Some(estimator) = &self.estimator else { return };
         self.pacer.set_estimate(now_us, estimator.target_bps(now_us), estimator.sending_bps());
+        self.pacer.set_holding(now_us, estimator.is_holding(now_us));
     }
 
     fn target(&self, now_us: u64) -> Option<u64> {

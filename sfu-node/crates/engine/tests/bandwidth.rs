@@ -213,6 +213,27 @@ fn random_loss_costs_no_layer() {
     }
 }
 
+/// Not one run but several, since a few milliseconds decide which picture meets which probe.
+#[test]
+fn whenever_a_path_becomes_narrow_audio_is_soon_on_time_and_pictures_come_back() {
+    for seed in 0..6 {
+        let (mut w, mut studio) = scene(&["bob"]);
+        let bob = 1;
+        w.rng = Rng(seed + 1);
+        w.clients[bob].downlink = Some(Downlink::new(5_000_000, 300));
+        studio.film(&mut w, 10_000 + 17 * seed);
+        w.clients[bob].downlink.as_mut().unwrap().bps = 600_000;
+        let t = w.ms();
+        studio.film(&mut w, 12_000);
+        let (lost, late) = (audio_gaps(&w, bob, t).0, audio_gaps(&w, bob, t + 3000).1);
+        assert!(lost <= 100 && late <= 80, "seed {seed}: {lost} ms lost, {late} ms late");
+        w.clients[bob].downlink.as_mut().unwrap().bps = 5_000_000;
+        studio.film(&mut w, 4_500);
+        let back = rate(&w, bob, w.ms() - 500, w.ms());
+        assert!(back > 1_300_000, "seed {seed}: {back} bit/s 4 s after the path is wide again");
+    }
+}
+
 /// Five cameras of one layer (250 kbit/s, 15 frames a second), as in a small meeting without simulcast.
 struct Meeting {
     cameras: Vec<(u32, u16, u32)>,
@@ -348,4 +369,33 @@ fn a_path_that_stumbles_gets_its_streams_back() {
         println!("seed {seed}: {share} % for {ms} ms: {gap} ms");
         assert!(gap <= ms + 1_000, "seed {seed}: {gap} ms without a picture after {ms} ms");
     }
+}
+
+/// Half a second to two of a machine short of processors: the path is slow, and the receiver runs now and then.
+#[test]
+fn a_starved_machine_costs_hardly_more_than_the_time_it_starves() {
+    let mut gaps: Vec<u64> = (0..30).map(starved).collect();
+    gaps.sort_unstable();
+    println!("{gaps:?}");
+    assert!(gaps[15] <= 300 && gaps[26] <= 1_100, "{gaps:?}");
+}
+
+/// The longest time without a picture.
+fn starved(seed: u64) -> u64 {
+    let (mut w, mut meeting) = Meeting::begin();
+    w.rng = Rng(seed);
+    w.clients[Meeting::BOB].downlink = Some(Downlink::new(20_000_000, 2_000));
+    meeting.film(&mut w, 12_000 + 10 * seed);
+    let from = w.ms();
+    let end = from + 300 + w.rng.draw() % 700;
+    while w.ms() < end {
+        w.clients[Meeting::BOB].downlink.as_mut().unwrap().bps = 12_400 * (30 + w.rng.draw() % 200);
+        let stalled = 5 + w.rng.draw() % 120;
+        w.clients[Meeting::BOB].stalled_until = Some(w.now + std::time::Duration::from_millis(stalled));
+        let awake = 1 + w.rng.draw() % 60;
+        meeting.film(&mut w, stalled + awake);
+    }
+    w.clients[Meeting::BOB].downlink.as_mut().unwrap().bps = 20_000_000;
+    meeting.film(&mut w, 5_000);
+    Meeting::longest_gap(&w, from)
 }
