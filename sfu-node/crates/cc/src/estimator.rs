@@ -245,11 +245,11 @@ impl Estimator {
                 self.delay = self.delay.anew();
             }
         }
-        if let Some(bps) = probed
-            && usage != Usage::Over
-            && bps as f64 > self.rate.bps
-        {
-            self.rate.set(now_us, bps);
+        if let Some(bps) = probed.filter(|_| usage != Usage::Over) {
+            if bps as f64 > self.rate.bps {
+                self.rate.set(now_us, bps);
+            }
+            // Also where the losses alone hold it down: those of a queue that overflowed are soon history.
             self.loss.raise(bps as f64);
         }
         let estimate = self.rate.bps.min(self.loss.bps);

@@ -234,6 +234,27 @@ fn whenever_a_path_becomes_narrow_audio_is_soon_on_time_and_pictures_come_back()
     }
 }
 
+/// A queue that overflows loses much at once: that is soon history, and must not keep the picture away.
+#[test]
+fn losses_of_a_path_that_became_narrow_do_not_keep_the_picture_away() {
+    for seed in [3, 5, 6, 9] {
+        let (mut w, mut studio) = scene(&["bob", "carol"]);
+        let bob = 1;
+        w.rng = Rng(seed + 1);
+        w.clients[bob].downlink = Some(Downlink::new(5_000_000, 300));
+        studio.film(&mut w, 10_000 + 17 * seed);
+        w.clients[bob].downlink.as_mut().unwrap().bps = 300_000;
+        let t = w.ms();
+        studio.film(&mut w, 12_000);
+        let mut seen: Vec<u64> =
+            w.clients[bob].of_ssrc(VIDEO).map(|g| g.at_ms).filter(|at| *at >= t).collect();
+        seen.push(w.ms());
+        let longest = seen.windows(2).map(|x| x[1] - x[0]).max().unwrap();
+        println!("seed {seed}: {longest} ms");
+        assert!(longest <= 4_000, "seed {seed}: {longest} ms without a picture");
+    }
+}
+
 /// Five cameras of one layer (250 kbit/s, 15 frames a second), as in a small meeting without simulcast.
 struct Meeting {
     cameras: Vec<(u32, u16, u32)>,
