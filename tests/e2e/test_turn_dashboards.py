@@ -118,6 +118,7 @@ async def test_clients_get_their_regions_turn_node_which_reaches_sfu_nodes_only(
                 # A rate needs one who joins while somebody looks.
                 await fleet.start([bot_spec(cluster, "shown", "cid", 2, "eu")], seed=2)
                 await no_panel_is_empty(prom)
+        await probe.release()  # the drain that follows would wait for it
 
 
 async def has_read(prom: Prometheus, expression: str) -> bool:
