@@ -52,11 +52,25 @@ async def test_it_decides_every_few_seconds_however_often_it_is_asked() -> None:
     clock = Clock()
     scaler = a_scaler(ConfigMaps(), clock)
     decided = []
-    for tenth in range(100):
+    for tenth in range(101):
         clock.now = tenth / 10
         _, is_new = await scaler.plan(KEY, a_busy_world(), (), NOW + timedelta(seconds=clock.now))
         decided.append(is_new)
     assert sum(decided) == 3
+
+
+async def test_it_says_when_it_wants_to_decide_again() -> None:
+    clock = Clock()
+    scaler = a_scaler(ConfigMaps(), clock)
+    assert scaler.due_s(KEY) == 0.0
+    await scaler.plan(KEY, a_busy_world(), (), NOW)
+    clock.now = 4.4  # somebody looks at the fleet for another reason
+    _, is_new = await scaler.plan(KEY, a_busy_world(), (), NOW)
+    assert not is_new
+    clock.now += scaler.due_s(KEY)
+    assert clock.now == 5.0, "not a whole period later"
+    _, is_new = await scaler.plan(KEY, a_busy_world(), (), NOW)
+    assert is_new
 
 
 async def test_a_changed_spec_is_decided_on_at_once() -> None:

@@ -96,7 +96,7 @@ class FleetLoop:
         held = (*refused, *plan.held, *scale.problems)
         plan = replace(plan, held=held, partial=plan.partial and not refused)
         await self._report(key, world, plan, scale)
-        return self._next_s(plan)
+        return min(self._next_s(plan), self._scaler.due_s(key))
 
     async def _scale(self, key: Key, world: ClusterWorld) -> ScalePlan:
         """The wanted sizes; what has changed is told at once, before it is acted on."""

@@ -44,9 +44,9 @@ class Scaler:
         """The fleet's sizes, and whether they have been decided anew: joins are counted between decisions,
         so these keep their pace however often the fleet is looked at."""
         last, generation = self._last.get(key), world.cluster.metadata.generation
-        at = self._monotonic()
-        if last is not None and last.generation == generation and at - last.at < SCALE_EVERY_S * 0.9:
+        if last is not None and last.generation == generation and self.due_s(key) > 0.0:
             return last.plan, False
+        at = self._monotonic()
         is_forecast = world.cluster.spec.autoscaling.forecast.method != "None"
         if last is not None:
             state = last.plan.state
@@ -64,6 +64,12 @@ class Scaler:
         if is_forecast and last is not None and known.bucket(last.now) != bucket:
             await self._history.save(world.cluster, plan.state.history)
         return plan, True
+
+    def due_s(self, key: Key) -> float:
+        """Seconds until its sizes want to be decided anew: whoever looks at the fleet in between, for another
+        reason, must look again then, or a crowd that came meanwhile waits for up to two periods."""
+        last = self._last.get(key)
+        return 0.0 if last is None else max(0.0, last.at + SCALE_EVERY_S - self._monotonic())
 
     def forget(self, key: Key) -> None:
         """The fleet is gone."""
