@@ -9,6 +9,7 @@ import pytest
 import yaml
 from headwater_api import wellknown as wk
 from headwater_api.sfucluster import SFUCluster
+from headwater_api.traces import ENV_ENDPOINT, wants_traces
 from headwater_operator.render.turn_node import TurnDefaults, render_turn_pod
 from support.charts import CHARTS, SECRET, Manifest, RenderRefused, find, render
 from support.kube import ROOT, ApiServer, poll
@@ -144,6 +145,43 @@ def test_relayed_packets_may_reach_sfu_nodes_only() -> None:
     assert policy["spec"]["podSelector"]["matchLabels"][wk.LABEL_COMPONENT] == wk.COMPONENT_TURN
     opened = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
     assert {wk.PORT_TURN, wk.PORT_TURN_TLS, wk.PORT_RELAY_FIRST, wk.PORT_TURN_ADMIN} <= opened
+
+
+def env_of(manifest: Manifest) -> dict[str, str]:
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    return {row["name"]: row.get("value", "") for row in container["env"]}
+
+
+def test_traces_go_where_they_are_asked_to_and_nowhere_by_default() -> None:
+    plain = render("headwater", values_of("minimal"))
+    for name in ("headwater-gateway", "headwater-operator"):
+        assert not [key for key in env_of(find(plain, "Deployment", name)) if re.search("OTEL|TRACES", key)]
+    manifests = render("headwater", values_of("maximal"))
+    gateway = env_of(find(manifests, "Deployment", "headwater-gateway"))
+    assert wants_traces(gateway) and gateway[ENV_ENDPOINT] == "https://collector.example.com/otlp"
+    assert (gateway["OTEL_TRACES_SAMPLER"], gateway["OTEL_TRACES_SAMPLER_ARG"]) == (
+        "parentbased_traceidratio",
+        "0.1",
+    )
+    operator = env_of(find(manifests, "Deployment", "headwater-operator"))
+    assert operator[wk.ENV_NODE_TRACES] == gateway[ENV_ENDPOINT] and ENV_ENDPOINT not in operator
+
+
+@pytest.mark.parametrize(("values", "port"), [("maximal", 443), ("hardened", 4318), (None, None)])
+def test_network_policies_let_traces_out_to_the_collectors_port(values: str | None, port: int | None) -> None:
+    given = values_of(values or "hardened") | ({} if values else {"traces": {"endpoint": ""}})
+    for name in ("headwater-gateway", "headwater-sfu"):
+        policy = find(render("headwater", given), "NetworkPolicy", name)
+        rules = [rule["ports"] for rule in policy["spec"]["egress"] if "to" not in rule]
+        assert ([{"port": port, "protocol": "TCP"}] in rules) == (port is not None)
+        if name == "headwater-sfu":
+            assert len(rules) == 1 + (port is not None)
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4318", "http://user:password@collector:4318", "http://"])
+def test_an_endpoint_that_is_no_url_or_holds_a_secret_is_refused(endpoint: str) -> None:
+    with pytest.raises(RenderRefused, match="endpoint"):
+        render("headwater", values_of("minimal") | {"traces": {"endpoint": endpoint}})
 
 
 def test_every_pod_of_ours_has_a_policy_that_denies_the_rest() -> None:

@@ -31,6 +31,7 @@ class FakeEngine:
         self.epochs: dict[str, int] = {}
         self.held: dict[str, node_pb2.RoomHeld] = {}
         self.resynced: list[str] = []
+        self.transports: set[str] = set()
         self.broken = False
         self.linked = False
         self.stalled_ms = 0
@@ -48,6 +49,15 @@ class FakeEngine:
         """A client has sent data."""
         data = node_pb2.DataEvent(transport_id="t", label="_reliable", payload=text.encode())
         event = node_pb2.Event(room_id=room_id, data=data)
+        self._events.append((controller_id, node_pb2.WatchResponse(events=[event]).SerializeToString()))
+        os.eventfd_write(self._fd, 1)
+
+    def transport_is(
+        self, controller_id: str, room_id: str, transport_id: str, state: node_pb2.TransportState.ValueType
+    ) -> None:
+        """A transport has changed."""
+        changed = node_pb2.TransportEvent(transport_id=transport_id, state=state)
+        event = node_pb2.Event(room_id=room_id, transport=changed)
         self._events.append((controller_id, node_pb2.WatchResponse(events=[event]).SerializeToString()))
         os.eventfd_write(self._fd, 1)
 
@@ -76,6 +86,8 @@ class FakeEngine:
         held.epoch, held.controller_id = message.epoch, message.controller_id
         held.lease_left_ms = message.lease_ms
         for command in message.commands:
+            if command.HasField("create_transport"):
+                self.transports.add(command.create_transport.transport_id)
             if command.HasField("put_snapshot") and command.put_snapshot.version > held.snapshot_version:
                 held.snapshot_version = command.put_snapshot.version
                 held.snapshot = command.put_snapshot.blob

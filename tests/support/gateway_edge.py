@@ -13,6 +13,7 @@ import jwt
 from headwater_api.ids import GatewayId, NodeId, ParticipantSid, RegionName, RoomId
 from headwater_api.reasons import Reason
 from headwater_gateway.app import run
+from headwater_gateway.join_traces import JoinTraces
 from headwater_gateway.meetings import Meetings
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.passwords import Passwords
@@ -147,7 +148,9 @@ def edge_settings(folder: Path, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running_edge(folder: Path, plane: FakePlane | None = None, **changes: Any) -> AsyncIterator[Edge]:
+async def running_edge(
+    folder: Path, plane: FakePlane | None = None, traces: JoinTraces | None = None, **changes: Any
+) -> AsyncIterator[Edge]:
     """Run the whole composition root around `plane`."""
     plane = plane or FakePlane()
     settings = edge_settings(folder, **changes)
@@ -160,7 +163,9 @@ async def running_edge(folder: Path, plane: FakePlane | None = None, **changes: 
         seen.append(metrics)
         yield plane
 
-    task = asyncio.create_task(run(settings, open_plane, stop, lambda name, port: ports.update({name: port})))
+    task = asyncio.create_task(
+        run(settings, open_plane, stop, lambda name, port: ports.update({name: port}), traces)
+    )
     try:
         await until(lambda: task.done() or len(ports) == 2, 10, "gateway listens")
         if task.done():

@@ -136,6 +136,15 @@ def test_a_node_gets_its_certificate_where_the_installation_has_one() -> None:
     assert "subPath" not in mount, "a file of its own would never be renewed"
 
 
+def test_a_node_sends_traces_where_the_installation_says_and_is_not_replaced_for_it() -> None:
+    assert not [name for name in env_of(render()) if name.startswith("OTEL_")]
+    cluster = a_cluster()
+    defaults = SfuDefaults("registry/sfu:1", "node-token", traces="http://collector:4318")
+    pod = render_sfu_pod(cluster, cluster.spec.regions[0], "n", defaults)
+    assert env_of(pod)["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"] == "http://collector:4318"
+    assert pod["metadata"]["labels"][wk.LABEL_TEMPLATE] == render()["metadata"]["labels"][wk.LABEL_TEMPLATE]
+
+
 def test_a_port_of_the_machine_where_it_is_asked_for() -> None:
     pod = render(exposure={"mode": "HostPort"})
     media, *others = pod["spec"]["containers"][0]["ports"]

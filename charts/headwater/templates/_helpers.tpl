@@ -46,6 +46,13 @@ app.kubernetes.io/component: {{ . }}
 {{- end -}}
 {{- end -}}
 
+{{- /* The port of the collector that traces are sent to. */ -}}
+{{- define "headwater.traces.port" -}}
+{{- $url := urlParse .Values.traces.endpoint -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
+{{- default (eq $url.scheme "https" | ternary "443" "80") $port -}}
+{{- end -}}
+
 {{- define "headwater.operator.serviceAccountName" -}}
 {{- $default := printf "%s-operator" (include "headwater.fullname" .) -}}
 {{- if .Values.operator.serviceAccount.create -}}

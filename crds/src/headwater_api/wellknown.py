@@ -62,6 +62,8 @@ ENV_NODE_TOKEN_SECRET: Final = "HEADWATER_NODE_TOKEN_SECRET"
 ENV_NODE_TLS_DIR: Final = "HEADWATER_NODE_TLS_DIR"
 # Operator: the Secret with tls.crt and tls.key that SFU Pods mount.
 ENV_NODE_TLS_SECRET: Final = "HEADWATER_NODE_TLS_SECRET"
+# Operator: where SFU nodes send traces, which they get as OTEL_EXPORTER_OTLP_ENDPOINT. Unset: nowhere.
+ENV_NODE_TRACES: Final = "HEADWATER_NODE_TRACES_ENDPOINT"
 # The DNS name in the certificate of an installation's SFU nodes; their addresses come and go.
 NODE_TLS_NAME: Final = "sfu-node.headwater"
 # On an SFU Pod: "true" where its gRPC is TLS.

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 from kubernetes.aio.config.config_exception import ConfigException
@@ -16,6 +16,10 @@ from headwater_gateway.http.serve import ListenError
 from headwater_gateway.logs import configure_logs
 from headwater_gateway.plane import open_plane
 from headwater_gateway.settings import Settings, SettingsError, from_environment
+from headwater_gateway.tracing import opened
+
+if TYPE_CHECKING:
+    from headwater_gateway.join_traces import JoinTraces
 
 GC_YOUNG: Final = 20_000  # new containers before the youngest are looked through; Python's own: 700
 
@@ -25,8 +29,9 @@ def main() -> None:
     try:
         settings = from_environment(os.environ)
         configure_logs(settings.log_level, settings.log_format)
-        spare_collector()
-        uvloop.run(_main(settings))
+        with opened(os.environ, settings.gateway) as traces:
+            spare_collector()
+            uvloop.run(_main(settings, traces))
     except ConfigException as error:
         sys.stderr.write(f"headwater-gateway: no Kubernetes API: run in a Pod or set KUBECONFIG ({error})\n")
         raise SystemExit(2) from None
@@ -41,12 +46,12 @@ def spare_collector() -> None:
     gc.set_threshold(GC_YOUNG, 20, 20)
 
 
-async def _main(settings: Settings) -> None:
+async def _main(settings: Settings, traces: "JoinTraces | None") -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await run(settings, open_plane, stop)
+    await run(settings, open_plane, stop, traces=traces)
 
 
 if __name__ == "__main__":

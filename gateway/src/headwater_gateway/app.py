@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -25,6 +25,9 @@ from headwater_gateway.metrics import Metrics
 from headwater_gateway.settings import Settings
 from headwater_gateway.signal.types import RoomPlane
 
+if TYPE_CHECKING:
+    from headwater_gateway.join_traces import JoinTraces
+
 _log = structlog.get_logger(__name__)
 
 # Half of what a renewed token lasts.
@@ -35,7 +38,11 @@ PlaneFactory = Callable[[Settings, Metrics], AbstractAsyncContextManager[RoomPla
 
 
 async def run(
-    settings: Settings, open_plane: PlaneFactory, stop: asyncio.Event, on_listening: OnListening | None = None
+    settings: Settings,
+    open_plane: PlaneFactory,
+    stop: asyncio.Event,
+    on_listening: OnListening | None = None,
+    traces: "JoinTraces | None" = None,
 ) -> None:
     """Serve until `stop` is set, then send every session away and return.
 
@@ -53,6 +60,7 @@ async def run(
         )
         report("admin", await stack.enter_async_context(admin))
         state.plane = plane = await stack.enter_async_context(open_plane(settings, metrics))
+        plane.directory.trace(traces)
         forwarder = Forwarder(settings.node_token, settings.max_frame_bytes, metrics)
         await stack.enter_async_context(forwarder)
         gatekeeper = Gatekeeper(

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantSid, RegionName, RoomId
@@ -24,7 +24,6 @@ from livekit.protocol import rtc
 from headwater_gateway.directory.archive import NoArchive
 from headwater_gateway.directory.liveness import Verdict
 from headwater_gateway.directory.peers import Peers
-from headwater_gateway.directory.store import Kept, Store
 from headwater_gateway.fleet import Fleet, Watches
 from headwater_gateway.http.peer import peer_headers
 from headwater_gateway.kube.meeting_secrets import MeetingSecrets, secret_reader
@@ -45,6 +44,9 @@ from headwater_gateway.signal.session_runner import SessionRunner
 from headwater_gateway.signal.types import ClientHello, GatewayPeer, JoinRefused, SignalChannel
 from headwater_gateway.tasks import report
 from headwater_gateway.turn.servers import TurnServers, static_turn
+
+if TYPE_CHECKING:
+    from headwater_gateway.directory.store import Store
 
 log = structlog.get_logger(__name__)
 
@@ -226,9 +228,12 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
             await archive.aclose()
 
 
-def _open_archive(settings: Settings, options: DirectoryOptions) -> Store | NoArchive:
+def _open_archive(settings: Settings, options: DirectoryOptions) -> "Store | NoArchive":
     if not settings.redis_url:
         return NoArchive()
+    # Only here: its client would be a fifth of what a gateway loads.
+    from headwater_gateway.directory.store import Kept, Store
+
     store = Store(settings.redis_url, settings.redis_password, settings.gateway)
 
     def on_snapshot(room_id: RoomId, keeper: SnapshotKeeper, put: node_pb2.PutSnapshot) -> None:

@@ -166,7 +166,12 @@ class App:
             client, instance=settings.lease.identity, now=utc_now, monotonic=monotonic, rng=rng,
             metrics=metrics,
         )  # fmt: skip
-        defaults = SfuDefaults(settings.sfu_image, settings.node_token_secret, settings.node_tls_secret)
+        defaults = SfuDefaults(
+            settings.sfu_image,
+            settings.node_token_secret,
+            settings.node_tls_secret,
+            settings.node_traces,
+        )
         observer = Observer(client, inbox, defaults, now=utc_now, monotonic=monotonic)
         actor = Actor(client, streams, events, defaults=defaults, metrics=metrics)
         turn = self._turn_loop(client, turn_client := TurnClient(settings.node_token), events)

@@ -25,9 +25,12 @@ def main() -> None:
     from headwater_sfu.agent import Agent
     from headwater_sfu.engine import load_native
     from headwater_sfu.tls import BadCertificate
+    from headwater_sfu.tracing import open_traces
+
+    exporting = open_traces(os.environ, config)
 
     async def run() -> None:
-        agent = Agent(config, load_native())
+        agent = Agent(config, load_native(), exporting.traces if exporting is not None else None)
         gc.freeze()  # what is loaded now lives as long as the process: keep it out of collections
         await agent.run()
 
@@ -36,6 +39,9 @@ def main() -> None:
     except (OSError, ImportError, RuntimeError, BadCertificate) as error:
         log.error("cannot start: %s", error)
         sys.exit(1)
+    finally:
+        if exporting is not None:
+            exporting.close()
 
 
 if __name__ == "__main__":

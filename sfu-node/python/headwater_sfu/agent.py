@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc.aio
 from headwater_api import wellknown
@@ -26,6 +26,9 @@ from headwater_sfu.fanout import Fanout
 from headwater_sfu.loopwatch import LoopWatch
 from headwater_sfu.service import MAX_MESSAGE_BYTES, NodeService, make_handler
 from headwater_sfu.tls import Certificates
+
+if TYPE_CHECKING:
+    from headwater_sfu.traces import NodeTraces
 
 REPORT_PERIOD_S: Final = 1.0
 # A report older than this means that the engine's thread is gone.
@@ -43,8 +46,9 @@ class Agent:
     Raises BadCertificate.
     """
 
-    def __init__(self, config: NodeConfig, module: EngineModule) -> None:
+    def __init__(self, config: NodeConfig, module: EngineModule, traces: "NodeTraces | None" = None) -> None:
         self._config = config
+        self._traces = traces
         self._module = module
         self._fanout = Fanout()
         self._loopwatch = LoopWatch()
@@ -134,7 +138,7 @@ class Agent:
 
     def _make_grpc(self) -> grpc.aio.Server:
         server = grpc.aio.server(
-            interceptors=[BearerInterceptor(self._config.token)],
+            interceptors=[BearerInterceptor(self._config.token), *filter(None, [self._traces])],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -160,18 +164,16 @@ class Agent:
     def _on_events(self, fd: int) -> None:
         with suppress(BlockingIOError):
             os.eventfd_read(fd)
-        batch = self._engine.drain(DRAIN_BATCH)
-        for controller_id, payload in batch:
-            self._fanout.publish(controller_id, payload)
-        if len(batch) == DRAIN_BATCH:  # more may wait: let the loop breathe in between
-            asyncio.get_running_loop().call_soon(self._on_more_events)
+        self._publish_events()
 
-    def _on_more_events(self) -> None:
+    def _publish_events(self) -> None:
         batch = self._engine.drain(DRAIN_BATCH)
         for controller_id, payload in batch:
             self._fanout.publish(controller_id, payload)
-        if len(batch) == DRAIN_BATCH:
-            asyncio.get_running_loop().call_soon(self._on_more_events)
+        if self._traces is not None:
+            self._traces.heard(batch)
+        if len(batch) == DRAIN_BATCH:  # more may wait: let the loop breathe in between
+            asyncio.get_running_loop().call_soon(self._publish_events)
 
     async def _report_forever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -180,6 +182,8 @@ class Agent:
             due = max(due + REPORT_PERIOD_S, loop.time())
             await asyncio.sleep(due - loop.time())
             self._take_report()
+            if self._traces is not None:
+                self._traces.tidy()
 
     def _take_report(self) -> None:
         try:

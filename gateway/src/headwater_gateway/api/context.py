@@ -13,6 +13,7 @@ from headwater_api.ids import ParticipantIdentity, RoomId
 from headwater_api.reasons import Reason
 from multidict import CIMultiDict
 
+from headwater_gateway import tracing
 from headwater_gateway.api.errors import ApiError
 from headwater_gateway.auth import KeyStore, bearer_token
 from headwater_gateway.bodies import BodyTooLarge, read_body
@@ -141,6 +142,7 @@ class ApiContext:
             **headers,
             HEADER_CLIENT: address,
             HEADER_VOUCHER: voucher(self.settings.node_token, address, token),
+            **tracing.headers(),
         }
         try:
             async with (

@@ -28,6 +28,7 @@ from headwater_gateway.sdp.types import LocalTransport, SdpError
 from headwater_gateway.signal.http_session import HttpSession
 from headwater_gateway.signal.session_runner import STATUS_OF, join_request
 from headwater_gateway.signal.types import JoinRefused
+from headwater_gateway.tracing import JOIN, stage
 
 SDP: Final = "application/sdp"
 FRAGMENT: Final = "application/trickle-ice-sdpfrag"
@@ -60,7 +61,8 @@ class Whip:
     async def post(self, request: web.Request) -> web.StreamResponse:
         """A new resource."""
         try:
-            return await self._post(request)
+            with self._context.gatekeeper.traced(request, f"/{request.path.split('/')[1]}"):
+                return await self._post(request)
         except Exception as error:
             return _refused(error)
 
@@ -77,7 +79,10 @@ class Whip:
         if admission.owner is not None:
             hello = admission.hello
             caller = Caller(hello.claims, admission.token, hello.client_address, is_gateway=False)
-            return await self._context.forward(request, raw, caller, admission.owner)
+            answer = await self._context.forward(request, raw, caller, admission.owner)
+            if (trace := JOIN.get()) is not None:
+                trace.passed_on()
+            return answer
         return await self._open(request, admission, raw)
 
     def _nearer(self, admission: Admission, request: web.Request) -> str:
@@ -102,13 +107,15 @@ class Whip:
             source=ParticipantIdentity(source) if source else None,
         )
         try:
-            room, joined = await self._context.directory.join(
-                hello.room, _as_http(wanted, publishes=publishes), session
-            )
+            with stage("room"):
+                room, joined = await self._context.directory.join(
+                    hello.room, _as_http(wanted, publishes=publishes), session
+                )
         except JoinRefusal as refusal:
             raise JoinRefused(STATUS_OF.get(refusal.reason, 503), refusal.reason, refusal.sentence) from None
         try:
-            answer = session.start(room, joined, raw.decode("utf-8"))
+            with stage("answer"):
+                answer = session.start(room, joined, raw.decode("utf-8"))
         except (SdpError, UnicodeDecodeError) as error:
             room.leave(joined.sid, models.DisconnectReason.JOIN_FAILURE)
             raise JoinRefused(400, Reason.SDP_INVALID, f"the offer is refused: {error}"[:300]) from None

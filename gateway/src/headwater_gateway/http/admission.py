@@ -3,18 +3,21 @@
 import hmac
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from aiohttp import web
 from headwater_api.ids import GatewayId, RegionName, RoomId
 from headwater_api.reasons import Reason
+from headwater_api.traces import HEADER
 
 from headwater_gateway.auth import TokenVerifier, bearer_token
 from headwater_gateway.geo.client_address import client_address
 from headwater_gateway.geo.region import Locator, RegionUnknown, check_override, resolve
 from headwater_gateway.http.doorkeeper import peer_address
 from headwater_gateway.http.limits import JoinLimiter
-from headwater_gateway.http.query import JoinQuery, parse_query
+from headwater_gateway.http.query import JoinQuery, is_resume, parse_query
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.room.roster import SERVER_PREFIX
 from headwater_gateway.settings import Settings
@@ -26,6 +29,7 @@ from headwater_gateway.signal.types import (
     RegionSource,
     RoomPlane,
 )
+from headwater_gateway.tracing import JOIN, stage
 
 # A gateway that passes a session on vouches for the client's address with the secret they share.
 HEADER_CLIENT = "X-Headwater-Client"
@@ -98,20 +102,56 @@ class Gatekeeper:
         if self.draining:
             raise JoinRefused(503, Reason.SERVER_SHUTDOWN, "this gateway is shutting down: connect again")
         token = bearer_token(request.headers.get("Authorization"), request.query.get("access_token"))
-        claims = self.verifier.verify(token, time.time(), started)
+        with stage("validate token"):
+            claims = self.verifier.verify(token, time.time(), started)
         query = parse_query(request.query)
         name = _room(claims, replace(query, room=room) if room else query)
         address, vouched = self.address_of(request, token)
         hello = self._hello(claims, query, name, address)
+        if (trace := JOIN.get()) is not None:
+            trace.about(name, hello.region, hello.region_source)
         hops = _hops(request) if vouched else 0
         if not vouched:
             check_origin(request, self._settings.allowed_origins)
             self._limiter.check(address, name, claims.identity, started)
-        owner = await self._plane.owner(name, hops=hops, resumes=hello.reconnect)
+        with stage("find owner"):
+            owner = await self._plane.owner(name, hops=hops, resumes=hello.reconnect)
         if owner is None:
-            hello = await self._plane.admit(hello)
+            with stage("check"):
+                hello = await self._plane.admit(hello)
         self._metrics.join_seconds.observe(time.monotonic() - started)
         return Admission(hello, token, owner, hops)
+
+    @contextmanager
+    def traced(self, request: web.Request, route: str) -> Iterator[None]:
+        """What is done within is a join, and in its trace where joins are traced."""
+        traces = self._plane.directory.traces
+        if traces is None or is_resume(request.query):
+            yield
+            return
+        trace = traces.begin(route, self._parent(request))
+        if trace is None:
+            yield
+            return
+        outer = JOIN.set(trace)
+        try:
+            yield
+        except JoinRefused as refusal:
+            trace.refused(refusal.reason, is_ours=refusal.status >= 500)
+            raise
+        finally:
+            JOIN.reset(outer)
+            trace.leave()
+
+    def _parent(self, request: web.Request) -> str | None:
+        """The trace that another gateway goes on with here. None: none has passed the client on.
+
+        What a client says itself is not believed: whether it is traced is not its to choose.
+        """
+        if HEADER_VOUCHER not in request.headers:
+            return None
+        token = bearer_token(request.headers.get("Authorization"), request.query.get("access_token"))
+        return request.headers.get(HEADER, "") if self.address_of(request, token)[1] else None
 
     def address_of(self, request: web.Request, token: str) -> tuple[str, bool]:
         """The client's address, and whether another gateway vouched for it."""

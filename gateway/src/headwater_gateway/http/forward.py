@@ -9,6 +9,7 @@ import structlog
 from aiohttp import WSMsgType, web
 from headwater_api.reasons import Reason
 
+from headwater_gateway import tracing
 from headwater_gateway.http.admission import (
     HEADER_CLIENT,
     HEADER_HOPS,
@@ -19,6 +20,7 @@ from headwater_gateway.http.admission import (
 from headwater_gateway.http.websocket import HEARTBEAT_SECONDS
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.signal.types import CLOSE_GOING_AWAY, CLOSE_NORMAL, JoinRefused
+from headwater_gateway.tracing import JOIN, stage
 
 _log = structlog.get_logger(__name__)
 _CONNECT_SECONDS = 3.0
@@ -63,7 +65,10 @@ class Forwarder:
 
         JoinRefused: the owner refused (with its own status and words) or cannot be reached (503).
         """
-        owner = await self._connect(request, admission)
+        with stage("pass on"):
+            owner = await self._connect(request, admission)
+        if (trace := JOIN.get()) is not None:
+            trace.passed_on()
         try:
             await client.prepare(request)
             await _relay(client, owner)
@@ -81,6 +86,7 @@ class Forwarder:
             HEADER_CLIENT: address,
             HEADER_HOPS: str(admission.hops + 1),
             HEADER_VOUCHER: voucher(self._secret, address, admission.token),
+            **tracing.headers(),
         }
         return url, headers
 

@@ -68,6 +68,11 @@ def parse_query(query: Mapping[str, str]) -> JoinQuery:
     )
 
 
+def is_resume(query: Mapping[str, str]) -> bool:
+    """Whether the client says that it was in already."""
+    return _FLAGS.get(query.get("reconnect", "").lower(), False)
+
+
 def _invalid(name: str, what: str) -> JoinRefused:
     return JoinRefused(400, Reason.PARAMETER_INVALID, f"{name}= {what}")
 

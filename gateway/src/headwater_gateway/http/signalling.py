@@ -55,7 +55,8 @@ class Signalling:
         try:
             if not socket.can_prepare(request).ok:
                 raise JoinRefused(426, Reason.NOT_A_WEBSOCKET, "connect here with a WebSocket")
-            return await self._admitted(request, socket)
+            with self.gatekeeper.traced(request, "/rtc"):
+                return await self._admitted(request, socket)
         except JoinRefused as refusal:
             return self._refuse("rtc", refusal)
 

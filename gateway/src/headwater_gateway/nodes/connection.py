@@ -25,6 +25,7 @@ VIEW_KEPT_S: Final = 0.05
 # A timer that fires so late tells of this process, not of the node.
 OWN_STALL_S: Final = 0.3
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 WatchCall: TypeAlias = "grpc.aio.UnaryStreamCall[node_pb2.WatchRequest, node_pb2.WatchResponse]"
 
 # Whether a node is dead that has been silent for so many seconds, after so many failed probes.
@@ -130,9 +131,11 @@ class NodeConnection:
     def _made_view(self, facts: NodeFacts, age_s: float, now: float) -> NodeView:
         return node_view(facts, self.report, age_s, self._promises, now, cluster=self.pod.cluster)
 
-    async def apply(self, request: node_pb2.ApplyRequest, deadline_s: float) -> node_pb2.ApplyResponse:
-        """Send commands. Raises grpc.aio.AioRpcError."""
-        return await self._stub.Apply(request, timeout=deadline_s, metadata=self._metadata)
+    async def apply(
+        self, request: node_pb2.ApplyRequest, deadline_s: float, more: Metadata = ()
+    ) -> node_pb2.ApplyResponse:
+        """Send commands, with more metadata than all calls have. Raises grpc.aio.AioRpcError."""
+        return await self._stub.Apply(request, timeout=deadline_s, metadata=(*self._metadata, *more))
 
     async def rooms_held(self, request: node_pb2.RoomsRequest, deadline_s: float) -> node_pb2.RoomsResponse:
         """What the node holds of rooms. Raises grpc.aio.AioRpcError."""

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -19,6 +20,9 @@ from headwater_gateway.nodes.decisions import Decisions
 from headwater_gateway.nodes.facts import NodeFacts, NodePod
 from headwater_gateway.nodes.liveness import Evidence, is_dead, neighbours
 from headwater_gateway.tasks import report
+
+if TYPE_CHECKING:
+    from headwater_gateway.join_traces import JoinTraces
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +46,7 @@ class NodePool:
         self._rng = rng or random.Random()
         self._nodes: dict[NodeId, NodeConnection] = {}
         self.decisions = Decisions()
+        self.traces: JoinTraces | None = None
         self._runs: dict[NodeId, asyncio.Task[None]] = {}
         self._queues: set[asyncio.Task[None]] = set()
 
@@ -146,12 +151,13 @@ class NodePool:
         on_stored: Callable[[int], None],
     ) -> CommandQueue:
         """A room's commands to a node. KeyError if the node is not known."""
+        node = self._nodes[node_id]
         queue = CommandQueue(
             node_id,
             room_id=room_id,
             epoch=epoch,
             controller_id=self._controller_id,
-            applier=self._nodes[node_id],
+            applier=node if self.traces is None else self.traces.commands(node_id, node.apply),
             on_failed=on_failed,
             on_refused=on_refused,
             on_stale=on_stale,

@@ -6,10 +6,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
-from headwater_api.ids import ClusterName, GatewayId, NodeId, ParticipantIdentity, RegionName, RoomId
+from headwater_api.ids import (
+    ClusterName,
+    GatewayId,
+    NodeId,
+    ParticipantIdentity,
+    ParticipantSid,
+    RegionName,
+    RoomId,
+)
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from headwater_dial.nodes import Dialer
@@ -34,6 +42,9 @@ from headwater_gateway.room.relayed import restart_over
 from headwater_gateway.room.rules import check_rules
 from headwater_gateway.room.snapshot import Claim
 from headwater_gateway.room.state import RoomState
+
+if TYPE_CHECKING:
+    from headwater_gateway.join_traces import JoinTraces
 
 log = structlog.get_logger(__name__)
 
@@ -159,7 +170,18 @@ class RoomDirectory:
         """The room of that name, made if need be, though ad-hoc rooms be off. JoinRefusal: it may not be."""
         return self._open(room_id, is_asked_for=True)
 
+    @property
+    def traces(self) -> "JoinTraces | None":
+        """Where joins are traced."""
+        return self.pool.traces
+
+    def trace(self, traces: "JoinTraces | None") -> None:
+        """Trace the joins from now on."""
+        self.pool.traces = traces
+
     def _tell(self, row: models.Room, happened: Happened) -> None:
+        if self.traces is not None and happened.participant is not None:
+            self.traces.happened(happened.event, ParticipantSid(happened.participant.sid))
         if self.figures is not None:
             self.figures.happened(happened.event, row, happened.participant)
         self._on_happened(row, happened)

@@ -11,6 +11,7 @@ from headwater_api.reasons import Reason
 from headwater_gateway.room.mailbox import Job, Mailbox, Share
 from headwater_gateway.room.ports import HANDED_OVER, JoinRefusal, RoomError
 from headwater_gateway.room.state import RoomState
+from headwater_gateway.tracing import carried
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,7 @@ class Inbox:
     def decide(self, decide: Callable[[float], T]) -> "asyncio.Future[T]":
         """A question. JoinRefusal: the room has ended or is busy; of the future: what `decide` raises."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        decide = carried("place", decide)
 
         def job(now: float) -> None:
             if answer.cancelled():

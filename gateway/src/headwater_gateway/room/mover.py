@@ -18,6 +18,7 @@ from headwater_gateway.room.migration import Lead
 from headwater_gateway.room.model import Participant
 from headwater_gateway.room.policy import FailedNodes, View, choose_other, nodes_to_leave
 from headwater_gateway.room.state import RoomState
+from headwater_gateway.tracing import JOIN
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +115,9 @@ class Mover:
         return facts
 
     def note(self, participant: Participant, answer: Placement, event: str, source: str = "") -> None:
-        """Say where the participant goes and why: in the log, and for whoever asks later."""
+        """Say where the participant goes and why: in the log, in its trace, and for whoever asks later."""
+        if (trace := JOIN.get()) is not None:
+            trace.placed(participant.sid, answer.node_id, answer.region, answer.reason)
         decision = Decision(
             at_ms=self._unix_ms(),
             room=self._state.room_id,

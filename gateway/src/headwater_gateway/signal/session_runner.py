@@ -30,6 +30,7 @@ from headwater_gateway.signal.types import (
     VideoGrant,
     no_ice_servers,
 )
+from headwater_gateway.tracing import JOIN, stage
 
 log = structlog.get_logger(__name__)
 
@@ -160,10 +161,13 @@ class SessionRunner:
     async def _join(self, hello: ClientHello, channel: SignalChannel) -> None:
         session = self._session(hello)
         try:
-            room, joined = await self._directory.join(hello.room, join_request(hello), session)
+            with stage("room"):
+                room, joined = await self._directory.join(hello.room, join_request(hello), session)
         except (JoinRefusal, TimeoutError) as error:
             reason = error.reason if isinstance(error, JoinRefusal) else Reason.JOIN_TIMEOUT
             log.warning("join.refused", room=hello.room, identity=hello.identity, reason=reason)
+            if (trace := JOIN.get()) is not None:
+                trace.refused(reason, is_ours=True)
             # Only another gateway can let it in: that one is found by connecting again.
             is_elsewhere = reason is Reason.STALE_EPOCH
             action = rtc.LeaveRequest.RECONNECT if is_elsewhere else rtc.LeaveRequest.DISCONNECT
@@ -172,10 +176,12 @@ class SessionRunner:
             await channel.close(CLOSE_TRY_AGAIN, f"{reason}: {error}")
             return
         try:
-            await session.start(room, joined, channel)
+            with stage("answer"):
+                await session.start(room, joined, channel)
         except BaseException:  # its task, which would take it off the roster, does not run yet
             room.leave(joined.sid, models.DisconnectReason.JOIN_FAILURE)
             raise
+        JOIN.set(None)  # what follows is no join any more
         self._keep(session, joined)
         await session.serve(channel)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from headwater_api import wellknown as wk
 from headwater_api.external import annotation_of
 from headwater_api.sfucluster import KIND, RegionSpec, SFUCluster
+from headwater_api.traces import ENV_ENDPOINT
 from headwater_planner.status import selector_of
 from headwater_planner.world import Guard
 
@@ -34,6 +35,7 @@ class SfuDefaults:
     image: str
     node_token_secret: str
     node_tls_secret: str = ""  # empty: gRPC without TLS
+    traces: str = ""  # endpoint; empty: none are made
 
 
 def render_sfu_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults: SfuDefaults) -> Manifest:
@@ -239,6 +241,8 @@ def _env(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> list
     }
     if defaults.node_tls_secret:
         values[wk.ENV_NODE_TLS_DIR] = TLS_DIR
+    if defaults.traces:
+        values[ENV_ENDPOINT] = defaults.traces
     return [
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
         *({"name": name, "value": value} for name, value in values.items()),
