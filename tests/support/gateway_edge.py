@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 from headwater_api.ids import GatewayId, NodeId, ParticipantSid, RegionName, RoomId
 from headwater_api.reasons import Reason
 from headwater_gateway.app import run
-from headwater_gateway.join_traces import JoinTraces
 from headwater_gateway.meetings import Meetings
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.passwords import Passwords
@@ -23,6 +22,9 @@ from headwater_gateway.signal.types import ClientHello, GatewayPeer, JoinRefused
 from headwater_planner.geo_distance import Coordinates
 from livekit.protocol import models, rtc
 from support.deadline import until
+
+if TYPE_CHECKING:
+    from headwater_gateway.join_traces import JoinTraces
 
 API_KEY = "devkey"
 API_SECRET = "a-secret-of-at-least-thirty-two-characters"
@@ -149,7 +151,7 @@ def edge_settings(folder: Path, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def running_edge(
-    folder: Path, plane: FakePlane | None = None, traces: JoinTraces | None = None, **changes: Any
+    folder: Path, plane: FakePlane | None = None, traces: "JoinTraces | None" = None, **changes: Any
 ) -> AsyncIterator[Edge]:
     """Run the whole composition root around `plane`."""
     plane = plane or FakePlane()
