@@ -186,6 +186,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.stub = Stub()
+        self.audio_top_n = 3
         self.failed: list[str] = []
         self.refused: list[str] = []
         self.stale: list[str] = []
@@ -196,6 +197,7 @@ class Queue:
             epoch=7,
             controller_id=GatewayId("gw"),
             applier=self.stub,
+            audio_top_n=lambda: self.audio_top_n,
             on_failed=self.failed.append,
             on_refused=lambda command, error: self.refused.append(error),
             on_stale=self.stale.append,
@@ -226,6 +228,18 @@ async def test_commands_keep_their_order_and_are_batched() -> None:
     assert made.applied() == [1, 2, 3, 4]
     assert len(made.stub.requests) == 2
     assert {(r.room_id, r.epoch, r.controller_id) for r in made.stub.requests} == {("demo", 7, "gw")}
+
+
+async def test_each_call_tells_how_many_are_heard_now() -> None:
+    made = Queue()
+    run = asyncio.create_task(made.queue.run())
+    made.send(1)
+    await asyncio.wait_for(made.queue.carried_out(), 2)
+    made.audio_top_n = 0
+    made.send(2)
+    made.queue.close()
+    await asyncio.wait_for(run, 2)
+    assert [r.audio_top_n for r in made.stub.requests] == [3, 0]
 
 
 async def test_what_follows_a_rooms_end_goes_in_a_call_of_its_own() -> None:

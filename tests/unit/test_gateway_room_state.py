@@ -464,3 +464,24 @@ def test_levels_of_tracks_that_are_gone_are_forgotten() -> None:
     assert len(board._levels[ParticipantSid("PA_1")]) <= 2
     (silent,) = board.changes(200.0)
     assert not silent.active
+
+
+def test_a_microphone_competes_to_be_heard_unless_a_host_has_muted_it(room: RoomState) -> None:
+    ann = join(room, "ann")
+    join(room, "cho", "us-1")
+    sid, _ = publish(room, ann), publish(room, ann, "video", "cam")
+    links.sync_cascade(room)
+
+    def voices() -> list[bool]:
+        return [s.voice for s in commands(room, "eu-1", "configure_receive")[-1].sections]  # type: ignore[attr-defined]
+
+    assert voices() == [True, False]
+    added = {c.track_id: c.voice for c in commands(room, "us-1", "add_remote_track")}  # type: ignore[attr-defined]
+    assert added == {track: track == sid for track in ann.tracks}
+    tracks.silence(room, ann, ann.tracks[sid], 0.0)
+    assert voices() == [False, False]
+    tracks.mute(room, ann, rtc.MuteTrackRequest(sid=sid, muted=False), 0.0)
+    assert voices() == [True, False]
+    ann.tracks[sid].info.source = models.TrackSource.SCREEN_SHARE_AUDIO
+    tracks.configure(room, ann)
+    assert voices() == [False, False]

@@ -71,7 +71,8 @@ class Access(ApiModel):
 class Media(ApiModel):
     """What the room carries. `codecs` and `simulcast` are reserved."""
 
-    audio_top_n: Annotated[int, Field(ge=1, le=50)] = 3
+    # So many microphones are forwarded, the loudest; 0: all.
+    audio_top_n: Annotated[int, Field(ge=0, le=50)] = 3
     # 0 is the smallest picture of a simulcast track.
     max_video_layer: Annotated[int, Field(ge=0, le=2)] = 2
     e2ee: Annotated[Literal["Disabled", "Optional", "Required"], Field(alias="e2ee")] = "Optional"

@@ -481,11 +481,14 @@ class ReceiveSection(_message.Message):
     EXTENSIONS_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     MUTED_FIELD_NUMBER: _builtins.int
+    VOICE_FIELD_NUMBER: _builtins.int
     mid: _builtins.str
     kind: Global___Kind.ValueType
     track_id: _builtins.str
     muted: _builtins.bool
     """drop at ingress, keep state"""
+    voice: _builtins.bool
+    """a microphone: forwarded while it is one of ApplyRequest.audio_top_n"""
     @_builtins.property
     def codecs(self) -> _containers.RepeatedCompositeFieldContainer[Global___CodecMap]: ...
     @_builtins.property
@@ -502,10 +505,11 @@ class ReceiveSection(_message.Message):
         extensions: _abc.Iterable[Global___ExtensionMap] | None = ...,
         layers: _abc.Iterable[Global___Layer] | None = ...,
         muted: _builtins.bool = ...,
+        voice: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "extensions", b"extensions", "kind", b"kind", "layers", b"layers", "mid", b"mid", "muted", b"muted", "track_id", b"track_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "extensions", b"extensions", "kind", b"kind", "layers", b"layers", "mid", b"mid", "muted", b"muted", "track_id", b"track_id", "voice", b"voice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -912,9 +916,12 @@ class AddRemoteTrack(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     LINK_ID_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
+    VOICE_FIELD_NUMBER: _builtins.int
     track_id: _builtins.str
     kind: Global___Kind.ValueType
     link_id: _builtins.str
+    voice: _builtins.bool
+    """as in ReceiveSection"""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Layer]: ...
     def __init__(
@@ -924,10 +931,11 @@ class AddRemoteTrack(_message.Message):
         kind: Global___Kind.ValueType = ...,
         link_id: _builtins.str = ...,
         layers: _abc.Iterable[Global___Layer] | None = ...,
+        voice: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "layers", b"layers", "link_id", b"link_id", "track_id", b"track_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "layers", b"layers", "link_id", b"link_id", "track_id", b"track_id", "voice", b"voice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1101,12 +1109,17 @@ class ApplyRequest(_message.Message):
     CONTROLLER_ID_FIELD_NUMBER: _builtins.int
     LEASE_MS_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
+    AUDIO_TOP_N_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     epoch: _builtins.int
     controller_id: _builtins.str
     """whose Watch stream gets this room's events"""
     lease_ms: _builtins.int
     """0: 60 000. Past it the node closes the room"""
+    audio_top_n: _builtins.int
+    """Of the room's microphones (`voice`) so many are forwarded, the loudest by RFC 6464; 0: all. One whose packets
+    tell no level is always forwarded.
+    """
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]:
         """may be empty: renews the lease"""
@@ -1119,10 +1132,11 @@ class ApplyRequest(_message.Message):
         controller_id: _builtins.str = ...,
         lease_ms: _builtins.int = ...,
         commands: _abc.Iterable[Global___Command] | None = ...,
+        audio_top_n: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "controller_id", b"controller_id", "epoch", b"epoch", "lease_ms", b"lease_ms", "room_id", b"room_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_top_n", b"audio_top_n", "commands", b"commands", "controller_id", b"controller_id", "epoch", b"epoch", "lease_ms", b"lease_ms", "room_id", b"room_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -37,6 +37,7 @@ class CommandQueue:
 
     `on_failed(sentence)` is called once, when the node takes no more commands: the room then treats it as
     lost. `on_stale(sentence)` instead, when the node obeys a room of a later epoch.
+    `audio_top_n()` is told with each call: the room's policy of that moment.
     `on_refused(command, error)` tells of a single command that the node would not carry out,
     `on_stored(version)` of a snapshot that the node has.
     """
@@ -49,6 +50,7 @@ class CommandQueue:
         epoch: int,
         controller_id: GatewayId,
         applier: Applier,
+        audio_top_n: Callable[[], int],
         on_failed: Callable[[str], None],
         on_refused: Callable[[node_pb2.Command, str], None],
         on_stale: Callable[[str], None],
@@ -57,7 +59,7 @@ class CommandQueue:
     ) -> None:
         self.node_id = node_id
         self._room_id, self._epoch, self._controller_id = room_id, epoch, controller_id
-        self._applier = applier
+        self._applier, self._audio_top_n = applier, audio_top_n
         self._on_failed, self._on_refused, self._on_stale = on_failed, on_refused, on_stale
         self._on_stored = on_stored
         self._snapshot: node_pb2.PutSnapshot | None = None
@@ -175,6 +177,7 @@ class CommandQueue:
             controller_id=self._controller_id,
             lease_ms=LEASE_MS,
             commands=batch,
+            audio_top_n=self._audio_top_n(),
         )
         for attempt in range(1, ATTEMPTS + 1):
             try:

@@ -176,5 +176,7 @@ def _remove(track: TrackSid) -> node_pb2.Command:
 
 def _add(track: PublishedTrack, link_id: LinkId) -> node_pb2.Command:
     layers = track.section.layers if track.section is not None else ()
-    command = node_pb2.AddRemoteTrack(track_id=track.sid, kind=track.kind, link_id=link_id, layers=layers)
+    command = node_pb2.AddRemoteTrack(
+        track_id=track.sid, kind=track.kind, link_id=link_id, layers=layers, voice=track.is_voice
+    )
     return node_pb2.Command(add_remote_track=command)

@@ -82,7 +82,7 @@ class RoomConfig:
     allow_screen_share: bool = True
     e2ee_required: bool = False
     recording_consent: bool = False  # who has not consented does not come in while the room is recorded
-    audio_top_n: int = 0  # so many voices cross a link; 0: all
+    audio_top_n: int = 0  # so many microphones are forwarded, the loudest; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,11 @@ class PublishedTrack:
     @property
     def is_live(self) -> bool:
         return self.section is not None and self.codec is not None
+
+    @property
+    def is_voice(self) -> bool:
+        """Forwarded only while it is among the loudest, in rooms where not everybody is heard."""
+        return self.info.source == models.TrackSource.MICROPHONE
 
     @property
     def kind(self) -> node_pb2.Kind.ValueType:

@@ -150,6 +150,7 @@ class Outlets:
                     node_id,
                     self._state.room_id,
                     self._keeper.claim.epoch,
+                    audio_top_n=lambda: self._state.config.audio_top_n,
                     on_failed=lambda why: listeners.lost(node_id, why),
                     on_refused=lambda command, error: listeners.refused(node_id, command, error),
                     on_stale=listeners.superseded,

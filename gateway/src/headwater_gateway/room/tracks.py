@@ -239,14 +239,18 @@ def configure(room: RoomState, participant: Participant) -> None:
     here = participant.uplink_node == participant.node_id
     track_of = {t.section.mid: t for t in participant.tracks.values() if t.section is not None and here}
     rows = [
-        _with_sources(
-            section.receive_section(track_of[section.mid].sid if section.mid in track_of else ""),
-            participant.sources.get(section.mid, ()),
-        )
+        _with_sources(_section(section, track_of.get(section.mid)), participant.sources.get(section.mid, ()))
         for section in participant.sections
     ]
     command = node_pb2.ConfigureReceive(transport_id=publisher_transport(participant.sid), sections=rows)
     room.command(participant.node_id, [node_pb2.Command(configure_receive=command)])
+
+
+def _section(section: OfferedSection, track: PublishedTrack | None) -> node_pb2.ReceiveSection:
+    if track is None:
+        return section.receive_section("")
+    # Who is silenced but still sends must not keep others from being heard.
+    return section.receive_section(track.sid, voice=track.is_voice and not track.is_silenced)
 
 
 def _with_sources(
@@ -275,6 +279,7 @@ def mute(room: RoomState, participant: Participant, request: rtc.MuteTrackReques
         room.announce(participant, now, at_once=True)
     if track is not None and track.is_silenced and not request.muted:
         track.is_silenced = False
+        _reconfigure_voice(room, participant, track)
         sync_tracks(room, [track.sid])
 
 
@@ -283,6 +288,7 @@ def unsilence(room: RoomState, participant: Participant, track: PublishedTrack, 
     track.info.muted = track.is_silenced = False
     room.tell(participant.sid, rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid=track.sid, muted=False)))
     room.announce(participant, now, at_once=True)
+    _reconfigure_voice(room, participant, track)
     sync_tracks(room, [track.sid])
 
 
@@ -291,7 +297,13 @@ def silence(room: RoomState, participant: Participant, track: PublishedTrack, no
     track.info.muted = track.is_silenced = True
     room.tell(participant.sid, rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid=track.sid, muted=True)))
     room.announce(participant, now, at_once=True)
+    _reconfigure_voice(room, participant, track)
     sync_tracks(room, [track.sid])
+
+
+def _reconfigure_voice(room: RoomState, participant: Participant, track: PublishedTrack) -> None:
+    if track.is_voice and track.is_live:
+        configure(room, participant)
 
 
 def unpublish(room: RoomState, participant: Participant, sid: TrackSid, now: float) -> None:

@@ -55,8 +55,10 @@ class OfferedSection:
     layers: tuple[node_pb2.Layer, ...] = ()
     inactive: bool = False
 
-    def receive_section(self, track_id: str, muted: bool = False) -> node_pb2.ReceiveSection:
-        """The node's view of this m-line, for ConfigureReceive."""
+    def receive_section(
+        self, track_id: str, muted: bool = False, voice: bool = False
+    ) -> node_pb2.ReceiveSection:
+        """The node's view of this m-line, for ConfigureReceive. `voice`: a microphone."""
         return node_pb2.ReceiveSection(
             mid=self.mid,
             kind=self.kind,
@@ -65,6 +67,7 @@ class OfferedSection:
             extensions=self.extensions,
             layers=self.layers,
             muted=muted,
+            voice=voice,
         )
 
 

@@ -87,6 +87,7 @@ impl Node {
             kind: stream.kind,
             link_id: id("link"),
             layers: receive_section(0, i, stream).layers,
+            voice: false,
         });
         apply(far, 0, std::iter::once(end(&self.near, 1)?).chain(tracks))
     }
@@ -187,6 +188,7 @@ fn receive_section(room: usize, publisher: usize, stream: Stream) -> ReceiveSect
         ],
         layers: vec![Layer { rid: String::new(), spatial: 0, ssrc: ssrc(publisher), rtx_ssrc: 0 }],
         muted: false,
+        voice: false,
     }
 }
 
@@ -212,6 +214,7 @@ fn apply(node: &Handle, room: usize, commands: impl IntoIterator<Item = Command>
         epoch: 1,
         controller_id: id("bench"),
         lease: Duration::from_secs(1200),
+        audio_top_n: 0,
         commands: commands.into_iter().collect(),
     };
     let results =

@@ -77,6 +77,8 @@ pub struct ReceiveSection {
     pub layers: Vec<Layer>,
     /// Packets are dropped at ingress; state is kept.
     pub muted: bool,
+    /// A microphone: where only the loudest are heard, it is one of those that compete.
+    pub voice: bool,
 }
 
 /// A subscriber's m-line.
@@ -195,6 +197,7 @@ pub enum Command {
         kind: Kind,
         link_id: Id,
         layers: Vec<Layer>,
+        voice: bool,
     },
     RemoveRemoteTrack {
         track_id: Id,
@@ -222,6 +225,8 @@ pub struct Apply {
     pub controller_id: Id,
     /// Time until the room is closed unless renewed.
     pub lease: Duration,
+    /// So many of the room's microphones are forwarded, the loudest; 0: all.
+    pub audio_top_n: u32,
     /// In order; may be empty.
     pub commands: Vec<Command>,
 }

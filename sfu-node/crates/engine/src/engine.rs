@@ -247,6 +247,7 @@ impl Engine {
             room.controller = request.controller_id;
             let lease = u64::try_from(request.lease.as_micros()).unwrap_or(u64::MAX);
             room.lease_due_us = now.us.saturating_add(lease);
+            room.voices.set_limit(request.audio_top_n as usize, now.us);
             let results = room.apply(cx, request.commands);
             if adopted && !room.closed {
                 room.emit_state(cx); // its new controller knows only what a snapshot told it
@@ -505,6 +506,7 @@ mod tests {
             epoch: 3,
             controller_id: "c".into(),
             lease: Duration::from_secs(60),
+            audio_top_n: 0,
             commands: vec![Command::CreateTransport(spec)],
         };
         assert_eq!(engine.apply(now, request, out), Ok(vec![Ok(())]));

@@ -48,6 +48,7 @@ mod tests {
             epoch,
             controller_id: controller.into(),
             lease: Duration::from_secs(60),
+            audio_top_n: 0,
             commands,
         }
     }

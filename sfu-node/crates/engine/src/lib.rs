@@ -30,6 +30,7 @@ mod timers;
 mod track;
 mod tracks;
 mod transport;
+mod voices;
 
 pub use engine::{Certificate, Config, Engine};
 pub use outbox::{DropReason, Outbox, Path};

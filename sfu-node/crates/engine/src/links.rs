@@ -38,7 +38,7 @@ impl Room {
                 if let Some(old) = self.links.get_mut(key) {
                     cx.routes.tokens.remove(&old.spec.link_token);
                     for incoming in std::mem::take(&mut old.incoming).into_values() {
-                        link.add_incoming(incoming.track, incoming.track_id);
+                        link.add_incoming(incoming.track, incoming.track_id, incoming.voice);
                     }
                     link.armed = old.armed;
                     *old = link;
@@ -108,7 +108,7 @@ impl Room {
         &mut self,
         cx: &mut Context<'_>,
         track_id: Id,
-        kind: Kind,
+        (kind, voice): (Kind, bool),
         link_id: &Id,
         layers: &[Layer],
     ) -> Result<(), String> {
@@ -126,11 +126,13 @@ impl Room {
                 Source::Transport(_) => return Err("track_id: published on this node".into()),
                 Source::Link(old) if old == link_key => {
                     track.configured = configured;
+                    track.voice = voice;
                     return Ok(());
                 }
                 Source::Link(old) => {
                     track.source = Source::Link(link_key);
                     track.configured = configured;
+                    track.voice = voice;
                     if let Some(old) = self.links.get_mut(old) {
                         old.remove_incoming(key);
                     }
@@ -142,12 +144,13 @@ impl Room {
             return Err(format!("too many tracks in the room (limit {MAX_TRACKS})"));
         }
         let key = existing.unwrap_or_else(|| {
-            let track = Track::new(track_id.clone(), kind, Source::Link(link_key), configured);
+            let mut track = Track::new(track_id.clone(), kind, Source::Link(link_key), configured);
+            track.voice = voice;
             self.tracks.insert(track)
         });
         self.track_ids.insert(track_id.clone(), key);
         if let Some(link) = self.links.get_mut(link_key) {
-            link.add_incoming(key, track_id);
+            link.add_incoming(key, track_id, voice);
         }
         self.attach_waiting(cx, key);
         Ok(())

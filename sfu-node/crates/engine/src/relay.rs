@@ -8,7 +8,7 @@ use crate::{
     outbox::{DropReason, Outbox, Path},
     receive::earliest,
     timers::Armed,
-    track::LAYERS,
+    track::{Continuity, LAYERS},
 };
 use aws_lc_rs::digest;
 use headwater_wire::{
@@ -29,6 +29,10 @@ pub(crate) const MAX_TRACKS: usize = 4096;
 /// A layer that was silent for this long and then jumped by this many packets had been paused.
 const PAUSE_US: u64 = 1_000_000;
 const PAUSE_PACKETS: i16 = 32;
+/// Where only the loudest microphones cross: so many packets missing in a row were not sent, …
+const UNHEARD_PACKETS: i16 = 10;
+/// … and after so long without any the numbers may have gone round.
+const UNHEARD_US: u64 = 60_000_000;
 const DEFAULT_RTT_US: u64 = 80_000;
 
 /// A track that comes in over the link, under a handle that we chose.
@@ -38,6 +42,8 @@ pub(crate) struct Incoming {
     /// Layers asked for last.
     pub demanded: u8,
     pub last_us: Option<u64>,
+    /// A microphone.
+    pub voice: bool,
     gaps: [GapTracker; LAYERS],
     /// When each layer's newest packet came.
     layer_us: [u64; LAYERS],
@@ -50,6 +56,14 @@ pub(crate) struct Outgoing {
     /// Layers asked for, and until when.
     pub mask: u8,
     pub expires_us: u64,
+}
+
+/// A packet that came over a link.
+pub(crate) struct Crossed {
+    pub track: Key,
+    pub continuity: Continuity,
+    /// Layers that were asked for.
+    pub demanded: u8,
 }
 
 pub(crate) struct Link {
@@ -130,10 +144,11 @@ impl Link {
     }
 
     /// Take a track from this link.
-    pub fn add_incoming(&mut self, track: Key, track_id: Id) {
+    pub fn add_incoming(&mut self, track: Key, track_id: Id, voice: bool) {
         self.next_handle = self.next_handle.wrapping_add(1);
         let gaps = [GapTracker::new(), GapTracker::new(), GapTracker::new()];
-        let incoming = Incoming { track, track_id, demanded: 0, last_us: None, gaps, layer_us: [0; LAYERS] };
+        let layer_us = [0; LAYERS];
+        let incoming = Incoming { track, track_id, demanded: 0, last_us: None, voice, gaps, layer_us };
         self.incoming.insert(self.next_handle, incoming);
     }
 
@@ -171,9 +186,15 @@ impl Link {
         }
     }
 
-    /// One media packet from the peer: its track, whether its numbering started anew, which layers were asked for.
+    /// One media packet from the peer. `only_loudest`: not every microphone is heard.
     #[inline]
-    pub fn on_media(&mut self, now: Now, media: &Media<'_>, out: &mut Outbox) -> Option<(Key, bool, u8)> {
+    pub fn on_media(
+        &mut self,
+        now: Now,
+        media: &Media<'_>,
+        only_loudest: bool,
+        out: &mut Outbox,
+    ) -> Option<Crossed> {
         let Some(incoming) = self.incoming.get_mut(&media.handle) else {
             out.drop(DropReason::RelayUnknownHandle);
             return None;
@@ -182,11 +203,17 @@ impl Link {
         incoming.last_us = Some(now.us);
         let gaps = incoming.gaps.get_mut(usize::from(media.spatial))?;
         let newest_us = incoming.layer_us.get_mut(usize::from(media.spatial))?;
-        // The layer was not asked for in between: what it missed is no loss, and would come too late to be shown.
-        let paused = now.us.saturating_sub(*newest_us) > PAUSE_US
-            && gaps.highest().is_some_and(|h| distance(h as u16, media.sequence) > PAUSE_PACKETS);
-        *newest_us = now.us;
-        if paused {
+        let silent_us = now.us.saturating_sub(std::mem::replace(newest_us, now.us));
+        let ahead = gaps.highest().map_or(0, |h| distance(h as u16, media.sequence));
+        // The layer was not asked for in between, or was not loud enough: what it missed is no loss, and would come
+        // too late to be shown.
+        let (paused, skipped) = if only_loudest && incoming.voice {
+            let unsent = (ahead > 1 && media.marker) || ahead > UNHEARD_PACKETS;
+            (silent_us > UNHEARD_US && !first, unsent)
+        } else {
+            (silent_us > PAUSE_US && ahead > PAUSE_PACKETS, false)
+        };
+        if paused || skipped {
             *gaps = GapTracker::new();
         }
         let first = first || paused;
@@ -194,9 +221,16 @@ impl Link {
         if gaps.missing() > 0 {
             self.nack_due_us = earliest(self.nack_due_us, gaps.next_due_us());
         }
+        let continuity = match arrival {
+            Arrival::Reset => Continuity::Restart,
+            _ if first => Continuity::Restart,
+            _ if skipped => Continuity::Gap,
+            _ => Continuity::Whole,
+        };
         match arrival {
-            Arrival::New | Arrival::Recovered => Some((incoming.track, first, incoming.demanded)),
-            Arrival::Reset => Some((incoming.track, true, incoming.demanded)),
+            Arrival::New | Arrival::Recovered | Arrival::Reset => {
+                Some(Crossed { track: incoming.track, continuity, demanded: incoming.demanded })
+            }
             Arrival::Duplicate | Arrival::TooOld => {
                 out.drop(DropReason::RtpDuplicate);
                 None

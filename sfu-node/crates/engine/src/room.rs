@@ -8,6 +8,7 @@ use crate::{
     timers::{Armed, Owner},
     track::{LAYERS, Source, Subscriber, Track},
     transport::Transport,
+    voices::Voices,
 };
 use std::collections::HashMap;
 
@@ -30,6 +31,7 @@ pub(crate) struct Room {
     pub demand_due_us: u64,
     pub levels_due_us: u64,
     pub quality_due_us: u64,
+    pub voices: Voices<Key>,
 }
 
 impl Room {
@@ -51,6 +53,7 @@ impl Room {
             demand_due_us: 0,
             levels_due_us: 0,
             quality_due_us: 0,
+            voices: Voices::default(),
         }
     }
 
@@ -111,8 +114,8 @@ impl Room {
                 self.close_relay(cx, &link_id);
                 Ok(())
             }
-            Command::AddRemoteTrack { track_id, kind, link_id, layers } => {
-                self.add_remote_track(cx, track_id, kind, &link_id, &layers)
+            Command::AddRemoteTrack { track_id, kind, link_id, layers, voice } => {
+                self.add_remote_track(cx, track_id, (kind, voice), &link_id, &layers)
             }
             Command::RemoveRemoteTrack { track_id } => self.remove_remote_track(cx, &track_id),
             Command::RequestKeyFrame { track_id } => {

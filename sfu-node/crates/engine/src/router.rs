@@ -9,10 +9,12 @@ use crate::{
     room::Room,
     send::Exit,
     timers::Owner,
-    track::{LAYERS, SenderClock, Source, Track},
+    track::{Continuity, LAYERS, SenderClock, Source, Track},
+    voices::Voices,
 };
 use headwater_wire::{
     codec::{Codec, vp8},
+    ext::{self, BlockIter, ExtKind},
     history::Stored,
     munge,
     relay::{self, Media},
@@ -94,21 +96,33 @@ impl Room {
             {
                 track.on_level(level, cx.now.us);
             }
-            self.accept(cx, ingest.track, &ingest.media, ingest.restarted);
+            let continuity = if ingest.restarted { Continuity::Restart } else { Continuity::Whole };
+            self.accept(cx, ingest.track, &ingest.media, continuity);
         }
         *cx.block = block;
     }
 
     /// Take one packet of a track in; it is forwarded with the rest of its frame.
     #[inline]
-    pub fn accept(&mut self, cx: &mut Context<'_>, key: Key, media: &Media<'_>, restarted: bool) {
+    pub fn accept(&mut self, cx: &mut Context<'_>, key: Key, media: &Media<'_>, continuity: Continuity) {
+        let restarted = continuity == Continuity::Restart;
         if restarted {
             // What waits goes by the old numbering.
             self.forward(cx, key, &mut |_| {});
         }
         let Some(track) = self.tracks.get_mut(key) else { return };
+        let heard = !track.voice || is_heard(&mut self.voices, key, track, media, cx.now.us);
+        let begins = std::mem::replace(&mut track.unheard, !heard) && heard;
+        // Whoever hears it now must not miss what it never got: the marker says that speech begins (RFC 3551 §4.1).
+        let media = &Media { marker: media.marker || begins, ..*media };
         let Some(accepted) = track.accept(cx.now.us, media, restarted) else { return };
-        if !(track.subscribers.is_empty() && track.link_subscribers.is_empty()) {
+        if begins || continuity == Continuity::Gap {
+            self.close_gap(cx, key, media.spatial, accepted.sequence);
+        }
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        if !heard {
+            cx.out.drop(DropReason::RtpUnheard);
+        } else if !(track.subscribers.is_empty() && track.link_subscribers.is_empty()) {
             let held = Held {
                 spatial: media.spatial,
                 index: accepted.sequence,
@@ -125,6 +139,20 @@ impl Room {
         }
         if accepted.changed {
             self.on_layers_changed(cx, key);
+        }
+    }
+
+    /// Packets before this one were not sent on purpose: nobody is to see a gap.
+    #[cold]
+    fn close_gap(&mut self, cx: &mut Context<'_>, key: Key, spatial: u8, sequence: u64) {
+        // What waits is from before the gap.
+        self.forward(cx, key, &mut |_| {});
+        let Some(track) = self.tracks.get(key) else { return };
+        for subscriber in &track.subscribers {
+            let transport = self.transports.get_mut(subscriber.transport);
+            if let Some(sender) = transport.and_then(|t| t.senders.get_mut(subscriber.slot)) {
+                sender.skip_to(spatial, sequence);
+            }
         }
     }
 
@@ -305,7 +333,9 @@ impl Room {
         let Some(link) = self.links.get_mut(key) else { return };
         match message {
             relay::Message::Media(media) => {
-                if let Some((track, restarted, demanded)) = link.on_media(cx.now, &media, cx.out) {
+                let only_loudest = self.voices.is_limited();
+                if let Some(crossed) = link.on_media(cx.now, &media, only_loudest, cx.out) {
+                    let (track, demanded) = (crossed.track, crossed.demanded);
                     let foreign = media.spatial < 8 && demanded & (1 << media.spatial) == 0;
                     if foreign
                         && let Some(t) = self.tracks.get_mut(track)
@@ -313,7 +343,7 @@ impl Room {
                     {
                         self.on_layers_changed(cx, track);
                     }
-                    self.accept(cx, track, &media, restarted);
+                    self.accept(cx, track, &media, crossed.continuity);
                 }
             }
             relay::Message::Demand(demand) => self.on_demand(cx, key, &demand),
@@ -367,6 +397,18 @@ impl Room {
             self.send_demands(cx, false);
         }
     }
+}
+
+/// Is a microphone's packet among the loudest? One that does not tell its level always is.
+fn is_heard(voices: &mut Voices<Key>, key: Key, track: &Track, media: &Media<'_>, now_us: u64) -> bool {
+    if !voices.is_limited() {
+        return true;
+    }
+    if track.is_late(media) {
+        return !track.unheard;
+    }
+    let level = BlockIter::new(media.extensions).find(|e| e.0 == ExtKind::AudioLevel);
+    level.and_then(|e| ext::audio_level(e.1)).is_none_or(|(_, level)| voices.hear(key, level, now_us))
 }
 
 /// A held packet with what its rewriting needs.

@@ -166,6 +166,13 @@ impl Sender {
         self.current = None;
     }
 
+    /// Packets of a layer before this one are not going to be sent.
+    pub fn skip_to(&mut self, spatial: u8, sequence: u64) {
+        if let Some(munger) = self.munger.as_mut().filter(|_| self.current == Some(spatial)) {
+            munger.skip_to(spatial, sequence);
+        }
+    }
+
     pub fn is_audio(&self) -> bool {
         self.section.kind == Kind::Audio
     }

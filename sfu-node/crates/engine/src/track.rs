@@ -9,7 +9,7 @@ use headwater_wire::{
     codec::Codec,
     history::{History, Stored},
     relay::Media,
-    seq::SeqExtender,
+    seq::{SeqExtender, is_newer},
 };
 
 /// Spatial layers of a track.
@@ -93,6 +93,17 @@ struct LayerState {
     key_wanted: bool,
 }
 
+/// What a packet of a layer comes after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Continuity {
+    /// The packets before it; what is missing of them was lost.
+    Whole,
+    /// Packets that were not sent on purpose.
+    Gap,
+    /// Another numbering.
+    Restart,
+}
+
 /// What a packet changed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Accepted {
@@ -110,6 +121,10 @@ pub(crate) struct Track {
     pub configured: u8,
     pub subscribers: Vec<Subscriber>,
     pub link_subscribers: Vec<LinkSubscriber>,
+    /// A microphone, which may have to be among the loudest to be heard.
+    pub voice: bool,
+    /// Its last packet was not among those.
+    pub unheard: bool,
     /// Packets that came and are not forwarded yet.
     pub run: Run,
     layers: [Option<Box<LayerState>>; LAYERS],
@@ -130,6 +145,8 @@ impl Track {
             configured: configured.max(1),
             subscribers: Vec::new(),
             link_subscribers: Vec::new(),
+            voice: false,
+            unheard: false,
             run: Run::default(),
             layers: [None, None, None],
             key_mask: 0,
@@ -201,6 +218,12 @@ impl Track {
             arrival_us: now_us,
         });
         Some(Accepted { sequence: layer.extender.extend(media.sequence), changed })
+    }
+
+    /// A packet that came in later than one that follows it.
+    pub fn is_late(&self, media: &Media<'_>) -> bool {
+        let highest = self.layer(media.spatial).and_then(|l| l.extender.highest());
+        highest.is_some_and(|highest| !is_newer(media.sequence, highest as u16))
     }
 
     fn layer(&self, spatial: u8) -> Option<&LayerState> {

@@ -35,16 +35,23 @@ impl Room {
             let configured = layer_mask(&section.layers);
             if let Some(track) = self.track_ids.get(&section.track_id).and_then(|k| self.tracks.get_mut(*k)) {
                 track.configured = configured;
+                track.voice = section.voice;
                 continue;
             }
             if self.tracks.len() >= MAX_TRACKS {
                 return Err(format!("too many tracks in the room (limit {MAX_TRACKS})"));
             }
-            let track =
+            let mut track =
                 Track::new(section.track_id.clone(), section.kind, Source::Transport(key), configured);
+            track.voice = section.voice;
             let track = self.tracks.insert(track);
             self.track_ids.insert(section.track_id.clone(), track);
             born.push(track);
+        }
+        for section in sections.iter().filter(|s| s.muted || !s.voice) {
+            if let Some(track) = self.track_ids.get(&section.track_id) {
+                self.voices.leave(*track);
+            }
         }
         let ids = &self.track_ids;
         transport.receiver.configure(sections, |id| ids.get(id).copied());
@@ -68,6 +75,7 @@ impl Room {
     pub(crate) fn end_track(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(track) = self.tracks.remove(key) else { return };
         self.track_ids.remove(&track.id);
+        self.voices.leave(key);
         for subscriber in &track.subscribers {
             if let Some(transport) = self.transports.get_mut(subscriber.transport)
                 && let Some(sender) = transport.senders.get_mut(subscriber.slot)

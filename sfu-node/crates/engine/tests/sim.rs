@@ -211,7 +211,13 @@ fn across(layers: &[u32]) -> (World, usize, usize) {
     let track_id: Id = "V".into();
     w.apply(
         1,
-        Command::AddRemoteTrack { track_id, kind: Kind::Video, link_id: "L".into(), layers: sections },
+        Command::AddRemoteTrack {
+            track_id,
+            kind: Kind::Video,
+            link_id: "L".into(),
+            layers: sections,
+            voice: false,
+        },
     );
     w.run(300);
     (w, alice, bob)
@@ -288,7 +294,7 @@ fn what_was_asked_for_before_it_came_flows_from_its_first_frame_on() {
         w.run(700);
         let layers = receive("0", "V", &[11], Kind::Video).layers;
         let (track_id, link_id): (Id, Id) = ("V".into(), "L".into());
-        w.apply(1, Command::AddRemoteTrack { track_id, kind: Kind::Video, link_id, layers });
+        w.apply(1, Command::AddRemoteTrack { track_id, kind: Kind::Video, link_id, layers, voice: false });
         w.run(head_start);
         w.apply(0, configure_receive("alice", vec![receive("0", "V", &[11], Kind::Video)]));
         let mut camera = Camera::new(11, 1);

@@ -25,6 +25,7 @@ pub fn apply(request: proto::ApplyRequest) -> Result<Apply, String> {
         epoch: request.epoch,
         controller_id: request.controller_id.into(),
         lease,
+        audio_top_n: request.audio_top_n,
         commands: request.commands.into_iter().map(command).collect(),
     })
 }
@@ -186,6 +187,7 @@ fn receive_section(s: proto::ReceiveSection) -> Result<ReceiveSection, String> {
         extensions: extensions(s.extensions)?,
         layers: all(s.layers, "layers", layer)?,
         muted: s.muted,
+        voice: s.voice,
     })
 }
 
@@ -230,6 +232,7 @@ fn add_remote_track(c: proto::AddRemoteTrack) -> Result<Command, String> {
         kind: kind(c.kind)?,
         link_id: c.link_id.into(),
         layers: all(c.layers, "layers", layer)?,
+        voice: c.voice,
     })
 }
 

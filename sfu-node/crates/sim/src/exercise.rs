@@ -81,6 +81,7 @@ fn command(bytes: &mut Bytes<'_>) -> Command {
             kind: if bytes.byte() & 1 == 0 { Kind::Video } else { Kind::Audio },
             link_id: bytes.text(),
             layers: layers(bytes.byte()),
+            voice: true,
         },
         9 => Command::RemoveRemoteTrack { track_id: bytes.text() },
         10 => Command::RequestKeyFrame { track_id: bytes.text() },
@@ -177,6 +178,7 @@ pub fn engine(data: &[u8]) {
                     epoch: 1,
                     controller_id: "c".into(),
                     lease: Duration::from_secs(60),
+                    audio_top_n: u32::try_from(bytes.0.len() % 4).unwrap_or(0),
                     commands: vec![command(&mut bytes)],
                 };
                 let _ = engine.apply(now, request, &mut out);

@@ -88,6 +88,7 @@ pub struct Node {
     pub addr: SocketAddr,
     pub events: Vec<Event>,
     pub epoch: u64,
+    pub audio_top_n: u32,
 }
 
 impl Node {
@@ -266,7 +267,7 @@ impl World {
                 let addr = addr(7000 + i as u16);
                 let config = Config { sockets: vec![addr], max_connections, seed: i as u64 };
                 let engine = Engine::new(config, base, unix).unwrap();
-                Node { engine, out: Outbox::default(), addr, events: Vec::new(), epoch: 1 }
+                Node { engine, out: Outbox::default(), addr, events: Vec::new(), epoch: 1, audio_top_n: 0 }
             })
             .collect();
         Self {
@@ -306,6 +307,7 @@ impl World {
             epoch: n.epoch,
             controller_id: "ctl".into(),
             lease: Duration::from_secs(60),
+            audio_top_n: n.audio_top_n,
             commands,
         };
         let results = n.engine.apply(self.now, request, &mut n.out);
@@ -597,6 +599,7 @@ pub fn receive(mid: &str, track: &str, ssrcs: &[u32], kind: Kind) -> ReceiveSect
         ],
         layers: layers.collect(),
         muted: false,
+        voice: kind == Kind::Audio,
     }
 }
 

@@ -226,6 +226,15 @@ impl Munger {
         }
     }
 
+    /// Packets of the layer before `sequence` that were not sent are not going to be: the numbers close up, and the
+    /// timestamps go on at the source's pace.
+    pub fn skip_to(&mut self, layer: u8, sequence: u64) {
+        let Some(segment) = self.segments.back().copied().filter(|s| s.layer == layer) else { return };
+        if segment.index_of(sequence).is_some_and(|index| index > self.next_index) {
+            self.push(Segment { source: sequence, index: self.next_index, ..segment });
+        }
+    }
+
     /// The source of a number that the subscriber has NACKed.
     #[must_use]
     pub fn origin(&self, sequence: u16) -> Option<Origin> {

@@ -138,3 +138,21 @@ fn vp8_ids_go_on_over_a_switch() {
     assert_eq!(m.origin(65_535).unwrap().vp8, vp8::Offsets::default());
     assert_eq!(m.origin(0).unwrap().vp8, r.vp8);
 }
+
+#[test]
+fn what_was_not_sent_on_purpose_leaves_no_gap_and_takes_its_time() {
+    let mut m = munger();
+    m.switch(&src(0, 100, 0), 0);
+    let before = m.map(&src(0, 101, 960), 20_000).unwrap();
+    m.skip_to(0, 102);
+    assert_eq!(m.segments.len(), 1, "nothing is missing");
+    m.skip_to(1, 400);
+    m.skip_to(0, 400);
+    let after = m.map(&src(0, 400, 300 * 960), 6_000_000).unwrap();
+    assert_eq!(after.index, before.index + 1);
+    assert_eq!(after.timestamp, before.timestamp + 299 * 960);
+    assert_eq!(m.map(&src(0, 399, 299 * 960), 6_000_000), None, "late, and never to be sent");
+    assert_eq!(m.map(&src(0, 101, 960), 6_000_000), Some(before), "repaired");
+    let origins = [before, after].map(|r| m.origin(r.sequence()).unwrap().sequence);
+    assert_eq!(origins, [101, 400]);
+}
