@@ -167,6 +167,29 @@ def test_traces_go_where_they_are_asked_to_and_nowhere_by_default() -> None:
     assert operator[wk.ENV_NODE_TRACES] == gateway[ENV_ENDPOINT] and ENV_ENDPOINT not in operator
 
 
+def test_gateways_reach_each_other_by_tls_where_they_have_a_certificate() -> None:
+    plain, secure = (render("headwater", values_of(name)) for name in ("minimal", "hardened"))
+    gateway = find(plain, "Deployment", "headwater-gateway")
+    assert wk.ENV_GATEWAY_TLS_DIR not in env_of(gateway)
+    assert wk.ANNOTATION_GATEWAY_TLS not in gateway["spec"]["template"]["metadata"]["annotations"]
+    gateway = find(secure, "Deployment", "headwater-gateway")
+    template = gateway["spec"]["template"]
+    assert template["metadata"]["annotations"][wk.ANNOTATION_GATEWAY_TLS] == "true"
+    (container,) = template["spec"]["containers"]
+    (mount,) = [row for row in container["volumeMounts"] if row["name"] == "gateway-tls"]
+    assert mount["mountPath"] == env_of(gateway)[wk.ENV_GATEWAY_TLS_DIR] and "subPath" not in mount
+    (volume,) = [row["secret"] for row in template["spec"]["volumes"] if row["name"] == "gateway-tls"]
+    assert [item["path"] for item in volume["items"]] == ["tls.crt", "tls.key", "ca.crt"]
+    policy = find(secure, "NetworkPolicy", "headwater-gateway")["spec"]
+    port = {"port": wk.PORT_GATEWAY_TLS, "protocol": "TCP"}
+    ((incoming,), (outgoing,)) = (
+        [rule for rule in policy[way] if port in rule["ports"]] for way in ("ingress", "egress")
+    )
+    assert incoming["from"] == outgoing["to"], "gateways alone"
+    operator = find(secure, "Deployment", "headwater-operator")
+    assert "gateway-tls" not in json.dumps(operator), "nobody else has the key"
+
+
 @pytest.mark.parametrize(("values", "port"), [("maximal", 443), ("hardened", 4318), (None, None)])
 def test_network_policies_let_traces_out_to_the_collectors_port(values: str | None, port: int | None) -> None:
     given = values_of(values or "hardened") | ({} if values else {"traces": {"endpoint": ""}})

@@ -134,6 +134,7 @@ class Edge:
     stop: asyncio.Event
     host: str
     port: int
+    tls_port: int = 0  # for other gateways; 0: none
 
 
 def full() -> JoinRefused:
@@ -146,7 +147,7 @@ def edge_settings(folder: Path, **changes: Any) -> Settings:
     keys.mkdir(exist_ok=True)
     (keys / API_KEY).write_text(API_SECRET + "\n")
     base = from_environment({"HEADWATER_API_KEYS_DIR": str(keys), "HEADWATER_NODE_TOKEN": NODE_TOKEN})
-    return replace(base, **{"signal_port": 0, "admin_port": 0, **changes})
+    return replace(base, **{"signal_port": 0, "admin_port": 0, "gateway_tls_port": 0, **changes})
 
 
 @asynccontextmanager
@@ -169,7 +170,8 @@ async def running_edge(
         run(settings, open_plane, stop, lambda name, port: ports.update({name: port}), traces)
     )
     try:
-        await until(lambda: task.done() or len(ports) == 2, 10, "gateway listens")
+        listening = {"admin", "signal"} | ({"gateways"} if settings.gateway_tls_dir else set())
+        await until(lambda: task.done() or ports.keys() >= listening, 10, "gateway listens")
         if task.done():
             await task
         host = settings.bind_address
@@ -181,6 +183,7 @@ async def running_edge(
             stop=stop,
             host=host,
             port=ports["signal"],
+            tls_port=ports.get("gateways", 0),
         )
     finally:
         stop.set()

@@ -38,6 +38,7 @@ ANNOTATION_REVISION: Final = "headwater.dev/revision"
 PORT_SIGNAL: Final = 7880  # gateway: HTTP and WebSocket for clients
 PORT_MEDIA: Final = 7882  # SFU node: UDP, clients and relay links
 PORT_NODE_GRPC: Final = 7900  # SFU node: commands and events
+PORT_GATEWAY_TLS: Final = 7881  # gateway: other gateways, by TLS
 PORT_ADMIN: Final = 9090  # every program: /healthz /readyz /metrics; SFU node also /status.json
 PORT_TURN: Final = 3478  # TURN node: UDP and TCP, clients
 PORT_TURN_TLS: Final = 443  # TURN node: TLS, clients; where privileged ports are closed to it, the next one
@@ -68,6 +69,12 @@ ENV_NODE_TRACES: Final = "HEADWATER_NODE_TRACES_ENDPOINT"
 NODE_TLS_NAME: Final = "sfu-node.headwater"
 # On an SFU Pod: "true" where its gRPC is TLS.
 ANNOTATION_NODE_TLS: Final = "headwater.dev/node-tls"
+# Gateway: directory with tls.crt and tls.key, which it shows to other gateways, and ca.crt. Unset: no TLS.
+ENV_GATEWAY_TLS_DIR: Final = "HEADWATER_GATEWAY_TLS_DIR"
+# The DNS name in the certificate of an installation's gateways.
+GATEWAY_TLS_NAME: Final = "gateway.headwater"
+# On a gateway's Pod: "true" where other gateways reach it by TLS.
+ANNOTATION_GATEWAY_TLS: Final = "headwater.dev/gateway-tls"
 # The drain reason of a node whose Pod is going to end: nobody can call it back to service.
 DRAIN_REASON_STOPPING: Final = "the Pod is going to end"
 NODE_TOKEN_KEY: Final = "token"

@@ -18,10 +18,11 @@ from headwater_gateway.http.apps import admin_app, public_app
 from headwater_gateway.http.forward import Forwarder
 from headwater_gateway.http.limits import AddressLimiter
 from headwater_gateway.http.peer import PeerDoor
-from headwater_gateway.http.serve import serving
+from headwater_gateway.http.serve import Door, serving
 from headwater_gateway.http.signalling import Signalling
 from headwater_gateway.http.site import Site
 from headwater_gateway.metrics import Metrics
+from headwater_gateway.peer_tls import Shown
 from headwater_gateway.settings import Settings
 from headwater_gateway.signal.types import RoomPlane
 
@@ -46,7 +47,7 @@ async def run(
 ) -> None:
     """Serve until `stop` is set, then send every session away and return.
 
-    `on_listening` hears ("admin" or "signal", port): with port 0 the system chooses one.
+    `on_listening` hears ("admin", "signal" or "gateways", port): with port 0 the system chooses one.
     The admin port opens first and closes last: liveness is the loop's own, whatever else is missing.
     """
     metrics = Metrics()
@@ -58,7 +59,7 @@ async def run(
         admin = serving(
             admin_app(metrics, state.unready, state.placements), settings.bind_address, settings.admin_port
         )
-        report("admin", await stack.enter_async_context(admin))
+        report("admin", *await stack.enter_async_context(admin))
         state.plane = plane = await stack.enter_async_context(open_plane(settings, metrics))
         plane.directory.trace(traces)
         forwarder = Forwarder(settings.node_token, settings.max_frame_bytes, metrics)
@@ -71,9 +72,11 @@ async def run(
         add_routes = await stack.enter_async_context(open_api(settings, keys, gatekeeper, plane))
         add_routes(app)
         proxies = settings.trusted_proxies if settings.proxy_protocol else None
-        public = serving(app, settings.bind_address, settings.signal_port, proxies)
-        port = await stack.enter_async_context(public)
+        public = serving(app, settings.bind_address, settings.signal_port, proxies, tls=_peer_door(settings))
+        port, *others = await stack.enter_async_context(public)
         report("signal", port)
+        for other in others:
+            report("gateways", other)
         _log.info("gateway serves", address=settings.bind_address, port=port, gateway=settings.gateway)
         await stop.wait()
         state.stopping = gatekeeper.draining = True
@@ -102,6 +105,13 @@ def _public(
         RENEW_SECONDS,
     )
     return public_app(signalling, Site(settings.web_dir), peers)
+
+
+def _peer_door(settings: Settings) -> Door | None:
+    """Where other gateways come in. SettingsError."""
+    if settings.gateway_tls_dir is None:
+        return None
+    return Door(settings.gateway_tls_port, Shown(settings.gateway_tls_dir).context)
 
 
 def _no_report(name: str, port: int) -> None:

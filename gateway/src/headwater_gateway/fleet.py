@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import ssl
 from dataclasses import replace
 
 import structlog
@@ -37,7 +38,9 @@ class Fleet:
         turn: TurnServers,
         links: Peers,
         meetings: Meetings,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls  # what other gateways are checked by
         self._directory, self._defaults, self._secrets = directory, defaults, secrets
         self._turn, self._links = turn, links
         self._known = meetings
@@ -75,22 +78,21 @@ class Fleet:
         self._directory.pool.pod_gone(NodeId(name))
 
     def gateway_seen(self, name: str, body: Object) -> None:
-        peer = views.gateway_peer(body)
-        if peer is not None:
+        peer = views.gateway_peer(body, self._tls)
+        if peer is None:
+            self.gateway_gone(name)
+            return
+        if views.takes_rooms(body):
             self.gateways[name] = peer
         else:
             self.gateways.pop(name, None)
-        address = views.gateway_address(body)
-        if address is None:
-            self.gateway_gone(name)
-        else:
-            self.gateway_reachable(address)
+        self.gateway_reachable(peer)
 
     def gateway_reachable(self, peer: GatewayPeer) -> None:
         """A gateway with an address: it is followed, unless it is this one."""
         if peer.gateway != self._directory.controller_id:
             self.peers[peer.gateway] = peer
-            self._links.seen(peer.gateway, peer.url)
+            self._links.seen(peer.gateway, peer.beats or peer.url)
 
     def gateway_gone(self, name: str) -> None:
         self.gateways.pop(name, None)

@@ -1,5 +1,6 @@
 """Kubernetes objects as the gateway's own terms. Pure; nothing raises for an object of odd shape."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -15,10 +16,12 @@ from headwater_api.sfucluster import SFUCluster
 from headwater_api.wellknown import (
     ANNOTATION_EXPOSURE,
     ANNOTATION_EXTERNAL,
+    ANNOTATION_GATEWAY_TLS,
     ANNOTATION_NODE_TLS,
     EXPOSED_ELSEWHERE,
     LABEL_CLUSTER,
     LABEL_REGION,
+    PORT_GATEWAY_TLS,
     PORT_NODE_GRPC,
     PORT_SIGNAL,
 )
@@ -89,21 +92,25 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def gateway_peer(pod: Object) -> GatewayPeer | None:
-    """A gateway Pod that serves; None while it is not ready or on its way out."""
-    metadata, status = pod["metadata"], pod.get("status", {})
-    conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or ()}
-    if metadata.get("deletionTimestamp") or conditions.get("Ready") != "True" or not status.get("podIP"):
-        return None
-    return GatewayPeer(GatewayId(metadata["name"]), f"http://{_host(status['podIP'])}:{PORT_SIGNAL}")
+def takes_rooms(pod: Object) -> bool:
+    """A gateway Pod that serves: it is ready and not on its way out."""
+    conditions = {c.get("type"): c.get("status") for c in pod.get("status", {}).get("conditions") or ()}
+    return not pod["metadata"].get("deletionTimestamp") and conditions.get("Ready") == "True"
 
 
-def gateway_address(pod: Object) -> GatewayPeer | None:
-    """Where a gateway Pod can be reached, ready or not; None: it has no address, or has ended."""
+def gateway_peer(pod: Object, tls: ssl.SSLContext | None = None) -> GatewayPeer | None:
+    """Where a gateway Pod can be reached, ready or not; None: it has no address, or has ended.
+
+    By TLS where both ends have it: while that is rolled out, some do not.
+    """
     ip = pod.get("status", {}).get("podIP")
     if not ip or has_ended(pod):
         return None
-    return GatewayPeer(GatewayId(pod["metadata"]["name"]), f"http://{_host(ip)}:{PORT_SIGNAL}")
+    name, plain = GatewayId(pod["metadata"]["name"]), f"http://{_host(ip)}:{PORT_SIGNAL}"
+    annotations = pod["metadata"].get("annotations") or {}
+    if tls is None or annotations.get(ANNOTATION_GATEWAY_TLS) != "true":
+        return GatewayPeer(name, plain)
+    return GatewayPeer(name, f"https://{_host(ip)}:{PORT_GATEWAY_TLS}", tls, plain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from headwater_gateway.metrics import Metrics, PlaneCollector, RoomFigures
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.owners import Owners
 from headwater_gateway.passwords import Passwords, TooManyAttempts
+from headwater_gateway.peer_tls import checking
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
@@ -165,8 +166,7 @@ class Plane:
 @asynccontextmanager
 async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plane]:
     """Start following nodes and the API server; end all of it with the block."""
-    ids, defaults = SystemIds(), RoomConfig()
-    fleet_box: list[Fleet] = []
+    ids, defaults, fleet_box = SystemIds(), RoomConfig(), list[Fleet]()
 
     def regions() -> tuple[RegionView, ...]:
         known = fleet_box[0].regions() if fleet_box else {}
@@ -187,7 +187,8 @@ async def open_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[Plan
     turn = _turn_servers(settings, directory, fleet_box)
     peers = Peers(lambda: peer_headers(settings.node_token, settings.gateway))
     meetings = Meetings()
-    fleet = Fleet(directory, defaults, secrets, turn=turn, links=peers, meetings=meetings)
+    tls = checking(settings.gateway_tls_dir)
+    fleet = Fleet(directory, defaults, secrets, turn=turn, links=peers, meetings=meetings, tls=tls)
     fleet_box.append(fleet)
     archive = _open_archive(settings, options)
     succession = Succession(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from headwater_api.ids import GatewayId, RegionName
 from headwater_api.wellknown import (
     ENV_API_KEYS_DIR,
+    ENV_GATEWAY_TLS_DIR,
     ENV_NODE_TLS_DIR,
     ENV_NODE_TOKEN,
     ENV_POD_IP,
@@ -18,6 +19,7 @@ from headwater_api.wellknown import (
     ENV_REGION,
     ENV_TURN_SECRETS_DIR,
     PORT_ADMIN,
+    PORT_GATEWAY_TLS,
     PORT_SIGNAL,
 )
 
@@ -44,6 +46,8 @@ class Settings:
     turn_secrets_dir: Path | None
     node_token: str
     node_tls_dir: Path | None
+    gateway_tls_dir: Path | None
+    gateway_tls_port: int
     region: RegionName | None
     default_region: RegionName | None
     region_override: bool
@@ -81,6 +85,8 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     HEADWATER_TURN_SECRETS_DIR: directory with <Secret>/<key>, which sign TURN credentials. Unset: no TURN.
     HEADWATER_NODE_TOKEN: bearer token of the SFU nodes, from a Secret. Required.
     HEADWATER_NODE_TLS_DIR: directory with ca.crt, which SFU nodes made with TLS are checked by.
+    HEADWATER_GATEWAY_TLS_DIR: directory with tls.crt and tls.key for gateway.headwater, and ca.crt: gateways
+        reach each other by TLS. HEADWATER_GATEWAY_TLS_PORT: where; default 7881.
     HEADWATER_REGION: region this gateway runs in; the fallback default region.
     HEADWATER_DEFAULT_REGION: region of clients whose location is unknown.
     HEADWATER_REGION_OVERRIDE: true lets a client choose with ?region= (tests, demos). Default false.
@@ -119,6 +125,8 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         turn_secrets_dir=Path(turn) if (turn := read.text(ENV_TURN_SECRETS_DIR)) else None,
         node_token=read.required(ENV_NODE_TOKEN, "the token that SFU nodes ask for, from its Secret"),
         node_tls_dir=Path(tls) if (tls := read.text(ENV_NODE_TLS_DIR)) else None,
+        gateway_tls_dir=Path(tls) if (tls := read.text(ENV_GATEWAY_TLS_DIR)) else None,
+        gateway_tls_port=read.integer("HEADWATER_GATEWAY_TLS_PORT", PORT_GATEWAY_TLS, 0, 65535),
         region=_region(read.text(ENV_REGION)),
         default_region=_region(read.text("HEADWATER_DEFAULT_REGION")),
         region_override=read.flag("HEADWATER_REGION_OVERRIDE", False),

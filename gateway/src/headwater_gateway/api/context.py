@@ -148,7 +148,12 @@ class ApiContext:
             async with (
                 asyncio.timeout(FORWARD_S),
                 self.session.request(
-                    method, peer.url + path, data=body, headers=vouched, allow_redirects=False
+                    method,
+                    peer.url + path,
+                    data=body,
+                    headers=vouched,
+                    allow_redirects=False,
+                    **peer.checked,
                 ) as response,
             ):
                 answer = await read_body(response.content, MAX_ANSWER)

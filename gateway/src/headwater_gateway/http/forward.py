@@ -19,7 +19,7 @@ from headwater_gateway.http.admission import (
 )
 from headwater_gateway.http.websocket import HEARTBEAT_SECONDS
 from headwater_gateway.metrics import Metrics
-from headwater_gateway.signal.types import CLOSE_GOING_AWAY, CLOSE_NORMAL, JoinRefused
+from headwater_gateway.signal.types import CLOSE_GOING_AWAY, CLOSE_NORMAL, GatewayPeer, JoinRefused
 from headwater_gateway.tracing import JOIN, stage
 
 _log = structlog.get_logger(__name__)
@@ -77,10 +77,9 @@ class Forwarder:
         return client
 
     def _target(self, request: web.Request, admission: Admission, path: str) -> tuple[str, dict[str, str]]:
-        assert admission.owner is not None
         address = admission.hello.client_address
         query = [(k, v) for k, v in request.query.items() if k != "access_token"]
-        url = f"{admission.owner.url}{path}?{urlencode(query)}"
+        url = f"{_owner(admission).url}{path}?{urlencode(query)}"
         headers = {
             "Authorization": f"Bearer {admission.token}",
             HEADER_CLIENT: address,
@@ -94,8 +93,12 @@ class Forwarder:
         assert self._session is not None
         url, headers = self._target(request, admission, "/rtc")
         try:
-            connected = await self._session.ws_connect(
-                url, headers=headers, max_msg_size=self._max_frame * 8, heartbeat=HEARTBEAT_SECONDS
+            connected: aiohttp.ClientWebSocketResponse = await self._session.ws_connect(
+                url,
+                headers=headers,
+                max_msg_size=self._max_frame * 8,
+                heartbeat=HEARTBEAT_SECONDS,
+                **_owner(admission).checked,
             )
         except aiohttp.WSServerHandshakeError as error:
             self._metrics.forwarded.labels("refused").inc()
@@ -112,21 +115,27 @@ class Forwarder:
         assert self._session is not None
         url, headers = self._target(request, admission, "/rtc/validate")
         try:
-            async with self._session.get(url, headers=headers) as response:
+            async with self._session.get(url, headers=headers, **_owner(admission).checked) as response:
                 text = (await response.content.read(4096)).decode(errors="replace")
                 return response.status, text, response.headers.get("X-Headwater-Reason", "")
         except (aiohttp.ClientError, TimeoutError, OSError):
             raise self._unreachable(admission) from None
 
     def _unreachable(self, admission: Admission) -> OwnerUnreachable:
-        assert admission.owner is not None
         self._metrics.forwarded.labels("unreachable").inc()
         _log.warning(
-            "owner of the room unreachable", reason=Reason.OWNER_UNREACHABLE, gateway=admission.owner.gateway
+            "owner of the room unreachable",
+            reason=Reason.OWNER_UNREACHABLE,
+            gateway=_owner(admission).gateway,
         )
         return OwnerUnreachable(
             503, Reason.OWNER_UNREACHABLE, "the room's gateway cannot be reached now: connect again"
         )
+
+
+def _owner(admission: Admission) -> GatewayPeer:
+    assert admission.owner is not None
+    return admission.owner
 
 
 def _reason(text: str) -> Reason:

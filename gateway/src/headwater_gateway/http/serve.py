@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -13,11 +15,19 @@ from headwater_gateway.settings import Network
 
 # Connections that the kernel had taken by the end are made first: what is not there yet is never closed.
 TAKEN_S = 0.01
+HANDSHAKE_S = 5.0
 _BACKLOG = 1024
 
 
 class ListenError(OSError):
     """An address that cannot be bound; the message says which and what to do."""
+
+
+class Door(NamedTuple):
+    """A port, by TLS where there is a context."""
+
+    port: int
+    context: ssl.SSLContext | None
 
 
 @asynccontextmanager
@@ -27,10 +37,12 @@ async def serving(
     port: int,
     proxies: Sequence[Network] | None = None,
     shutdown_seconds: float = 1.0,
-) -> AsyncIterator[int]:
-    """Serve `app` on exactly `address` for the block; gives the port. `proxies`: they send PROXY headers.
+    *,
+    tls: Door | None = None,
+) -> AsyncIterator[list[int]]:
+    """Serve `app` on exactly `address` for the block; gives the port, and that of `tls`.
 
-    No access log: the query holds tokens.
+    `proxies`: they send PROXY headers. No access log: the query holds tokens.
     """
     runner = web.AppRunner(
         app,
@@ -41,17 +53,29 @@ async def serving(
         shutdown_timeout=shutdown_seconds,
     )
     await runner.setup()
-    listener = _bind(address, port)
-    server: asyncio.Server | None = None
+    doors = [Door(port, None), *([tls] if tls is not None else [])]
+    listeners: list[socket.socket] = []
+    servers: list[asyncio.Server] = []
     try:
         assert runner.server is not None
-        factory = wrap(runner.server, proxies)
-        server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=_BACKLOG)
-        yield int(listener.getsockname()[1])
+        for door in doors:
+            listener = _bind(address, door.port)
+            listeners.append(listener)
+            plain = door.context is None
+            server = await asyncio.get_running_loop().create_server(
+                wrap(runner.server, proxies if plain else None),
+                sock=listener,
+                backlog=_BACKLOG,
+                ssl=door.context,
+                ssl_handshake_timeout=None if plain else HANDSHAKE_S,
+            )
+            servers.append(server)
+        yield [int(listener.getsockname()[1]) for listener in listeners]
     finally:
-        if server is not None:
+        for server in servers:
             server.close()
-        listener.close()
+        for listener in listeners:
+            listener.close()
         await asyncio.sleep(TAKEN_S)
         await runner.cleanup()
 

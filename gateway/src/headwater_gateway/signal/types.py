@@ -1,5 +1,6 @@
 """The seam between the HTTP edge and the sessions: who joins, over what, and how a join is refused."""
 
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,6 +8,7 @@ from typing import Any, Protocol
 
 from headwater_api.ids import GatewayId, NodeId, ParticipantIdentity, ParticipantSid, RegionName, RoomId
 from headwater_api.reasons import Reason
+from headwater_api.wellknown import GATEWAY_TLS_NAME
 from headwater_planner.geo_distance import Coordinates
 from livekit.protocol import rtc
 
@@ -218,7 +220,16 @@ class GatewayPeer:
     """Another gateway Pod, where a room lives."""
 
     gateway: GatewayId
-    url: str  # http://podIP:port
+    url: str  # http://podIP:port, or https://
+    # What its certificate is checked by; None: it is reached without TLS.
+    tls: ssl.SSLContext | None = field(default=None, compare=False, repr=False)
+    # Where its beats come from: without TLS, so that a bad certificate looks like no death. Empty: the same.
+    beats: str = ""
+
+    @property
+    def checked(self) -> Mapping[str, Any]:
+        """aiohttp's options for requests to it."""
+        return {"ssl": self.tls, "server_hostname": GATEWAY_TLS_NAME} if self.tls is not None else {}
 
 
 class RoomPlane(RoomPolicy, Protocol):
