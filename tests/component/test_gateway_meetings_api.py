@@ -299,6 +299,28 @@ async def test_media_state_and_chat(pair: Gateways, backend: Rest) -> None:
         assert (await bob.wait("leave")).action == rtc.LeaveRequest.DISCONNECT
 
 
+async def test_a_host_leads_somebody_to_another_node(pair: Gateways, backend: Rest) -> None:
+    made = await _create(backend)
+    path = f"/v1/meetings/{made['meeting_id']}/participants"
+    people = {who: (await _join(backend, made, who))[1] for who in ("ann", "bob")}
+    callers = {who: backend.bearing(joined["token"]) for who, joined in people.items()}
+    async with _client(people["ann"]) as ann, _client(people["bob"]) as bob:
+        here = bob.me.attributes["headwater.node"]
+        there = "us-1" if here == "eu-1" else "eu-1"
+        assert (await callers["bob"]("PUT", path + "/ann/node", {}))[0] == 403
+        assert (await callers["ann"]("PUT", path + "/dora/node", {}))[0] == 404
+        status, answer = await callers["ann"]("PUT", path + "/bob/node", {"node_id": "us-9"})
+        assert status == 400 and "us-9" not in answer["error"]["message"]
+        status, answer = await callers["ann"]("PUT", path + "/bob/node", {"node_id": there})
+        assert (status, answer) == (200, {"participant_id": "bob", "node_id": there, "region": there[:2]})
+        assert (await callers["ann"]("PUT", path + "/bob/node", {}))[0] == 409, "it is on its way"
+        at = ("bob", "headwater.node", there)
+        await ann.wait(
+            "update",
+            match=lambda u: any((p.identity, at[1], p.attributes[at[1]]) == at for p in u.participants),
+        )
+
+
 async def test_a_clients_clock_neither_deletes_nor_dates_what_is_kept(pair: Gateways, backend: Rest) -> None:
     made = await _create(backend)
     name, started = made["meeting_id"], datetime.now(UTC)

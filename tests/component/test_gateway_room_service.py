@@ -241,6 +241,27 @@ async def test_moving_to_another_room_hands_out_its_token_and_a_reconnect(
         assert [row.identity for row in rows] == ["bob"]
 
 
+async def test_moving_within_the_room_leads_to_another_node_without_a_new_join(
+    pair: Gateways, calls: list[api.LiveKitAPI]
+) -> None:
+    async with SignalClient(pair.urls[0], "ann") as ann:
+
+        async def row() -> models.ParticipantInfo:
+            request = api.RoomParticipantIdentity(room="demo", identity="ann")
+            return await calls[1].room.get_participant(request)
+
+        before = await row()
+        request = api.MoveParticipantRequest(room="demo", identity="ann", destination_room="demo")
+        await calls[_far(pair, "demo")].room.move_participant(request)
+        after = await row()
+        nodes = [r.attributes["headwater.node"] for r in (before, after)]
+        assert set(nodes) == {"eu-1", "us-1"} and after.sid == before.sid
+        with pytest.raises(api.TwirpError) as refused:
+            await calls[0].room.move_participant(request)
+        assert (refused.value.status, refused.value.code) == (412, "failed_precondition")
+        assert not any(m.HasField("leave") for m in ann.received)
+
+
 @pytest.mark.parametrize(
     "case",
     [

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from headwater_api.ids import NodeId, ParticipantIdentity, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
+from headwater_api.reasons import Reason
 from headwater_gateway.nodes.decisions import Decisions
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room import roster
@@ -14,6 +15,7 @@ from headwater_gateway.room.effects import MoveSession
 from headwater_gateway.room.migration import HEAD_START_S
 from headwater_gateway.room.model import JoinRequest, RoomConfig
 from headwater_gateway.room.mover import CROWD, RETURNS_PER_S, Mover
+from headwater_gateway.room.ports import RoomError
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.signal.types import CLOSE_SERVICE_RESTART
 from headwater_planner.node_load import NodeView
@@ -295,6 +297,54 @@ async def test_data_channels_are_adopted_by_the_new_node(world: World) -> None:
         ("_lossy", False, 0, 0),
         ("_reliable", True, -1, 2),
     ]
+
+
+async def lead(world: World, identity: str, node: str | None = None) -> str:
+    room = world.directory.room(RoomId("demo"))
+    assert room is not None
+    wanted = NodeId(node) if node is not None else None
+    return (await room.ask(lambda _, now: room.mover.lead(identity, wanted, now))).node_id
+
+
+async def test_one_participant_is_led_to_another_node_because_the_api_asks(world: World) -> None:
+    ann, bob = await world.join(hello("ann", region="us")), await world.join(hello("bob", region="us"))
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+    new = "us-2" if old == "us-1" else "us-1"
+    await publish(ann)
+    assert await lead(world, "ann") == new
+    await until(lambda: ann.closed, 5, "ann's WebSocket is closed")
+    back = await resume(world, ann, "us")
+    back.offer(("audio", "mic"), ufrag="new1")
+    await back.wait("answer")
+    connected(world, new, ann.sid, "pub")
+    connected(world, new, ann.sid, "sub")
+    await world.command(old, "close_transport", 2)
+    seen = bob.roster()["ann"]
+    assert (seen.sid, seen.attributes["headwater.node"]) == (ann.sid, new)
+    assert ann.all("leave") == back.all("leave") == bob.all("leave") == []
+    assert bob.roster()["bob"].attributes["headwater.node"] == old
+    assert await lead(world, "ann", new) == new, "it is there"
+    assert await lead(world, "bob", "eu-1") == "eu-1"
+    await world.command("eu-1", "create_transport", match=lambda c: c.transport_id == f"{bob.sid}/sub")
+
+
+async def test_who_cannot_be_led_stays_and_the_api_hears_why(world: World) -> None:
+    ann = await world.join(hello("ann", region="us"))
+    old = ann.all("join")[0].participant.attributes["headwater.node"]
+
+    async def refusal(identity: str, node: str | None = None) -> Reason:
+        with pytest.raises(RoomError) as caught:
+            await lead(world, identity, node)
+        return caught.value.reason
+
+    assert await refusal("nobody") == Reason.PARTICIPANT_NOT_FOUND
+    assert await refusal("ann", "us-9") == Reason.PARAMETER_INVALID
+    drain(world, "eu-1")
+    await until(lambda: any(n.draining for n in world.directory.pool.views()), 3, "eu-1 drains")
+    assert await refusal("ann", "eu-1") == Reason.NO_CAPACITY
+    assert ann.closed is None and world.commands(old, "close_transport") == []
+    assert await lead(world, "ann") != old
+    assert await refusal("ann") == Reason.PARTICIPANT_NOT_MOVABLE, "it is on its way"
 
 
 async def test_a_crowd_comes_back_spread_out_and_a_few_at_once() -> None:

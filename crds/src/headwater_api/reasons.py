@@ -150,6 +150,7 @@ class Reason(StrEnum):
     ORIGIN_NOT_ALLOWED = "OriginNotAllowed"
     DUPLICATE_IDENTITY = "DuplicateIdentity"
     PARTICIPANT_NOT_FOUND = "ParticipantNotFound"
+    PARTICIPANT_NOT_MOVABLE = "ParticipantNotMovable"  # its client cannot be led to another node
     PARTICIPANT_REMOVED = "ParticipantRemoved"
     CLIENT_LEFT = "ClientLeft"
     CLIENT_GONE = "ClientGone"  # socket closed without a leave, resume window passed

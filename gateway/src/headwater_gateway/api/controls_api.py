@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from headwater_api.ids import ParticipantIdentity, RoomId
+from headwater_api.ids import NodeId, ParticipantIdentity, RoomId
 from headwater_api.reasons import Reason
 from livekit.protocol import models
 from pydantic import BaseModel
@@ -48,6 +48,14 @@ class ControlsApi:
                 "PUT", PERSON + "/media", "Mute, unmute, stop", self.set_media, person, schemas.MediaState
             ),
             Endpoint("PUT", PERSON + "/role", "Make a co-host", self.set_role, person, schemas.RoleChange),
+            Endpoint(
+                "PUT",
+                PERSON + "/node",
+                "Lead somebody to another SFU node without a new join",
+                self.lead,
+                {200: schemas.ParticipantNode},
+                schemas.NodeChange,
+            ),
             Endpoint(
                 "DELETE",
                 PERSON,
@@ -136,6 +144,16 @@ class ControlsApi:
             return views.participant_view(moderation.participant_of(state, call.participant_id))
 
         return await self._ask(call, decide)
+
+    async def lead(self, call: RestCall) -> Answer:
+        need_host(self._context, call)
+        name = call.of(schemas.NodeChange).node_id
+        wanted = NodeId(name) if name is not None else None
+        actor = self._context.room(call.meeting_id)
+        facts = await actor.ask(lambda _, now: actor.mover.lead(call.participant_id, wanted, now))
+        return schemas.ParticipantNode(
+            participant_id=call.participant_id, node_id=facts.node_id, region=facts.region
+        )
 
     async def remove(self, call: RestCall) -> Answer:
         need_host(self._context, call)

@@ -34,6 +34,8 @@ _CODE_OF_REASON: Final = {
     Reason.METADATA_TOO_LARGE: "invalid_argument",
     Reason.METADATA_NOT_ALLOWED: "invalid_argument",
     Reason.RATE_LIMITED: "resource_exhausted",
+    Reason.PARAMETER_INVALID: "invalid_argument",
+    Reason.PARTICIPANT_NOT_MOVABLE: "failed_precondition",
 }
 _CODE_OF_STATUS: Final = {400: "invalid_argument", 401: "unauthenticated", 403: "permission_denied"}
 

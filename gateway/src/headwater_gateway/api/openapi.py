@@ -15,6 +15,7 @@ REFUSALS: Final = {
     401: "No access token, or a bad one",
     403: "The caller may not",
     404: "No such meeting or participant, or it has ended",
+    409: "Not as things are: the message says why",
     423: "The meeting is locked",
     429: "Too often: wait",
     503: "Not now: try again",

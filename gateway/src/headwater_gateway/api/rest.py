@@ -25,6 +25,7 @@ MEETING_ID: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 PERSON_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 _STATUS_OF: Final = {
     Reason.ROOM_LOCKED: 423,
+    Reason.PARTICIPANT_NOT_MOVABLE: 409,
     Reason.RATE_LIMITED: 429,
     Reason.MEETING_ENDED: 404,
     Reason.ROOM_CLOSED: 404,

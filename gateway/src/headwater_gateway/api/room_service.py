@@ -81,8 +81,6 @@ class RoomService:
                 "permissions denied: video.destinationRoom is another room",
                 Reason.GRANT_MISSING,
             )
-        if destination == name:
-            raise ApiError("invalid_argument", "destination_room is the participant's own room")
 
     # -- rooms -----------------------------------------------------------------------------------
 
@@ -252,6 +250,9 @@ class RoomService:
         claims = call.caller.claims
         self._need_destination(claims, request.room, request.destination_room)
         actor = self._context.room(request.room)
+        if request.destination_room == request.room:  # it stays in the room and goes to another node of it
+            await actor.ask(lambda _, now: actor.mover.lead(request.identity, None, now))
+            return room.MoveParticipantResponse()
         participant = moderation.participant_of(actor.state, request.identity)
         destination = await self._destination(request.destination_room, call.caller)
         token = self._context.mint(

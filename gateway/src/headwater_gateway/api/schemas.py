@@ -96,6 +96,12 @@ class RoleChange(Body):
     role: Literal["co-host", "participant"]
 
 
+class NodeChange(Body):
+    """Without `node_id` to the best other node."""
+
+    node_id: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+
+
 class MuteAll(Body):
     """The microphones of all but hosts; with `video` their cameras and screens."""
 
@@ -171,6 +177,14 @@ class ParticipantView(BaseModel):
     audio_enabled: bool
     video_enabled: bool
     screen_sharing: bool
+
+
+class ParticipantNode(BaseModel):
+    """Where a participant is led. Its media goes on at the old node until its client is there."""
+
+    participant_id: str
+    node_id: str
+    region: str
 
 
 class ParticipantList(BaseModel):

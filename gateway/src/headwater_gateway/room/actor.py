@@ -64,7 +64,7 @@ class RoomActor:
         self._clock, self._unix_ms = clock, unix_ms
         self._inbox = Inbox(state, clock)
         self._log = log.bind(room=state.room_id)
-        self._mover = Mover(state, pool, view, unix_ms)
+        self.mover = Mover(state, pool, view, unix_ms)
         listeners = Listeners(
             self.node_lost, self._on_refused, self._on_superseded, on_happened, on_chat, on_snapshot
         )
@@ -212,11 +212,11 @@ class RoomActor:
 
     def node_lost(self, node_id: NodeId, why: str) -> None:
         """A node has died: its participants are sent to rejoin."""
-        self._inbox.post(None, lambda now: self._mover.lose_node(node_id, why, now))
+        self._inbox.post(None, lambda now: self.mover.lose_node(node_id, why, now))
 
     def node_back(self, node_id: NodeId) -> None:
         """A node is up, perhaps one that the room has given up: what that still holds of the room ends."""
-        if self._mover.is_lost(node_id):
+        if self.mover.is_lost(node_id):
             self._inbox.post(None, lambda now: self._on_found(node_id, now))
 
     def end(self, reason: models.DisconnectReason, why: str, *, comes_back: bool = False) -> None:
@@ -327,7 +327,7 @@ class RoomActor:
     def _run_due(self, now: float) -> None:
         run_due(self._state, now)
         self._out.tidy(now)
-        self._mover.run_due(now)
+        self.mover.run_due(now)
 
     def _guard(self, blame: ParticipantSid | None, job: Job) -> None:
         try:
@@ -352,7 +352,7 @@ class RoomActor:
     def _join(self, request: JoinRequest, port: ClientPort, now: float) -> Joined:
         state = self._state
         role = check_join(state, request, self._unix_ms())
-        wish, failed = Wish(request.region, request.rtts_ms), self._mover.failed.at(now)
+        wish, failed = Wish(request.region, request.rtts_ms), self.mover.failed.at(now)
         answer = choose_node(self._view(), state.config, wish, state.counts(), failed)
         facts = self._pool.facts(answer.node_id)
         if facts is None:
@@ -360,7 +360,7 @@ class RoomActor:
         self._pool.promise(answer.node_id)
         participant = roster.join(state, request, facts, now=now, unix_ms=self._unix_ms(), role=role)
         self._out.ports[participant.sid] = port
-        self._mover.note(participant, answer, "join.placed")
+        self.mover.note(participant, answer, "join.placed")
         return Joined(participant.sid, facts, roster.welcome(state, participant, answer.region))
 
     def _resume(self, sid: ParticipantSid, answer: "asyncio.Future[int | None]", now: float) -> None:
@@ -377,14 +377,14 @@ class RoomActor:
 
     def _on_event(self, node_id: NodeId, event: node_pb2.Event, now: float) -> None:
         if event.HasField("room_closed"):
-            self._mover.room_closed(node_id, event.room_closed.reason, now)
+            self.mover.room_closed(node_id, event.room_closed.reason, now)
             return
         remark = events.handle_event(self._state, node_id, event, now)
         if remark:
             self._log.info("room.node_event", node=node_id, remark=remark)
 
     def _on_found(self, node_id: NodeId, now: float) -> None:
-        self._mover.found(node_id)
+        self.mover.found(node_id)
         self._out.fence(node_id, now)
 
     def _on_superseded(self, why: str) -> None:
@@ -396,5 +396,5 @@ class RoomActor:
         kind = command.WhichOneof("command")
         self._log.warning("node.command_refused", node=node_id, command=kind, error=error)
         if kind == "create_transport":
-            self._mover.failed.note(node_id, self._clock())
+            self.mover.failed.note(node_id, self._clock())
         self.inform(lambda state, now: events.handle_refusal(state, command, error, now))

@@ -14,9 +14,11 @@ from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import drains, roster
 from headwater_gateway.room.links import sync_cascade
-from headwater_gateway.room.migration import Lead
+from headwater_gateway.room.migration import Lead, can_migrate
 from headwater_gateway.room.model import Participant
+from headwater_gateway.room.moderation import participant_of
 from headwater_gateway.room.policy import FailedNodes, View, choose_other, nodes_to_leave
+from headwater_gateway.room.ports import RoomError
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.tracing import JOIN
 
@@ -96,6 +98,29 @@ class Mover:
         moved = roster.lose_node(self._state, node_id, why, now, find)
         if moved:
             self._log.warning("room.node_lost", node=node_id, reason=why, participants=moved)
+
+    def lead(self, identity: str, wanted: NodeId | None, now: float) -> NodeFacts:
+        """Off its node because the API asks for it: to that node, or (None) to the best other one.
+
+        RoomError: nobody of that identity, no such node, no place, or a client that cannot be led.
+        """
+        state, view = self._state, self._view()
+        participant = participant_of(state, identity)
+        here = state.nodes.get(participant.node_id)
+        if here is not None and here.node_id == wanted:
+            return here
+        if not can_migrate(participant):
+            why = "its client cannot be led to another node now: it is on its way, or knows no resume"
+            raise RoomError(Reason.PARTICIPANT_NOT_MOVABLE, why)
+        known = frozenset(node.node_id for node in view.nodes)
+        if wanted is not None and wanted not in known:
+            raise RoomError(Reason.PARAMETER_INVALID, "node_id: no SFU node of that name is known here")
+        avoid = known - {wanted} if wanted is not None else frozenset({participant.node_id})
+        answer = self._choose(view, participant, avoid, now)
+        if isinstance(answer, Refusal):
+            raise RoomError(answer.reason, answer.sentence)
+        roster.move(state, participant, Lead(answer), "the API asks for it", now)
+        return answer
 
     def _choose(
         self, view: PlacementView, participant: Participant, avoid: frozenset[NodeId], now: float
