@@ -190,6 +190,26 @@ def test_gateways_reach_each_other_by_tls_where_they_have_a_certificate() -> Non
     assert "gateway-tls" not in json.dumps(operator), "nobody else has the key"
 
 
+def test_the_operator_alone_commands_turn_nodes_by_tls() -> None:
+    plain, secure = (render("headwater", values_of(name)) for name in ("minimal", "hardened"))
+    assert wk.ENV_TURN_ADMIN_TLS_SECRET not in env_of(find(plain, "Deployment", "headwater-operator"))
+    bare = find(plain, "Deployment", "headwater-operator")["spec"]["template"]["spec"]
+    assert "volumes" not in bare and "volumeMounts" not in bare["containers"][0]
+    operator = find(secure, "Deployment", "headwater-operator")
+    env, pod = env_of(operator), operator["spec"]["template"]["spec"]
+    assert env[wk.ENV_TURN_ADMIN_TLS_SECRET] == "turn-admin-tls"
+    (mount,) = [row for row in pod["containers"][0]["volumeMounts"] if row["name"] == "turn-admin-tls"]
+    assert mount["mountPath"] == env[wk.ENV_TURN_ADMIN_TLS_DIR]
+    for volume in pod["volumes"]:
+        assert [item["key"] for item in volume["secret"]["items"]] == ["ca.crt"], "no key of theirs"
+    assert {volume["name"] for volume in pod["volumes"]} == {"node-tls", "turn-admin-tls"}
+    assert "turn-admin-tls" not in json.dumps(find(secure, "Deployment", "headwater-gateway"))
+    turn = find(secure, "NetworkPolicy", "headwater-turn")["spec"]
+    port = {"port": wk.PORT_TURN_COMMANDS, "protocol": "TCP"}
+    (source,) = [rule["from"] for rule in turn["ingress"] if port in rule["ports"]]
+    assert [row["podSelector"]["matchLabels"][wk.LABEL_COMPONENT] for row in source] == ["operator"]
+
+
 @pytest.mark.parametrize(("values", "port"), [("maximal", 443), ("hardened", 4318), (None, None)])
 def test_network_policies_let_traces_out_to_the_collectors_port(values: str | None, port: int | None) -> None:
     given = values_of(values or "hardened") | ({} if values else {"traces": {"endpoint": ""}})

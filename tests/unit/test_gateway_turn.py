@@ -13,7 +13,7 @@ import pytest
 from headwater_api import wellknown as wk
 from headwater_api.fleet_policy import Turn
 from headwater_api.ids import ClusterName, NodeId, ParticipantSid, RegionName
-from headwater_api.turn_token import turn_token
+from headwater_api.turn_token import turn_token, watch_token
 from headwater_gateway.turn.follow import TurnPod
 from headwater_gateway.turn.servers import InvalidStatic, TurnServers, static_turn
 from headwater_planner.geo_distance import Coordinates
@@ -142,11 +142,15 @@ async def test_a_wrong_token_names_no_server(world: World, tmp_path: Path) -> No
 async def test_what_is_sent_to_a_turn_node_does_not_open_an_sfu_node(world: World) -> None:
     _, ip = await world.start("t-eu", EU)
     url = f"http://{ip}:{wk.PORT_TURN_ADMIN}/watch"
-    assert TOKEN not in turn_token(TOKEN) and turn_token(TOKEN) != turn_token("x" * 32)
+    for made in (turn_token, watch_token):
+        assert TOKEN not in made(TOKEN) and made(TOKEN) != made("x" * 32)
     async with aiohttp.ClientSession() as http:
-        for token, status in ((turn_token(TOKEN), 200), (TOKEN, 401), ("", 401)):
+        for token, status in ((watch_token(TOKEN), 200), (turn_token(TOKEN), 401), (TOKEN, 401), ("", 401)):
             async with http.get(url, headers={"Authorization": f"Bearer {token}"}) as response:
                 assert response.status == status
+        command = f"http://{ip}:{wk.PORT_TURN_ADMIN}/desired"  # which gateways give to nobody
+        async with http.put(command, headers={"Authorization": f"Bearer {watch_token(TOKEN)}"}) as response:
+            assert response.status == 401
 
 
 async def _answered(servers: TurnServers) -> None:

@@ -43,6 +43,29 @@ def test_the_agent_understands_the_pods_environment(tmp_path: Any) -> None:
     assert f"{config.secrets_dir}/turn-secret" in mounts
 
 
+def test_a_turn_node_is_commanded_by_tls_where_the_installation_has_a_certificate(tmp_path: Any) -> None:
+    plain, cluster = render(fleet()), fleet()
+    assert plain["metadata"]["annotations"][wk.ANNOTATION_NODE_TLS] == "false"
+    assert "admin-tls" not in json.dumps(plain)
+    defaults = TurnDefaults("registry/turn:1", "node-token", "turn-admin-tls")
+    pod = render_turn_pod(cluster, cluster.spec.regions[0], "t", defaults)
+    assert pod["metadata"]["annotations"][wk.ANNOTATION_NODE_TLS] == "true"
+    (container,) = pod["spec"]["containers"]
+    (volume,) = [row["secret"] for row in pod["spec"]["volumes"] if row["name"] == "admin-tls"]
+    assert volume["secretName"] == "turn-admin-tls"
+    (mount,) = [row for row in container["volumeMounts"] if row["name"] == "admin-tls"]
+    env = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+    assert mount["mountPath"] == env[wk.ENV_TURN_ADMIN_TLS_DIR] and "subPath" not in mount
+    assert wk.PORT_TURN_COMMANDS in [port["containerPort"] for port in container["ports"]]
+    region = cluster.spec.regions[0]
+    assert revision_of(cluster, region, defaults) != revision_of(cluster, region, DEFAULTS), "made anew"
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).write_text("x")
+    given = {wk.ENV_POD_NAME: "t", wk.ENV_POD_IP: "10.0.0.1", wk.ENV_NODE_TOKEN: "n" * 32}
+    config = read_config({**env, **given, wk.ENV_TURN_ADMIN_TLS_DIR: str(tmp_path)})
+    assert config.admin_tls is not None and config.admin_tls.key == tmp_path / "tls.key"
+
+
 def test_no_secret_value_and_no_token_in_the_manifest() -> None:
     pod = render(fleet())
     assert "secretKeyRef" in json.dumps(pod)

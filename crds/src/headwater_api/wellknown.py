@@ -43,6 +43,7 @@ PORT_ADMIN: Final = 9090  # every program: /healthz /readyz /metrics; SFU node a
 PORT_TURN: Final = 3478  # TURN node: UDP and TCP, clients
 PORT_TURN_TLS: Final = 443  # TURN node: TLS, clients; where privileged ports are closed to it, the next one
 PORT_TURN_TLS_HIGH: Final = 5349
+PORT_TURN_COMMANDS: Final = 7901  # TURN node: the operator's commands, by TLS
 PORT_TURN_ADMIN: Final = 9091  # TURN node: as PORT_ADMIN, which an SFU node on the same host has
 # TURN node: UDP towards SFU nodes. Above Linux' ephemeral ports, so that a filter of them meets nobody else.
 PORT_RELAY_FIRST: Final = 61_000
@@ -67,8 +68,14 @@ ENV_NODE_TLS_SECRET: Final = "HEADWATER_NODE_TLS_SECRET"
 ENV_NODE_TRACES: Final = "HEADWATER_NODE_TRACES_ENDPOINT"
 # The DNS name in the certificate of an installation's SFU nodes; their addresses come and go.
 NODE_TLS_NAME: Final = "sfu-node.headwater"
-# On an SFU Pod: "true" where its gRPC is TLS.
+# On an SFU or a TURN Pod: "true" where its commands come by TLS.
 ANNOTATION_NODE_TLS: Final = "headwater.dev/node-tls"
+# TURN node: directory with tls.crt and tls.key for commands. Operator: directory with ca.crt. Unset: no TLS.
+ENV_TURN_ADMIN_TLS_DIR: Final = "HEADWATER_TURN_ADMIN_TLS_DIR"
+# Operator: the Secret with tls.crt and tls.key that TURN Pods mount for it.
+ENV_TURN_ADMIN_TLS_SECRET: Final = "HEADWATER_TURN_ADMIN_TLS_SECRET"
+# The DNS name in that certificate, which is one for all TURN nodes of an installation.
+TURN_TLS_NAME: Final = "turn-node.headwater"
 # Gateway: directory with tls.crt and tls.key, which it shows to other gateways, and ca.crt. Unset: no TLS.
 ENV_GATEWAY_TLS_DIR: Final = "HEADWATER_GATEWAY_TLS_DIR"
 # The DNS name in the certificate of an installation's gateways.

@@ -174,7 +174,9 @@ class App:
         )
         observer = Observer(client, inbox, defaults, now=utc_now, monotonic=monotonic)
         actor = Actor(client, streams, events, defaults=defaults, metrics=metrics)
-        turn = self._turn_loop(client, turn_client := TurnClient(settings.node_token), events)
+        turn = self._turn_loop(
+            client, turn_client := TurnClient(settings.node_token, settings.turn_tls_dir), events
+        )
         sources = MetricsSources()
         scaler = Scaler(sources, HistoryStore(client), monotonic=monotonic)
         fleets, meetings = self._loops(client, intake, store, streams, events, observer, actor, turn, scaler)
@@ -196,7 +198,7 @@ class App:
 
     def _turn_loop(self, client: KubeClient, nodes: TurnClient, events: EventRecorder) -> TurnLoop:
         settings = self._settings
-        defaults = TurnDefaults(image=settings.turn_image, node_token_secret=settings.node_token_secret)
+        defaults = TurnDefaults(settings.turn_image, settings.node_token_secret, settings.turn_tls_secret)
         return TurnLoop(
             client=client, nodes=nodes, events=events, defaults=defaults, metrics=self._metrics, now=utc_now,
             monotonic=time.monotonic, rng=self._rng,

@@ -33,6 +33,8 @@ class Settings:
     node_token_secret: str = DEFAULT_TOKEN_SECRET
     node_tls_dir: Path | None = None  # with ca.crt
     node_tls_secret: str = ""  # empty: nodes are made without TLS
+    turn_tls_dir: Path | None = None  # with ca.crt
+    turn_tls_secret: str = ""  # empty: TURN nodes are commanded without TLS
     node_traces: str = ""  # where they send traces; empty: nowhere
     sfu_image: str = DEFAULT_IMAGE
     turn_image: str = DEFAULT_TURN_IMAGE
@@ -66,6 +68,8 @@ class Settings:
             node_token_secret=environ.get(wellknown.ENV_NODE_TOKEN_SECRET) or DEFAULT_TOKEN_SECRET,
             node_tls_dir=Path(tls) if (tls := environ.get(wellknown.ENV_NODE_TLS_DIR)) else None,
             node_tls_secret=environ.get(wellknown.ENV_NODE_TLS_SECRET, ""),
+            turn_tls_dir=Path(tls) if (tls := environ.get(wellknown.ENV_TURN_ADMIN_TLS_DIR)) else None,
+            turn_tls_secret=environ.get(wellknown.ENV_TURN_ADMIN_TLS_SECRET, ""),
             node_traces=environ.get(wellknown.ENV_NODE_TRACES, ""),
             sfu_image=environ.get("HEADWATER_SFU_IMAGE") or DEFAULT_IMAGE,
             turn_image=environ.get("HEADWATER_TURN_IMAGE") or DEFAULT_TURN_IMAGE,

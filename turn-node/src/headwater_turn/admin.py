@@ -1,16 +1,20 @@
-"""The admin port: /healthz /readyz /metrics for everybody; /desired and /watch with a token by the nodes'."""
+"""The admin port: /healthz /readyz /metrics for everybody; /desired and /watch each with a token of its own.
+
+With a certificate, commands (/desired) are taken by TLS on a second port and nowhere else.
+"""
 
 import asyncio
 import contextlib
 import hmac
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Protocol
 
 from aiohttp import web
 from headwater_api import wellknown
-from headwater_api.turn_token import turn_token
+from headwater_api.turn_token import turn_token, watch_token
 from prometheus_client import generate_latest
 
 from headwater_turn.config import TurnConfig
@@ -41,16 +45,25 @@ class Admin:
     """The handlers."""
 
     def __init__(self, node: Node, node_token: str) -> None:
-        self._node, self._token = node, f"Bearer {turn_token(node_token)}".encode()
+        self._node = node
+        tokens = {"/desired": turn_token(node_token), "/watch": watch_token(node_token)}
+        self._expected = {path: f"Bearer {token}".encode() for path, token in tokens.items()}
         self._registry = registry_of(TurnCollector(node.status, node.usage, node.counts))
         self._watchers = 0
 
-    def app(self) -> web.Application:
+    def commands(self) -> web.Application:
+        """What only the operator uses."""
+        app = web.Application(client_max_size=MAX_BODY, middlewares=[self._only_with_token])
+        app.router.add_put("/desired", self._desired)
+        return app
+
+    def app(self, *, with_commands: bool) -> web.Application:
+        """The rest, and that too where there is no certificate for it."""
         app = web.Application(client_max_size=MAX_BODY, middlewares=[self._only_with_token])
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_put("/desired", self._desired)
+        app.router.add_put("/desired", self._desired if with_commands else _elsewhere)
         app.router.add_get("/watch", self._watch)
         return app
 
@@ -58,9 +71,9 @@ class Admin:
     async def _only_with_token(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if request.path in ("/desired", "/watch"):
+        if (expected := self._expected.get(request.path)) is not None:
             given = request.headers.get("Authorization", "").encode()
-            if not hmac.compare_digest(given, self._token):
+            if not hmac.compare_digest(given, expected):
                 return web.Response(status=401, text="the token made from the nodes' is missing or wrong\n")
         return await handler(request)
 
@@ -104,13 +117,27 @@ class Admin:
             self._watchers -= 1
 
 
+async def _elsewhere(_: web.Request) -> web.Response:
+    return web.Response(
+        status=403, text=f"commands are taken by TLS on port {wellknown.PORT_TURN_COMMANDS}\n"
+    )
+
+
 @asynccontextmanager
-async def serve_admin(node: Node, config: TurnConfig) -> AsyncIterator[None]:
-    """Serves during the block. Raises OSError where the port is taken."""
-    runner = web.AppRunner(Admin(node, config.token).app(), access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, str(config.address), wellknown.PORT_TURN_ADMIN).start()
+async def serve_admin(
+    node: Node, config: TurnConfig, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    """Serves during the block; commands by `tls` where it is given. Raises OSError where a port is taken."""
+    admin = Admin(node, config.token)
+    doors: list[tuple[int, web.Application, ssl.SSLContext | None]] = [
+        (wellknown.PORT_TURN_ADMIN, admin.app(with_commands=tls is None), None)
+    ]
+    if tls is not None:
+        doors.append((wellknown.PORT_TURN_COMMANDS, admin.commands(), tls))
+    async with AsyncExitStack() as stack:
+        for port, app, context in doors:
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, str(config.address), port, ssl_context=context).start()
         yield
-    finally:
-        await runner.cleanup()

@@ -38,6 +38,7 @@ class TurnConfig:
     packet_filter: bool = False
     run_as: int | None = None
     grace_s: float = 50.0
+    admin_tls: TlsFiles | None = None  # None: commands come without TLS
 
 
 def read_config(env: Mapping[str, str]) -> TurnConfig:
@@ -45,6 +46,7 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
 
     HEADWATER_TURN_TLS_DIR: directory with tls.crt and tls.key; unset: no TLS.
     HEADWATER_TURN_TLS_PORT: default 443.
+    HEADWATER_TURN_ADMIN_TLS_DIR: the same for the operator's commands.
     HEADWATER_TURN_RUN_DIR: writable directory for the configuration and the user database.
     HEADWATER_TURN_PACKET_FILTER: true sets an nftables filter, which needs CAP_NET_ADMIN. Default false.
     HEADWATER_TURN_RUN_AS: user and group id of coturn where the agent is root. Default: the agent's.
@@ -63,7 +65,8 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
     if wants_filter not in ("true", "false"):
         found.problems.append(f"{ENV_PACKET_FILTER}={wants_filter!r} must be true or false")
     run_as = int(found.number(ENV_RUN_AS, 0, (0, 2**31 - 1))) or None
-    tls = _tls(found.text(ENV_TLS_DIR), found.problems)
+    tls = _tls(ENV_TLS_DIR, found)
+    admin_tls = _tls(wellknown.ENV_TURN_ADMIN_TLS_DIR, found)
     if found.problems or address is None:
         raise ConfigError("\n".join(found.problems))
     return TurnConfig(
@@ -78,14 +81,17 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
         wants_filter == "true",
         run_as,
         grace,
+        admin_tls,
     )
 
 
-def _tls(directory: str, problems: list[str]) -> TlsFiles | None:
-    if not directory:
+def _tls(variable: str, found: Environ) -> TlsFiles | None:
+    if not (directory := found.text(variable)):
         return None
     files = TlsFiles(Path(directory) / "tls.crt", Path(directory) / "tls.key")
     for path in (files.certificate, files.key):
         if not path.is_file():
-            problems.append(f"{ENV_TLS_DIR}: {path} is missing: the Secret must be of type kubernetes.io/tls")
+            found.problems.append(
+                f"{variable}: {path} is missing: the Secret must be of type kubernetes.io/tls"
+            )
     return files

@@ -32,6 +32,31 @@ def read_secrets(directory: Path, references: Iterable[str]) -> dict[str, str]:
     return found
 
 
+class Shown:
+    """A certificate that callers are shown. Renewed for new connections: those that are there keep theirs."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Raises OSError where the pair cannot be used."""
+        self._files = files
+        self._known = read_certificate(files)
+        if self._known is None:
+            raise OSError(f"{files.certificate} and {files.key} are no pair that can be used")
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.load_cert_chain(files.certificate, files.key)
+
+    def refresh(self) -> None:
+        """Take over a pair that is new and fits."""
+        found = read_certificate(self._files)
+        if found is None or found == self._known:
+            return
+        try:
+            self.context.load_cert_chain(self._files.certificate, self._files.key)
+        except (OSError, ValueError):
+            return  # changed at this very moment: the next look finds it
+        self._known = found
+        log.info("new certificate for commands")
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """A pair that fits. `expires`: Unix seconds."""

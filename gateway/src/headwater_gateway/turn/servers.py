@@ -13,7 +13,7 @@ import aiohttp
 import structlog
 from headwater_api.fleet_policy import Turn
 from headwater_api.ids import ClusterName, NodeId, ParticipantSid, RegionName
-from headwater_api.turn_token import turn_token
+from headwater_api.turn_token import watch_token
 from headwater_planner.geo_distance import Coordinates
 from headwater_planner.turn_servers import IceServer, TurnNode, ice_servers, tls_host_of
 from livekit.protocol import rtc
@@ -44,7 +44,7 @@ class TurnServers:
         clock: Callable[[], float] = time.monotonic,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
-        self._headers = {"Authorization": f"Bearer {turn_token(node_token)}"}
+        self._headers = {"Authorization": f"Bearer {watch_token(node_token)}"}
         self._secrets_dir, self._regions, self._cluster_of = secrets_dir, regions, cluster_of
         self._on_leave = on_leave
         self._clock, self._unix_s = clock, unix_s

@@ -105,7 +105,7 @@ class TurnLoop:
         async with self._gate:
             self._client.require_leadership()
             try:
-                answer = await self._nodes.desire(pod.pod_ip, wish)
+                answer = await self._nodes.desire(pod.pod_ip, wish, tls=pod.tls)
             except TurnUnreachable as error:
                 log.info("TURN node does not answer", node=pod.name, error=str(error))
                 return

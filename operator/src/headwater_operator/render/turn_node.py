@@ -16,6 +16,8 @@ Manifest = dict[str, Any]
 CONTAINER: Final = "turn"
 SECRETS_DIR: Final = "/etc/headwater/turn-secrets"
 TLS_DIR: Final = "/etc/headwater/turn-tls"
+ADMIN_TLS_DIR: Final = "/etc/headwater/turn-admin-tls"
+_TLS_ITEMS: Final = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
 RUN_DIR: Final = "/run/headwater-turn"
 GRACE_S: Final = 60
 _USER: Final = 65532  # the image's user
@@ -27,6 +29,7 @@ class TurnDefaults:
 
     image: str
     node_token_secret: str
+    admin_tls_secret: str = ""  # empty: commands without TLS
 
 
 def render_turn_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults: TurnDefaults) -> Manifest:
@@ -45,6 +48,7 @@ def render_turn_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults
                 "karpenter.sh/do-not-disrupt": "true",
                 wk.ANNOTATION_REVISION: revision_of(cluster, region, defaults),
                 wk.ANNOTATION_EXPOSURE: cluster.spec.node.exposure.mode,
+                wk.ANNOTATION_NODE_TLS: str(bool(defaults.admin_tls_secret)).lower(),
             },
             "ownerReferences": [owner_of(cluster)],
         },
@@ -105,7 +109,7 @@ def _spec(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Ma
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(cluster, region, defaults)],
-        "volumes": _volumes(cluster),
+        "volumes": _volumes(cluster, defaults),
     }
     if _filters(cluster):
         # Added capabilities reach root only. The agent is root, of coturn's group; it starts coturn as _USER.
@@ -139,6 +143,7 @@ def _container(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) 
             {"name": "turn-tcp", "containerPort": wk.PORT_TURN, "protocol": "TCP"},
             {"name": "turn-tls", "containerPort": port, "protocol": "TCP"},
             {"name": "admin", "containerPort": wk.PORT_TURN_ADMIN, "protocol": "TCP"},
+            *_commands_port(defaults),
         ],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -147,8 +152,13 @@ def _container(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) 
         },
         "readinessProbe": _probe("/readyz", periodSeconds=1, failureThreshold=1),
         "livenessProbe": _probe("/healthz", periodSeconds=5, failureThreshold=6, initialDelaySeconds=10),
-        "volumeMounts": _mounts(cluster),
+        "volumeMounts": _mounts(cluster, defaults),
     }
+
+
+def _commands_port(defaults: TurnDefaults) -> list[Manifest]:
+    port = {"name": "commands", "containerPort": wk.PORT_TURN_COMMANDS, "protocol": "TCP"}
+    return [port] if defaults.admin_tls_secret else []
 
 
 def _probe(path: str, **times: int) -> Manifest:
@@ -169,6 +179,8 @@ def _env(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> lis
         values["HEADWATER_TURN_RUN_AS"] = str(_USER)
     if turn.tls_secret_ref is not None:
         values["HEADWATER_TURN_TLS_DIR"] = TLS_DIR
+    if defaults.admin_tls_secret:
+        values[wk.ENV_TURN_ADMIN_TLS_DIR] = ADMIN_TLS_DIR
     fields = {wk.ENV_POD_NAME: "metadata.name", wk.ENV_POD_IP: "status.podIP"}
     return [
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
@@ -184,7 +196,7 @@ def _secret_names(cluster: SFUCluster) -> list[str]:
     return sorted({reference.name for reference in cluster.spec.turn.shared_secret_refs})
 
 
-def _volumes(cluster: SFUCluster) -> list[Manifest]:
+def _volumes(cluster: SFUCluster, defaults: TurnDefaults) -> list[Manifest]:
     """Whole Secrets, so that a new key of theirs needs no new Pod; absent ones do not hold the Pod up."""
     volumes: list[Manifest] = [{"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}]
     for number, name in enumerate(_secret_names(cluster)):
@@ -193,13 +205,18 @@ def _volumes(cluster: SFUCluster) -> list[Manifest]:
     if cluster.spec.turn.tls_secret_ref is not None:
         source = {"secretName": cluster.spec.turn.tls_secret_ref.name, "defaultMode": 0o440}
         volumes.append({"name": "tls", "secret": source})
+    if defaults.admin_tls_secret:
+        source = {"secretName": defaults.admin_tls_secret, "items": _TLS_ITEMS, "defaultMode": 0o440}
+        volumes.append({"name": "admin-tls", "secret": source})
     return volumes
 
 
-def _mounts(cluster: SFUCluster) -> list[Manifest]:
+def _mounts(cluster: SFUCluster, defaults: TurnDefaults) -> list[Manifest]:
     mounts: list[Manifest] = [{"name": "run", "mountPath": RUN_DIR}]
     for number, name in enumerate(_secret_names(cluster)):
         mounts.append({"name": f"secret-{number}", "mountPath": f"{SECRETS_DIR}/{name}", "readOnly": True})
     if cluster.spec.turn.tls_secret_ref is not None:
         mounts.append({"name": "tls", "mountPath": TLS_DIR, "readOnly": True})
+    if defaults.admin_tls_secret:
+        mounts.append({"name": "admin-tls", "mountPath": ADMIN_TLS_DIR, "readOnly": True})
     return mounts
