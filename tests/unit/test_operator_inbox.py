@@ -46,6 +46,26 @@ def test_a_latency_lasts_only_if_every_report_of_ten_seconds_had_it() -> None:
     assert after(140.0, 80.0) == 0.0, "a silence is no evidence"
 
 
+def test_clients_that_are_sent_to_a_node_in_vain_are_counted_until_one_connects() -> None:
+    now = [100.0]
+    inbox = Inbox(monotonic=lambda: now[0], on_change=lambda _: None)
+
+    def in_vain(at: float, created: int, connections: int = 0) -> tuple[int, float]:
+        now[0] = at
+        inbox.put(KEY, "u-a", a_load("a", transports_created=created, connections=connections))
+        load = inbox.get(KEY, "u-a")
+        assert load is not None
+        return load.in_vain, load.in_vain_s
+
+    assert in_vain(100, 50) == (0, 0), "what was before it was first heard is not known"
+    assert in_vain(110, 52) == (2, 0)
+    assert in_vain(130, 80) == (30, 20)
+    assert in_vain(131, 80, connections=1) == (0, 0), "somebody got through"
+    assert in_vain(140, 80) == (0, 0), "and has left"
+    assert in_vain(150, 82) == (2, 0)
+    assert in_vain(151, 2) == (0, 0), "its process was started anew"
+
+
 def test_who_serves_a_room_is_known_through_every_change() -> None:
     now = [100.0]
     inbox = Inbox(monotonic=lambda: now[0], on_change=lambda _: None)

@@ -49,6 +49,7 @@ def test_a_healthy_fleet() -> None:
         "CapacityAvailable": "True CapacityFree",
         "ScalingActive": "False FixedSize",
         "ScalingLimited": "False WithinBounds",
+        "AddressReachable": "True ClientsConnect",
     }
     assert all(found.observed_generation == 3 for found in seen.conditions)
     assert (seen.nodes, seen.region_summary, seen.replicas) == ("3/3", "eu 2/2, us 1/1", 3)

@@ -73,6 +73,9 @@ class Reason(StrEnum):
     NODE_GUARDED = "NodeGuarded"  # its protection from eviction follows whether it serves
     NODE_EXPOSED = "NodeExposed"  # a Service of its own leads to it
     NODE_NOT_EXPOSED = "NodeNotExposed"  # it is ready, and clients have no address for it
+    CLIENTS_CONNECT = "ClientsConnect"
+    CLIENTS_DO_NOT_CONNECT = "ClientsDoNotConnect"  # to a node, at the address that they are told
+    NO_CLIENT_YET = "NoClientYet"
     UPGRADING = "Upgrading"
     UPGRADE_HALTED = "UpgradeHalted"
     UPGRADE_INCOMPATIBLE = "UpgradeIncompatible"  # the new nodes do not understand the old ones

@@ -24,6 +24,7 @@ DEGRADED: Final = "Degraded"
 SCALING_ACTIVE: Final = "ScalingActive"
 SCALING_LIMITED: Final = "ScalingLimited"
 CAPACITY_AVAILABLE: Final = "CapacityAvailable"
+ADDRESS_REACHABLE: Final = "AddressReachable"
 
 
 class Coordinates(ApiModel):

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from headwater_api import sfucluster as api
-from headwater_api.conditions import Condition, Status, set_condition
+from headwater_api.conditions import Condition, Status, is_true, set_condition
 from headwater_api.reasons import Reason
 from headwater_api.sfucluster import RegionSpec, RegionStatus, ScaleDecision, SFUClusterStatus
 from headwater_api.wellknown import COMPONENT_SFU, LABEL_CLUSTER, LABEL_COMPONENT
@@ -18,6 +18,7 @@ from headwater_api.wellknown import COMPONENT_SFU, LABEL_CLUSTER, LABEL_COMPONEN
 from headwater_planner.exposure import reach
 from headwater_planner.heal import assess
 from headwater_planner.pods import RegionPods, is_draining, sort_pods
+from headwater_planner.reached import judge_reach
 from headwater_planner.scale.forecast import Forecast
 from headwater_planner.scale.result import ScalePlan
 from headwater_planner.supply import Action, GuardNode, Plan
@@ -67,6 +68,7 @@ def status_of_cluster(world: ClusterWorld, plan: Plan, scale: ScalePlan, now: da
         _capacity(world, pods, short),
         Verdict(api.SCALING_ACTIVE, scale.active.status, scale.active.reason, scale.active.text),
         Verdict(api.SCALING_LIMITED, scale.limited.status, scale.limited.reason, scale.limited.text),
+        *_reachable(world, pods),
     )
     return SFUClusterStatus(
         observed_generation=cluster.metadata.generation,
@@ -296,6 +298,14 @@ def _capacity(world: ClusterWorld, pods: dict[str, RegionPods], short: dict[str,
     return Verdict(
         api.CAPACITY_AVAILABLE, True, Reason.CAPACITY_FREE, "every region has a place to run its nodes"
     )
+
+
+def _reachable(world: ClusterWorld, pods: dict[str, RegionPods]) -> list[Verdict]:
+    """Empty: nothing new is known, and what was good stays so while nobody is there."""
+    told = judge_reach(world, [pod for region in pods.values() for pod in region.ready])
+    if told.status is None and is_true(world.cluster.status.conditions, api.ADDRESS_REACHABLE):
+        return []
+    return [Verdict(api.ADDRESS_REACHABLE, told.status, told.reason, told.text)]
 
 
 def _full(load: NodeLoad) -> bool:

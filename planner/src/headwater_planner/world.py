@@ -149,6 +149,9 @@ class NodeLoad:
     packets_per_second: float = 0.0  # sent
     queue_percent: float = 0.0  # fullest of the node's bounded queues
     transports_created: int = 0  # since the process started
+    # Those of them that were made since a client was last connected, and how long ago the first one was.
+    in_vain: int = 0
+    in_vain_s: float = 0.0
     rooms: tuple[RoomLoad, ...] = ()
     links: tuple[LinkLoad, ...] = ()
     drain_reason: str = ""  # while it drains

@@ -15,6 +15,7 @@ _TOLD: Final[dict[tuple[str, Status], bool]] = {
     (sfucluster.DEGRADED, Status.TRUE): True,
     (sfucluster.CAPACITY_AVAILABLE, Status.FALSE): True,
     (sfucluster.CAPACITY_AVAILABLE, Status.TRUE): False,
+    (sfucluster.ADDRESS_REACHABLE, Status.FALSE): True,
     (meeting.PROVISIONED, Status.TRUE): False,
     (meeting.PROVISIONED, Status.FALSE): True,
     (meeting.ACTIVE, Status.TRUE): False,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from headwater_api.nodev1 import node_pb2
 from headwater_api.wellknown import DRAIN_REASON_STOPPING
+from headwater_planner.reached import Tries, tried
 from headwater_planner.world import FRESH_S, STALLED_S, SUSTAINED_S, LinkLoad, NodeLoad, RoomLoad
 
 NodeKey = tuple[str, str]  # namespace, Pod name
@@ -21,6 +22,7 @@ class _Arrival:
     load: NodeLoad
     presence: frozenset[tuple[str, str, int]]
     empty_since: float | None  # since when each report said so
+    tries: Tries
     p95s: tuple[tuple[float, float], ...]  # times and latencies, unbroken, of the last SUSTAINED_S
 
 
@@ -97,7 +99,9 @@ class Inbox:
         empty_since = (known.empty_since if known is not None else None) or now
         p95s = _appended(known.p95s if known is not None else (), now, load.p95_ms)
         before, after = old.presence if old is not None else None, _presence(load)
-        self._arrivals[key] = _Arrival(uid, now, load, after, empty_since if load.empty else None, p95s)
+        tries = tried(old.tries if old is not None else None, load.transports_created, load.connections, now)
+        empty = empty_since if load.empty else None
+        self._arrivals[key] = _Arrival(uid, now, load, after, empty, tries, p95s)
         if before is None or before != after or known is None:
             self._index(key, last.load if last is not None else None, load)
             rooms = {room for room, *_ in (before or frozenset()) ^ after}
@@ -123,7 +127,15 @@ class Inbox:
         empty_s = 0.0 if arrival.empty_since is None else now - arrival.empty_since
         lasted = arrival.at - arrival.p95s[0][0] >= SUSTAINED_S
         lowest = min(p95_ms for _, p95_ms in arrival.p95s) if lasted else 0.0
-        return replace(arrival.load, age_s=now - arrival.at, empty_s=empty_s, sustained_p95_ms=lowest)
+        tries = arrival.tries
+        return replace(
+            arrival.load,
+            age_s=now - arrival.at,
+            empty_s=empty_s,
+            sustained_p95_ms=lowest,
+            in_vain=arrival.load.transports_created - tries.base,
+            in_vain_s=now - tries.since if tries.since is not None else 0.0,
+        )
 
     def is_fresh(self, key: NodeKey, uid: str) -> bool:
         """Whether the last report of that Pod still tells about now."""
