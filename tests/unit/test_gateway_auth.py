@@ -1,5 +1,7 @@
 """Tokens: who gets in, and what each fault is called."""
 
+import base64
+import hmac
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +210,13 @@ def test_a_key_file_that_is_not_text_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "good").write_text("s" * 32)
     (tmp_path / "binary").write_bytes(b"\xff\xfe" * 40)
     assert set(read_keys(tmp_path)) == {"good"}
+
+
+def test_a_secret_that_is_a_public_key_signs_nothing(tmp_path: Path) -> None:
+    """Everybody could have it (PyJWT's own check, which is made once for each secret)."""
+    public = "-----BEGIN PUBLIC KEY-----\n" + "A" * 60 + "\n-----END PUBLIC KEY-----"
+    (tmp_path / API_KEY).write_text(public)
+    head, body, _ = token().split(".")
+    digest = hmac.digest(public.encode(), f"{head}.{body}".encode(), "sha256")
+    forged = f"{head}.{body}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+    assert _reason(TokenVerifier(KeyStore(tmp_path)), forged) is Reason.TOKEN_MALFORMED

@@ -12,7 +12,7 @@ from headwater_api.nodev1 import node_pb2
 from headwater_gateway.backoff import Backoff
 from headwater_gateway.nodes import commands
 from headwater_gateway.nodes.commands import ATTEMPTS, MAX_PENDING, CommandQueue
-from headwater_gateway.nodes.facts import NodeFacts, NodePod, node_view
+from headwater_gateway.nodes.facts import NodeFacts, NodePod, Promises, node_view
 from headwater_gateway.nodes.pool import NodePool
 from support.deadline import until
 from support.fake_node import FakeNode, serving
@@ -128,7 +128,11 @@ async def test_promises_count_until_the_node_reports_them(setup: Setup) -> None:
 def test_promises_lapse() -> None:
     facts = NodeFacts(NodeId("n"), RegionName("eu"), "1", ("127.0.0.1:1",), "sha-256 AB", 100)
     report = node_pb2.NodeReport(connections=10, draining=True)
-    view = node_view(facts, report, 0.5, [100.0, 103.0], now=105.0)
+    promises = Promises()
+    for at in (100.0, 103.0):
+        promises.add(at)
+    assert promises.count(103.0) == 2
+    view = node_view(facts, report, 0.5, promises.count(105.0))
     assert (view.connections, view.max_connections, view.draining) == (12, 100, True)
 
 
@@ -270,6 +274,31 @@ async def test_what_follows_on_the_heels_of_a_call_is_collected(monkeypatch: pyt
     made.queue.close()
     await asyncio.wait_for(run, 2)
     assert [len(r.commands) for r in made.stub.requests] == [1, 3]
+
+
+async def test_the_end_of_transports_waits_for_the_next_call_but_not_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands, "LAZY_S", 30.0)
+    made = Queue()
+    run = asyncio.create_task(made.queue.run())
+    ends = [node_pb2.Command(close_transport=node_pb2.CloseTransport(transport_id=t)) for t in "abc"]
+    made.queue.send(ends[:1])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not made.stub.requests, "nobody waits for it"
+    made.send(1)
+    await until(lambda: [len(r.commands) for r in made.stub.requests] == [2], 2, "both, in order", 0.01)
+    assert made.stub.requests[0].commands[0].HasField("close_transport")
+    made.queue.send(ends[1:2])
+    await asyncio.wait_for(made.queue.carried_out(), 2)
+    monkeypatch.setattr(commands, "LAZY_S", 0.01)
+    made.queue.send(ends[2:])
+    await until(lambda: len(made.stub.requests) == 3, 2, "by itself", 0.01)
+    made.queue.send(ends[:1])
+    made.queue.close()
+    await asyncio.wait_for(run, 2)
+    assert [len(r.commands) for r in made.stub.requests] == [2, 1, 1, 1]
 
 
 async def test_a_hiccup_is_retried_and_a_standing_fault_reported_once() -> None:

@@ -5,6 +5,7 @@ from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, Regio
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room import (
+    codec,
     data,
     effects,
     events,
@@ -21,6 +22,7 @@ from headwater_gateway.room.ports import JoinRefusal
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.timers import next_deadline, run_due
+from headwater_gateway.room.wire import participant_info
 from headwater_gateway.sdp.types import OfferedSection
 from livekit.protocol import models, rtc
 from support.counting_ids import CountingIds
@@ -485,3 +487,38 @@ def test_a_microphone_competes_to_be_heard_unless_a_host_has_muted_it(room: Room
     ann.tracks[sid].info.source = models.TrackSource.SCREEN_SHARE_AUDIO
     tracks.configure(room, ann)
     assert voices() == [False, False]
+
+
+def test_a_row_shows_every_change_of_its_participant(room: RoomState) -> None:
+    """Its lasting part is copied from the row before: that must not outlive a change."""
+    ann = join(room, "ann", name="Ann")
+    before = participant_info(ann)
+    track = publish(room, ann)
+    ann.state, ann.version = models.ParticipantInfo.ACTIVE, 9
+    row = participant_info(ann)
+    assert (row.state, row.version, row.is_publisher) == (models.ParticipantInfo.ACTIVE, 9, True)
+    assert [t.sid for t in row.tracks] == [track] and not before.tracks
+    ann.name, ann.metadata, ann.region = "Anna", "m", RegionName("us")
+    ann.attributes["mood"] = "good"
+    ann.permission.can_publish = False
+    row = participant_info(ann)
+    assert (row.name, row.metadata, row.region, row.attributes["mood"]) == ("Anna", "m", "us", "good")
+    assert not row.permission.can_publish
+    assert before.name == "Ann" and "mood" not in before.attributes
+
+
+def test_a_snapshot_grows_with_the_room_not_with_its_square(room: RoomState) -> None:
+    """Who asked for nothing particular gets the same of a track: it is one value, packed once."""
+    people = [join(room, who) for who in ("ann", "bob", "eve")]
+    track = publish(room, people[0], "video")
+    packed = codec.pack(room, 0.0)["participants"]
+    assert packed[people[1].sid]["wanted"][track] is packed[people[2].sid]["wanted"][track]
+    handle_request(
+        room,
+        people[1].sid,
+        rtc.SignalRequest(track_setting=rtc.UpdateTrackSettings(track_sids=[track], disabled=True)),
+        1.0,
+    )
+    packed = codec.pack(room, 1.0)["participants"]
+    assert packed[people[1].sid]["wanted"][track]["paused"]
+    assert "paused" not in packed[people[2].sid]["wanted"][track]

@@ -128,12 +128,12 @@ def test_what_users_live_through_is_counted(gateway: GatewayMetrics) -> None:
     figures = RoomFigures(gateway, lambda: 100_000)
     room = models.Room(name="standup", num_participants=3, creation_time_ms=40_000)
     ann = models.ParticipantInfo(region="eu", joined_at_ms=98_500)
-    figures.happened("room_started", room, None)
-    figures.happened("participant_joined", room, ann)
-    figures.happened("participant_connection_aborted", room, ann)
+    figures.happened("room_started", lambda: room, None)
+    figures.happened("participant_joined", lambda: room, ann)
+    figures.happened("participant_connection_aborted", lambda: room, ann)
     ann.disconnect_reason = models.DisconnectReason.CLIENT_INITIATED
-    figures.happened("participant_left", room, ann)
-    figures.happened("room_finished", room, None)
+    figures.happened("participant_left", lambda: room, ann)
+    figures.happened("room_finished", lambda: room, None)
     loss = node_pb2.QualityEvent(participant_id="PA", uplink_loss=0.03, downlink_loss=0.0, rtt_ms=80)
     figures.quality(loss, models.ConnectionQuality.GOOD)
 
@@ -155,7 +155,7 @@ def test_what_users_live_through_is_counted(gateway: GatewayMetrics) -> None:
 
 def test_a_slow_join_names_its_room_in_an_exemplar_only(gateway: GatewayMetrics) -> None:
     room, ann = models.Room(name="r" * 300), models.ParticipantInfo(region="eu", joined_at_ms=0)
-    RoomFigures(gateway, lambda: 7000).happened("participant_joined", room, ann)
+    RoomFigures(gateway, lambda: 7000).happened("participant_joined", lambda: room, ann)
     registry = cast(CollectorRegistry, gateway.registry)
     (line,) = [text for text in generate_latest(registry).decode().splitlines() if "rrr" in text]
     assert re.search(r'le="10\.0".* # \{room="r{60}"\} 7\.0', line)

@@ -11,8 +11,8 @@ import jwt
 import structlog
 from headwater_api.ids import ParticipantIdentity
 from headwater_api.reasons import Reason
-from jwt.types import Options
-from jwt.utils import base64url_decode, base64url_encode
+from jwt.algorithms import HMACAlgorithm
+from jwt.utils import base64url_decode, force_bytes
 
 from headwater_gateway.signal.types import Claims, JoinRefused, MeetingClaim, VideoGrant
 
@@ -27,16 +27,17 @@ KEYS_REREAD_SECONDS: Final = 1.0
 ROLES = ("host", "co-host", "participant", "guest")
 KINDS = ("standard", "ingress", "egress", "sip", "agent", "connector")
 
-# The times are checked here, against the caller's clock.
-_SIGNATURE_ONLY: Final[Options] = {
-    "verify_exp": False,
-    "verify_nbf": False,
-    "verify_iat": False,
-    "verify_aud": False,
-    "verify_iss": False,
-    "verify_sub": False,
-    "verify_jti": False,
-}
+
+class _Examined(HMACAlgorithm):
+    """HMAC with keys that were examined before: for being a certificate, a JWK and so on."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        return force_bytes(key)
+
+
+# Signatures only: claims and times are checked here, against the caller's clock.
+_JWS: Final = jwt.PyJWS(algorithms=[])
+_JWS.register_algorithm("HS256", _Examined(HMACAlgorithm.SHA256))
 
 _log = structlog.get_logger(__name__)
 
@@ -146,14 +147,16 @@ class TokenVerifier:
         if len(token) > MAX_TOKEN:
             raise _malformed(f"it has more than {MAX_TOKEN} characters")
         try:
-            issuer = json.loads(base64url_decode(token.split(".", 2)[1])).get("iss")  # whose key to try
+            raw = base64url_decode(token.split(".", 2)[1])
+            payload: Mapping[str, Any] = json.loads(raw)
+            issuer = payload.get("iss")  # whose key to try
         except (ValueError, IndexError, AttributeError, RecursionError):
             raise _malformed("it is not a JWT") from None
         secret = self.keys.secret(issuer, monotonic) if isinstance(issuer, str) else None
         if secret is None:
             raise JoinRefused(401, Reason.API_KEY_UNKNOWN, "the access token's iss is not an API key here")
         try:
-            return jwt.decode(token, _key(secret), algorithms=["HS256"], options=_SIGNATURE_ONLY)
+            signed = _JWS.decode_complete(token, _key(secret), algorithms=["HS256"])
         except jwt.InvalidAlgorithmError:
             raise _malformed("its alg is not HS256") from None
         except jwt.InvalidSignatureError:
@@ -164,13 +167,15 @@ class TokenVerifier:
             ) from None
         except (jwt.PyJWTError, ValueError):
             raise _malformed("it cannot be verified") from None
+        if signed["payload"] != raw:
+            raise _malformed("it cannot be verified")
+        return payload
 
 
 @functools.lru_cache(maxsize=64)
-def _key(secret: str) -> jwt.PyJWK:
-    """Prepared once: given as text, each token would first have it examined for being a certificate."""
-    encoded = base64url_encode(secret.encode()).decode()
-    return jwt.PyJWK.from_dict({"kty": "oct", "k": encoded, "alg": "HS256"})
+def _key(secret: str) -> bytes:
+    """Examined once, not again for each token. jwt.InvalidKeyError: it is no secret."""
+    return HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
 
 
 def _check_audience(claim: Any, ours: str, also_for: str) -> bool:

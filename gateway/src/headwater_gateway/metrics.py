@@ -160,7 +160,9 @@ class RoomFigures:
     def __init__(self, metrics: Metrics, unix_ms: Callable[[], int]) -> None:
         self._metrics, self._unix_ms = metrics, unix_ms
 
-    def happened(self, event: str, row: models.Room, participant: models.ParticipantInfo | None) -> None:
+    def happened(
+        self, event: str, row: Callable[[], models.Room], participant: models.ParticipantInfo | None
+    ) -> None:
         """What applications are told of, by the webhooks' names."""
         metrics, now_ms = self._metrics, self._unix_ms()
         region = participant.region if participant is not None else ""
@@ -169,12 +171,13 @@ class RoomFigures:
             case "room_started":
                 metrics.rooms_started.inc()
             case "room_finished":
-                metrics.room_seconds.observe(max(0.0, (now_ms - row.creation_time_ms) / 1000))
+                metrics.room_seconds.observe(max(0.0, (now_ms - row().creation_time_ms) / 1000))
             case "participant_joined":
                 metrics.connected.labels(region).inc()
-                exemplar = {"room": row.name[:_EXEMPLAR_CHARS]}
+                room = row()
+                exemplar = {"room": room.name[:_EXEMPLAR_CHARS]}
                 metrics.media_seconds.labels(region).observe(stayed_s, exemplar)
-                metrics.peak.observe(row.num_participants)
+                metrics.peak.observe(room.num_participants)
             case "participant_connection_aborted":
                 metrics.aborted.labels(region).inc()
             case "participant_left" if participant is not None:

@@ -21,7 +21,7 @@ from headwater_api.reasons import Reason
 from livekit.protocol import models, webhook
 
 from headwater_gateway.backoff import Backoff
-from headwater_gateway.room.effects import Happened
+from headwater_gateway.room.effects import Happened, Row
 
 ATTEMPT_S: Final = 10.0
 GIVE_UP_S: Final = 120.0
@@ -77,11 +77,11 @@ class Webhooks:
         self._tasks: set[asyncio.Task[None]] = set()
         self.delivered = self.failed = 0
 
-    def put(self, row: models.Room, happened: Happened) -> None:
+    def put(self, row: Row, happened: Happened) -> None:
         """An event for every URL."""
         if not self._queues:
             return
-        event = to_event(row, happened, self._new_id(), int(time.time()))
+        event = to_event(row(), happened, self._new_id(), int(time.time()))
         for queue in self._queues:
             self._enqueue(queue, event)
 

@@ -1,9 +1,9 @@
 """GET /rtc (WebSocket) and GET /rtc/validate."""
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -25,6 +25,7 @@ from headwater_gateway.signal.types import (
     SessionRunner,
     SignalChannel,
 )
+from headwater_gateway.tasks import LateTask
 
 _log = structlog.get_logger(__name__)
 
@@ -101,7 +102,8 @@ class Signalling:
         with structlog.contextvars.bound_contextvars(room=hello.room, identity=hello.identity):
             async with Channel(wire, self.metrics) as channel:
                 self.metrics.sessions.inc()
-                renewal = asyncio.create_task(self._renew_token(hello.claims, channel), name="renew-token")
+                renew = partial(self._renew_token, hello.claims, channel)
+                renewal = LateTask(self.renew_seconds, renew, "renew-token")
                 try:
                     await self.run_session(hello, channel)
                 except asyncio.CancelledError:
@@ -112,9 +114,7 @@ class Signalling:
                     await channel.close(CLOSE_INTERNAL, Reason.INTERNAL_ERROR)
                 finally:
                     self.metrics.sessions.dec()
-                    renewal.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await renewal
+                    await renewal.aclose()
         return socket
 
     async def _renew_token(self, claims: Claims, channel: SignalChannel) -> None:
@@ -123,7 +123,6 @@ class Signalling:
         Without its API key there is none, and the session ends with the token that it has.
         """
         while True:
-            await asyncio.sleep(self.renew_seconds)
             token = self.gatekeeper.renewed_token(claims)
             if token is None:
                 await asyncio.sleep(max(0.0, claims.expires_at - time.time()))
@@ -133,6 +132,7 @@ class Signalling:
                 await channel.close(CLOSE_POLICY, Reason.TOKEN_EXPIRED)
                 return
             await channel.send(rtc.SignalResponse(refresh_token=token))
+            await asyncio.sleep(self.renew_seconds)
 
     def _refuse(self, endpoint: str, refusal: JoinRefused) -> web.Response:
         self.metrics.joins.labels(endpoint, refusal.reason).inc()

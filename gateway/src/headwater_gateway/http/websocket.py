@@ -1,6 +1,8 @@
 """aiohttp's WebSocket as the Wire of a signalling channel."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 from aiohttp import WebSocketError, WSMsgType, web
@@ -41,17 +43,15 @@ class AiohttpWire:
         self._metrics.bad_frames.labels(reason).inc()
         _log.warning("client sent away", reason=reason, code=code)
 
-    async def send(self, frame: bytes | str) -> None:
+    def send(self, frame: bytes | str) -> Coroutine[Any, Any, None]:
         if isinstance(frame, str):
-            await self._socket.send_str(frame)
-        else:
-            await self._socket.send_bytes(frame)
+            return self._socket.send_str(frame)
+        return self._socket.send_bytes(frame)
 
     async def close(self, code: int, reason: str) -> None:
         try:
-            await asyncio.wait_for(
-                self._socket.close(code=code, message=reason.encode()[:120]), CLOSE_SECONDS + 1.0
-            )
+            async with asyncio.timeout(CLOSE_SECONDS + 1.0):
+                await self._socket.close(code=code, message=reason.encode()[:120])
         except (TimeoutError, ConnectionError):
             self.abort()
 

@@ -24,6 +24,8 @@ MAX_BATCH_BYTES: Final = 1_000_000
 # The first command goes at once; what follows on its heels is collected: a join is told in several steps, and
 # a call costs both ends far more than one more command in it.
 PACE_S: Final = 0.01
+# Nobody waits for what ends: transports of those who have left go with the next call, or so much later.
+LAZY_S: Final = 0.1
 
 
 class Applier(Protocol):
@@ -66,6 +68,8 @@ class CommandQueue:
         self._rng = rng
         self._pending: deque[node_pb2.Command] = deque()
         self._wake = asyncio.Event()
+        self._is_due = False  # something is to be sent now
+        self._lazy: asyncio.TimerHandle | None = None
         self._closing = False
         self._failed = False
         self._ended = False
@@ -77,21 +81,32 @@ class CommandQueue:
         """Queue commands. A queue that overflows means a node that takes nothing: it is given up."""
         if self._failed or self._closing:
             return
-        before = len(self._pending)
+        before, can_wait = len(self._pending), True
         for command in commands:
+            kind = command.WhichOneof("command")
             self._pending.append(command)
-            if command.HasField("close_room"):
+            can_wait = can_wait and kind == "close_transport"
+            if kind == "close_room":
                 self._snapshot = None  # of the room that ends: it would begin it anew
         self._queued += len(self._pending) - before
-        self._wake.set()
+        if not can_wait:
+            self._hurry()
+        elif self._lazy is None:
+            self._lazy = asyncio.get_running_loop().call_later(LAZY_S, self._hurry)
         if len(self._pending) > MAX_PENDING:
             self._fail(f"more than {MAX_PENDING} commands are waiting", self._on_failed)
+
+    def _hurry(self) -> None:
+        self._is_due = True
+        self._wake.set()
 
     def carried_out(self) -> "asyncio.Future[None]":
         """Done once the node has been given all that is queued now, or will take nothing more."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((self._queued, done))
         self._tell_waiting()
+        if not done.done():
+            self._hurry()
         return done
 
     def _tell_waiting(self) -> None:
@@ -105,12 +120,12 @@ class CommandQueue:
         """Put a snapshot on the node. Only the newest is sent."""
         if not self._failed and not self._closing:
             self._snapshot = snapshot
-            self._wake.set()
+            self._hurry()
 
     def close(self) -> None:
         """Send what is queued, then end."""
         self._closing = True
-        self._wake.set()
+        self._hurry()
 
     def reopen(self) -> bool:
         """Take commands again, behind those that are still queued. False: it has ended."""
@@ -128,11 +143,18 @@ class CommandQueue:
 
     async def run(self) -> None:
         """Until closed and empty, abandoned or failed."""
+        try:
+            await self._run()
+        finally:
+            if self._lazy is not None:
+                self._lazy.cancel()
+
+    async def _run(self) -> None:
         while not self._failed:
-            if not self._pending and self._snapshot is None:
-                if self._closing:
-                    self._ended = True
-                    return
+            if self._closing and not self._has_any():
+                self._ended = True
+                return
+            if not (self._is_due and self._has_any()):
                 self._wake.clear()
                 try:
                     async with asyncio.timeout(RENEW_EVERY_S * (0.8 + 0.2 * self._rng.random())):
@@ -144,10 +166,13 @@ class CommandQueue:
             await self._pace()
             before = len(self._pending)
             batch = self._take_batch()
-            taken = before - len(self._pending)
+            taken, self._is_due = before - len(self._pending), self._has_any()
             await self._deliver(batch)
             self._done += taken
             self._tell_waiting()
+
+    def _has_any(self) -> bool:
+        return bool(self._pending) or self._snapshot is not None
 
     async def _pace(self) -> None:
         """No call sooner than PACE_S after the one before."""
@@ -159,6 +184,9 @@ class CommandQueue:
     def _take_batch(self) -> list[node_pb2.Command]:
         batch: list[node_pb2.Command] = []
         size = 0
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
         while self._pending and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
             command = self._pending.popleft()
             size += command.ByteSize()

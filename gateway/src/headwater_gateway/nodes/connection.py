@@ -13,7 +13,7 @@ from headwater_api.nodev1 import node_pb2, node_pb2_grpc
 from headwater_planner.place import NodeView
 
 from headwater_gateway.backoff import Backoff
-from headwater_gateway.nodes.facts import PROMISE_LIFETIME_S, NodeFacts, NodePod, node_view
+from headwater_gateway.nodes.facts import NodeFacts, NodePod, Promises, node_view
 from headwater_gateway.nodes.liveness import QUIET_S
 
 log = structlog.get_logger(__name__)
@@ -78,7 +78,7 @@ class NodeConnection:
         self._channel = channel
         self._stub = node_pb2_grpc.NodeStub(self._channel)
         self._probes_failed: int | None = None  # None: not under suspicion
-        self._promises: list[float] = []
+        self._promises = Promises()
         self._view: tuple[float, NodeView] | None = None  # as of when
         self._heard_at = clock()
         self.facts: NodeFacts | None = None
@@ -103,9 +103,7 @@ class NodeConnection:
 
     def promise(self) -> None:
         """Count a participant that was placed here until the node reports it."""
-        now = self._clock()
-        self._promises = [at for at in self._promises if now - at <= PROMISE_LIFETIME_S]
-        self._promises.append(now)
+        self._promises.add(self._clock())
         self._view = None
 
     def heard(self) -> tuple[node_pb2.NodeReport, float] | None:
@@ -129,7 +127,8 @@ class NodeConnection:
         return self._view[1]
 
     def _made_view(self, facts: NodeFacts, age_s: float, now: float) -> NodeView:
-        return node_view(facts, self.report, age_s, self._promises, now, cluster=self.pod.cluster)
+        promised = self._promises.count(now)
+        return node_view(facts, self.report, age_s, promised, cluster=self.pod.cluster)
 
     async def apply(
         self, request: node_pb2.ApplyRequest, deadline_s: float, more: Metadata = ()
@@ -187,7 +186,8 @@ class NodeConnection:
         """Declare the node gone. Nothing happens if it was not up."""
         if self.facts is None:
             return
-        self.facts, self.report, self._probes_failed, self._promises = None, None, None, []
+        self.facts, self.report, self._probes_failed = None, None, None
+        self._promises.clear()
         self.rooms = {}
         self._log.warning("node.lost", reason=why)
         self._listener.on_node_lost(self.pod.node_id, why)

@@ -1,6 +1,6 @@
 """What is known of a node, and the small decisions about it. Pure."""
 
-from collections.abc import Sequence
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -62,24 +62,41 @@ class NodeFacts:
         )
 
 
+class Promises:
+    """Participants that were sent to a node lately and that it may not have counted. Monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._made: deque[float] = deque()  # oldest first
+
+    def add(self, now: float) -> None:
+        self._made.append(now)
+
+    def count(self, now: float) -> int:
+        """Those that have not lapsed."""
+        while self._made and now - self._made[0] > PROMISE_LIFETIME_S:
+            self._made.popleft()
+        return len(self._made)
+
+    def clear(self) -> None:
+        self._made.clear()
+
+
 def node_view(
     facts: NodeFacts,
     report: node_pb2.NodeReport | None,
     report_age_s: float,
-    promises: Sequence[float],
-    now: float,
+    promised: int,
     *,
     cluster: ClusterName | None = None,
 ) -> NodeView:
-    """The planner's view: the last report plus the joins promised since (monotonic seconds)."""
-    fresh = sum(1 for at in promises if now - at <= PROMISE_LIFETIME_S)
+    """The planner's view: the last report plus the joins `promised` since."""
     told = report if report is not None else node_pb2.NodeReport()
     reported = report.connections if report is not None else 0
     limit = (report.max_connections if report is not None else 0) or facts.max_connections
     return NodeView(
         node_id=facts.node_id,
         region=facts.region,
-        connections=reported + fresh * CONNECTIONS_PER_PARTICIPANT,
+        connections=reported + promised * CONNECTIONS_PER_PARTICIPANT,
         max_connections=limit,
         draining=bool(report is not None and report.draining),
         report_age_s=report_age_s,
@@ -89,6 +106,6 @@ def node_view(
         move_by_ms=told.drain.deadline_ms,
         egress_mbps=told.tx_mbps,
         packets_per_second=told.tx_pps,
-        promised=fresh,
+        promised=promised,
         media_stands=told.media_stalled_ms >= MEDIA_STANDS_MS,
     )

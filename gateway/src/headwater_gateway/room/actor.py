@@ -53,7 +53,7 @@ class RoomActor:
         view: View,
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
-        on_happened: Callable[[models.Room, effects.Happened], None],
+        on_happened: Callable[[effects.Row, effects.Happened], None],
         on_snapshot: OnSnapshot,
         on_chat: Callable[[effects.ChatSaid], None],
     ) -> None:

@@ -9,6 +9,7 @@ import base64
 import collections.abc
 import dataclasses
 import functools
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -32,17 +33,28 @@ class CodecError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """How values of one type travel. Both take the monotonic time as their second argument."""
+class Packing:
+    """One call of `pack`: the monotonic time, and frozen values that are packed already, by identity.
 
-    pack: Callable[[Any, float], Any]
+    What everybody in a room gets is the same few objects: without it a snapshot would cost the room's square.
+    """
+
+    now: float
+    known: dict[int, tuple[Any, dict[str, Any]]] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How values of one type travel. `unpack` takes the monotonic time as its second argument."""
+
+    pack: Callable[[Any, Packing], Any]
     unpack: Callable[[Any, float], Any]
 
 
 def pack(value: Any, now: float) -> dict[str, Any]:
-    """A dataclass as a JSON object. TypeError: a field's type is not known here."""
+    """A dataclass as a JSON object, to be read only. TypeError: a field's type is not known here."""
     kind: Any = type(value)
-    packed: dict[str, Any] = shape_of(kind).pack(value, now)
+    packed: dict[str, Any] = shape_of(kind).pack(value, Packing(now))
     return packed
 
 
@@ -77,15 +89,15 @@ def shape_of(hint: Any) -> Shape:
     raise TypeError(f"values of {hint!r} cannot travel: mark the field as TRANSIENT")
 
 
-def _same(value: Any, _: float) -> Any:
+def _same(value: Any, _: object) -> Any:
     return value
 
 
 def _shape_of_class(kind: type[Any]) -> Shape:
     if dataclasses.is_dataclass(kind):
-        return Shape(
-            lambda v, now: _pack_object(kind, v, now), lambda v, now: _unpack_object(kind, v, now, {})
-        )
+        is_frozen = getattr(kind, "__dataclass_params__").frozen  # noqa: B009
+        packer = _pack_shared if is_frozen else _pack_object
+        return Shape(functools.partial(packer, kind), lambda v, now: _unpack_object(kind, v, now, {}))
     if issubclass(kind, Message):
         return Shape(
             lambda v, _: base64.b64encode(v.SerializeToString(deterministic=True)).decode(),
@@ -97,7 +109,8 @@ def _shape_of_class(kind: type[Any]) -> Shape:
         return Shape(_same, lambda v, _: float(v))
     if issubclass(kind, _SCALARS):  # enums of text or numbers among them
         base = next(s for s in (bool, str, int) if issubclass(kind, s))
-        return Shape(lambda v, _: base(v), lambda v, _: kind(_checked(v, base)))
+        plain = _same if kind in (str, int) else lambda v, _: base(v)
+        return Shape(plain, lambda v, _: kind(_checked(v, base)))
     raise TypeError(f"values of {kind!r} cannot travel: mark the field as TRANSIENT")
 
 
@@ -146,8 +159,8 @@ def _sequence(origin: Any, args: tuple[Any, ...]) -> Shape:
     inner = shape_of(args[0])
     unordered = origin in (set, frozenset)
 
-    def pack_all(value: Any, now: float) -> list[Any]:
-        packed = [inner.pack(x, now) for x in value]
+    def pack_all(value: Any, packing: Packing) -> list[Any]:
+        packed = [inner.pack(x, packing) for x in value]
         return sorted(packed, key=repr) if unordered else packed
 
     return Shape(pack_all, lambda v, now: origin(inner.unpack(x, now) for x in _checked(v, list)))
@@ -157,8 +170,9 @@ def _sequence(origin: Any, args: tuple[Any, ...]) -> Shape:
 class _Field:
     name: str
     shape: Shape
+    pack: Callable[[Any, Packing], Any]  # of the shape
+    is_plain: bool  # it packs to itself
     is_age: bool
-    is_optional: bool
     default: Any  # what is left out; MISSING: the field always travels
 
 
@@ -171,8 +185,20 @@ def _fields(kind: Any) -> tuple[_Field, ...]:
             continue
         hint = hints[field.name]
         is_age = (field.name == "since" or field.name.endswith(_AGES)) and hint in (float, float | None)
-        found.append(_Field(field.name, shape_of(hint), is_age, hint is not float, _default_of(field)))
+        shape = shape_of(hint)
+        is_plain = shape.pack is _same
+        found.append(_Field(field.name, shape, shape.pack, is_plain, is_age, _default_of(field)))
     return tuple(found)
+
+
+@functools.cache
+def _layout(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[_Field, ...]]:
+    """The fields, and what takes all their values at once: rooms are packed each second."""
+    fields = _fields(kind)
+    names = [field.name for field in fields]
+    if len(names) > 1:
+        return operator.attrgetter(*names), fields
+    return (lambda value: tuple(getattr(value, name) for name in names)), fields
 
 
 def _default_of(field: "dataclasses.Field[Any]") -> Any:
@@ -182,16 +208,24 @@ def _default_of(field: "dataclasses.Field[Any]") -> Any:
     return field.default
 
 
-def _pack_object(kind: Any, value: Any, now: float) -> dict[str, Any]:
+def _pack_shared(kind: Any, value: Any, packing: Packing) -> dict[str, Any]:
+    known = packing.known.get(id(value))
+    if known is None:
+        known = packing.known[id(value)] = (value, _pack_object(kind, value, packing))
+    return known[1]
+
+
+def _pack_object(kind: Any, value: Any, packing: Packing) -> dict[str, Any]:
     packed: dict[str, Any] = {}
-    for field in _fields(kind):
-        current = getattr(value, field.name)
-        if current is field.default or current == field.default:
+    values, fields = _layout(kind)
+    for field, current in zip(fields, values(value), strict=True):
+        default = field.default
+        if current is default or current == default:
             continue
         if field.is_age and current is not None:
-            packed[field.name] = round(now - current, 3)
+            packed[field.name] = round(packing.now - current, 3)
         else:
-            packed[field.name] = field.shape.pack(current, now)
+            packed[field.name] = current if field.is_plain else field.pack(current, packing)
     return packed
 
 

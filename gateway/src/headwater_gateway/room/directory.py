@@ -30,7 +30,7 @@ from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import moderation
 from headwater_gateway.room.access import Access
 from headwater_gateway.room.actor import RoomActor
-from headwater_gateway.room.effects import ChatSaid, Happened
+from headwater_gateway.room.effects import ChatSaid, Happened, Row
 from headwater_gateway.room.ids import SystemIds
 from headwater_gateway.room.keeper import SnapshotKeeper
 from headwater_gateway.room.model import IdSource, JoinRequest, RoomConfig
@@ -51,6 +51,7 @@ log = structlog.get_logger(__name__)
 MAX_ROOMS: Final = 20_000
 MAX_ENDED: Final = 20_000
 MAX_ROOM_NAME: Final = 256
+VERDICT_KEPT_S: Final = 0.05
 
 
 def no_regions() -> tuple[RegionView, ...]:
@@ -63,7 +64,7 @@ def no_limits() -> Mapping[ClusterName, frozenset[RegionName]]:
     return {}
 
 
-Listener = Callable[[models.Room, Happened], None]
+Listener = Callable[[Row, Happened], None]
 
 
 ChatListener = Callable[[RoomId, ChatSaid], None]
@@ -73,7 +74,7 @@ def nobody_reads(_: RoomId, __: ChatSaid) -> None:
     """No chat history."""
 
 
-def nobody_listens(_: models.Room, __: Happened) -> None:
+def nobody_listens(_: Row, __: Happened) -> None:
     """No webhooks."""
 
 
@@ -102,7 +103,7 @@ class DirectoryOptions:
 class Figures(Protocol):
     """Counts for the metrics."""
 
-    def happened(self, event: str, row: models.Room, participant: models.ParticipantInfo | None) -> None: ...
+    def happened(self, event: str, row: Row, participant: models.ParticipantInfo | None) -> None: ...
 
     def quality(self, event: node_pb2.QualityEvent, verdict: models.ConnectionQuality) -> None: ...
 
@@ -129,6 +130,7 @@ class RoomDirectory:
         self._ended: dict[RoomId, int] = {}  # the epochs of rooms that ended here
         self._tasks: dict[RoomId, asyncio.Task[None]] = {}
         self._meetings: dict[RoomId, RoomConfig] = {}
+        self._last_verdict: tuple[RoomConfig, float, Placement] | None = None
         self._moved_before = 0
         self._on_happened: Listener = nobody_listens
         self.figures: Figures | None = None
@@ -147,7 +149,16 @@ class RoomDirectory:
             config = self._config_of(room_id)
             check_rules(config, Access(), request, self._unix_ms())
             self._check_room_left()
-        return choose_node(self._view(), config)
+        return self._verdict(config)
+
+    def _verdict(self, config: RoomConfig) -> Placement:
+        """Where somebody of no particular wish would go, VERDICT_KEPT_S ago at most: the join asks anew."""
+        now, known = self._clock(), self._last_verdict
+        if known is not None and known[0] is config and now - known[1] <= VERDICT_KEPT_S:
+            return known[2]
+        placement = choose_node(self._view(), config)
+        self._last_verdict = config, now, placement
+        return placement
 
     def _view(self) -> PlacementView:
         options = self._options
@@ -179,7 +190,7 @@ class RoomDirectory:
         """Trace the joins from now on."""
         self.pool.traces = traces
 
-    def _tell(self, row: models.Room, happened: Happened) -> None:
+    def _tell(self, row: Row, happened: Happened) -> None:
         if self.traces is not None and happened.participant is not None:
             self.traces.happened(happened.event, ParticipantSid(happened.participant.sid))
         if self.figures is not None:

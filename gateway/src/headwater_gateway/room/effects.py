@@ -1,5 +1,6 @@
 """What a decision wants done. Carried out in order by the actor."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from headwater_api.ids import NodeId, ParticipantSid, TrackSid
@@ -103,6 +104,8 @@ class ChatSaid:
     sent_ms: int
 
 
+# A room's row as it is now, made for those who need it.
+Row = Callable[[], models.Room]
 # For one participant's session.
 ToSession = ChangeWanted | MoveSession | EndSession | DropSession
 ToApplication = Happened | RpcAnswered | ChatSaid

@@ -43,7 +43,7 @@ class Inbox:
             now = self._clock()
             if now >= self._may_warn_at:
                 self._may_warn_at = now + WARN_EVERY_S
-                self._log.warning("room.mailbox_full", participant=blame, share=share.value)
+                self._log.warning("room.mailbox_full", participant=blame, share=share)
             return False
         return True
 

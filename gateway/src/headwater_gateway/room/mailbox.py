@@ -1,9 +1,9 @@
 """A room's mailbox: messages in order of arrival, with a place of their own for each kind of sender."""
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 from headwater_api.ids import ParticipantSid
@@ -11,7 +11,7 @@ from headwater_api.ids import ParticipantSid
 Job = Callable[[float], None]
 
 
-class Share(Enum):
+class Share(StrEnum):
     """Who sends. A flood of one kind fills its own share and keeps no other kind out."""
 
     PASSING = "passing"  # what nodes say all the time: levels, quality, clients' data
@@ -39,7 +39,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._queue: deque[tuple[Share, ParticipantSid | None, Job]] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._taken: Counter[Share] = Counter()
+        self._taken = dict.fromkeys(Share, 0)
         self.dropped = 0
 
     def put(self, share: Share, blame: ParticipantSid | None, job: Job) -> bool:

@@ -17,9 +17,11 @@ from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models
 
 from headwater_gateway.room.access import Role
+from headwater_gateway.room.codec import TRANSIENT
 from headwater_gateway.sdp.types import OfferedSection
 
 HIGHEST_SPATIAL: Final = 2
+AUDIO: Final = models.TrackType.AUDIO  # looked up by name at each use otherwise
 RESUME_PROTOCOL: Final = 13
 NOWHERE: Final = RegionName("")
 
@@ -164,6 +166,8 @@ class PublishedTrack:
     is_settled: bool = False
     # A host has muted it: it is not forwarded, whatever the client sends, until its owner unmutes it.
     is_silenced: bool = False
+    # What whoever asked for nothing particular gets of it: one object for all of them.
+    usual: "WantedTrack | None" = field(default=None, metadata=TRANSIENT)
 
     @property
     def is_live(self) -> bool:
@@ -176,8 +180,7 @@ class PublishedTrack:
 
     @property
     def kind(self) -> node_pb2.Kind.ValueType:
-        audio = self.info.type == models.TrackType.AUDIO
-        return node_pb2.KIND_AUDIO if audio else node_pb2.KIND_VIDEO
+        return node_pb2.KIND_AUDIO if self.info.type == AUDIO else node_pb2.KIND_VIDEO
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +265,8 @@ class Participant:
     is_http: bool = False
     # Its room was taken over and its client is not back yet: it has no session that could lead it elsewhere.
     is_awaited: bool = False
+    # What of its row seldom changes, as it was last told; and the fields that it was made from.
+    row: tuple[object, models.ParticipantInfo] | None = field(default=None, metadata=TRANSIENT)
 
     @property
     def uplink_node(self) -> NodeId | None:

@@ -35,7 +35,7 @@ class Listeners:
     lost: Callable[[NodeId, str], None]
     refused: Callable[[NodeId, node_pb2.Command, str], None]
     superseded: Callable[[str], None]
-    happened: Callable[[models.Room, effects.Happened], None]
+    happened: Callable[[effects.Row, effects.Happened], None]
     chat: Callable[[effects.ChatSaid], None]
     snapshot: OnSnapshot
 
@@ -63,9 +63,11 @@ class Outlets:
     def perform(self, now: float) -> None:
         """Everything that the last decisions want, in order."""
         for effect in self._state.take_effects():
-            if matters(effect):
+            if self._keeper.due is None and matters(effect):
                 self._keeper.touch(now)
             match effect:
+                case effects.ToClients(sids, message):
+                    self._tell_clients(sids, message)
                 case effects.ToNode(node_id, commands):
                     self._send(node_id, commands)
                 case effects.ReleaseNode(node_id, dead):
@@ -74,8 +76,6 @@ class Outlets:
                     self._log.info("room.ended", reason=why)
                 case effects.Happened() | effects.RpcAnswered() | effects.ChatSaid():
                     self._tell_application(effect)
-                case effects.ToClients(sids, message):
-                    self._tell_clients(sids, message)
                 case _:
                     self._tell_session(effect)
 
@@ -202,4 +202,4 @@ class Outlets:
         elif isinstance(effect, effects.ChatSaid):
             self._listeners.chat(effect)
         else:
-            self._listeners.happened(self._state.info(), effect)
+            self._listeners.happened(self._state.info, effect)

@@ -1,9 +1,11 @@
 """Which tracks a subscriber gets, at which layer."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from headwater_api.ids import TrackSid
+from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models, rtc
 
 from headwater_gateway.room.effects import ChangeWanted
@@ -18,6 +20,8 @@ from headwater_gateway.room.model import (
 from headwater_gateway.room.state import RoomState
 
 MAX_TRACKS_NAMED: Final = 2000
+VIDEO: Final = models.TrackType.VIDEO
+SCREEN: Final = models.TrackSource.SCREEN_SHARE
 SETTLE_S: Final = 2.0  # a track without media so far (muted, say) counts as settled then
 
 
@@ -52,7 +56,7 @@ def _sync(room: RoomState, subscriber: Participant, tracks: tuple[TrackSid, ...]
             if before is not None:
                 del subscriber.wanted[sid]
                 dropped.append(sid)
-        elif wanted != before:
+        elif wanted is not before and wanted != before:
             subscriber.wanted[sid] = wanted
             changed.append(wanted)
     if changed or dropped:
@@ -65,17 +69,32 @@ def wanted_track(room: RoomState, subscriber: Participant, track: PublishedTrack
     if not is_subscribed(room, subscriber, track) or track.codec is None:
         return None
     setting = subscriber.settings.get(track.sid)
-    return WantedTrack(
-        track.sid,
-        track.publisher,
-        track.info.stream,
-        track.kind,
-        track.codec,
-        min(wanted_spatial(track.info.layers, setting), room.config.max_spatial),
-        track.is_silenced or (setting is not None and setting.disabled),
-        track.info.source == models.TrackSource.SCREEN_SHARE,
-        setting.priority if setting is not None else 0,
+    usual = _usual(track, track.codec, room.config.max_spatial)
+    if setting is None:
+        return usual
+    return replace(
+        usual,
+        max_spatial=min(wanted_spatial(track.info.layers, setting), room.config.max_spatial),
+        paused=track.is_silenced or setting.disabled,
+        priority=setting.priority,
     )
+
+
+def _usual(track: PublishedTrack, codec: node_pb2.CodecMap, max_spatial: int) -> WantedTrack:
+    spatial, known = min(HIGHEST_SPATIAL, max_spatial), track.usual
+    is_fresh = known is not None and known.codec is codec and known.max_spatial == spatial
+    if known is None or not is_fresh or known.paused != track.is_silenced:
+        known = track.usual = WantedTrack(
+            track.sid,
+            track.publisher,
+            track.info.stream,
+            track.kind,
+            codec,
+            spatial,
+            track.is_silenced,
+            track.info.source == SCREEN,
+        )
+    return known
 
 
 def is_subscribed(room: RoomState, subscriber: Participant, track: PublishedTrack) -> bool:
@@ -180,7 +199,7 @@ def sync_dynacast(room: RoomState, tracks: Iterable[TrackSid]) -> None:
     """Tell publishers which layers of these tracks somebody wants, where that has changed."""
     for sid in tracks:
         track = room.tracks.get(sid)
-        if track is None or track.info.type != models.TrackType.VIDEO:
+        if track is None or track.info.type != VIDEO:
             continue
         if not track.is_live or not track.is_settled:
             continue

@@ -87,6 +87,7 @@ _WANTED: Final[Mapping[Kind, frozenset[Extension]]] = {
         }
     ),
 }
+_KINDS: Final[Mapping[str, Kind]] = {"audio": node_pb2.KIND_AUDIO, "video": node_pb2.KIND_VIDEO}
 MAX_LAYERS: Final = 3
 # libwebrtc's names for quarter, half and full picture: their order in the offer says nothing.
 _RID_ORDER: Final[Mapping[str, int]] = {"q": 0, "h": 1, "f": 2}
@@ -116,9 +117,7 @@ def fmtp_parameters(fmtp: str) -> dict[str, str]:
 
 
 def kind_of(section: Section) -> Kind:
-    return {"audio": node_pb2.KIND_AUDIO, "video": node_pb2.KIND_VIDEO}.get(
-        section.kind, node_pb2.KIND_UNSPECIFIED
-    )
+    return _KINDS.get(section.kind, node_pb2.KIND_UNSPECIFIED)
 
 
 def formats(section: Section) -> list[Format]:
@@ -129,8 +128,9 @@ def formats(section: Section) -> list[Format]:
         raise SdpError(f"mid {section.mid}: an a=fmtp has more than {MAX_FMTP} characters")
     feedback = _feedback(section)
     found: list[Format] = []
+    what = f"format of m={section.kind} (mid {section.mid})"
     for text in section.formats:
-        pt = number(text, f"format of m={section.kind} (mid {section.mid})", 0, 127)
+        pt = number(text, what, 0, 127)
         name, clock, channels = _rtpmap(maps.get(pt), pt)
         if name in CODEC_NAMES:
             codec = CODEC_NAMES[name]
@@ -142,9 +142,10 @@ def formats(section: Section) -> list[Format]:
 
 def _by_payload_type(section: Section, name: str) -> dict[int, str]:
     values: dict[int, str] = {}
+    what = f"payload type of a={name}"
     for value in section.all(name):
         pt, _, rest = value.partition(" ")
-        values.setdefault(number(pt, f"payload type of a={name}", 0, 127), rest.strip())
+        values.setdefault(number(pt, what, 0, 127), rest.strip())
     return values
 
 
@@ -251,13 +252,14 @@ def extensions(
     if len(values) > _MAX_EXTENSIONS:
         raise SdpError(f"mid {section.mid}: more than {_MAX_EXTENSIONS} a=extmap")
     found: dict[Extension, int] = {}
+    wanted = _WANTED.get(kind_of(section), frozenset())
     for value in values:
         key, _, uri = value.partition(" ")
         id_, _, direction = key.partition("/")
         entry = number(id_, "id of a=extmap", 1, 65535)
         extension = _EXTENSIONS.get(uri.strip().partition(" ")[0])
         usable = entry <= 14 and direction not in unusable and entry not in found.values()
-        if extension is not None and usable and extension in _WANTED[kind_of(section)]:
+        if extension is not None and usable and extension in wanted:
             found.setdefault(extension, entry)
     if node_pb2.EXTENSION_TRANSPORT_CC in found:
         found.pop(node_pb2.EXTENSION_ABS_SEND_TIME, None)

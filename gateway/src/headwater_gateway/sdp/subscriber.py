@@ -40,6 +40,11 @@ _EXTENSIONS_OF = {
         node_pb2.EXTENSION_ABS_CAPTURE_TIME,
     ),
 }
+_EXTENSION_MAPS = {
+    kind: tuple(node_pb2.ExtensionMap(id=_EXTENSION_IDS[e], extension=e) for e in extensions)
+    for kind, extensions in _EXTENSIONS_OF.items()
+}
+_EXTENSION_LINES = {kind: render.extension_lines(maps) for kind, maps in _EXTENSION_MAPS.items()}
 
 
 @dataclass(slots=True)
@@ -283,10 +288,11 @@ class SubscriberNegotiation:
         """The same number for the same codec and parameters, for the whole connection."""
         key = _key(codec.codec, codec.clock_rate, codec.channels, fmtp)
         if key not in self._payload_types:
-            free = [pt for pt in _PAYLOAD_TYPES if pt not in self._payload_types.values()]
-            if not free:
+            taken = set(self._payload_types.values())
+            free = next((pt for pt in _PAYLOAD_TYPES if pt not in taken), None)
+            if free is None:
                 raise _NoPayloadType("no payload type is left for another codec variant on this connection")
-            self._payload_types[key] = free[0]
+            self._payload_types[key] = free
         return self._payload_types[key]
 
 
@@ -303,7 +309,7 @@ def _slot_lines(slot: _Slot, local: LocalTransport) -> list[str]:
         "a=rtcp-mux",
         "a=rtcp-rsize",
         *render.codec_lines(slot.codecs, ccm_fir=True),
-        *render.extension_lines(_extension_maps(slot.kind)),
+        *_EXTENSION_LINES[slot.kind],
     ]
     return lines if slot.track is None else lines + _source_lines(slot, slot.track)
 
@@ -317,13 +323,6 @@ def _source_lines(slot: _Slot, track: SendTrack) -> list[str]:
         if ssrc:
             lines += [f"a=ssrc:{ssrc} cname:{track.participant_sid}", f"a=ssrc:{ssrc} msid:{msid}"]
     return lines
-
-
-def _extension_maps(kind: rtp.Kind) -> tuple[node_pb2.ExtensionMap, ...]:
-    return tuple(
-        node_pb2.ExtensionMap(id=_EXTENSION_IDS[extension], extension=extension)
-        for extension in _EXTENSIONS_OF[kind]
-    )
 
 
 def _accepted(slot: _Slot, answered: Section) -> node_pb2.SendSection | None:
@@ -349,7 +348,7 @@ def _accepted(slot: _Slot, answered: Section) -> node_pb2.SendSection | None:
         ssrc=slot.track.ssrc,
         rtx_ssrc=slot.track.rtx_ssrc if len(codecs) > 1 else 0,
         codecs=codecs,
-        extensions=[e for e in _extension_maps(slot.kind) if (e.id, e.extension) in agreed],
+        extensions=[e for e in _EXTENSION_MAPS[slot.kind] if (e.id, e.extension) in agreed],
     )
 
 

@@ -95,7 +95,7 @@ class Channel:
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
-        self._gone = asyncio.Event()
+        self._is_gone = False
         self._deaf = False  # the peer reads no more; what it said before that may still be read
         self._text = False  # answer in the kind received (binary until then)
         self._malformed = 0
@@ -136,12 +136,13 @@ class Channel:
 
     async def recv(self) -> rtc.SignalRequest | None:
         """The next message; None once the client is gone or was sent away for its frames."""
-        while not self._gone.is_set():
-            pause = self._pace.delay(asyncio.get_running_loop().time())
+        loop = asyncio.get_running_loop()
+        while not self._is_gone:
+            pause = self._pace.delay(loop.time())
             if pause > 0:
                 await asyncio.sleep(pause)
             frame = await self._wire.receive()
-            if frame is None or self._gone.is_set():
+            if frame is None or self._is_gone:
                 self._lose()
                 return None
             self._text = isinstance(frame, str)
@@ -161,26 +162,25 @@ class Channel:
         if self._closing:
             return
         self._closing = True
-        if not self._gone.is_set():
+        if not self._is_gone and not self._drained.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), self._limits.flush_seconds)
+                async with asyncio.timeout(self._limits.flush_seconds):
+                    await self._drained.wait()
         self._lose()
         await self._wire.close(code, reason[:120])
 
     def _put(self, frame: bytes | str) -> None:
-        if self._gone.is_set() or self._closing or self._deaf:
+        if self._is_gone or self._closing or self._deaf:
             return
-        full = (
-            len(self._queue) >= self._limits.queued_messages
-            or self._queued_bytes + len(frame) > self._limits.queued_bytes
-        )
-        if full:
+        queue, queued, limits = self._queue, self._queued_bytes + len(frame), self._limits
+        if len(queue) >= limits.queued_messages or queued > limits.queued_bytes:
             self._drop_slow_client("its queue is full")
             return
-        self._queue.append(frame)
-        self._queued_bytes += len(frame)
-        self._drained.clear()
-        self._wake.set()
+        if not queue:
+            self._drained.clear()
+            self._wake.set()
+        queue.append(frame)
+        self._queued_bytes = queued
 
     def _drop_slow_client(self, why: str) -> None:
         _log.warning("client too slow", reason=Reason.CLIENT_TOO_SLOW, why=why, code=CLOSE_TRY_AGAIN)
@@ -189,7 +189,7 @@ class Channel:
         self._wire.abort()
 
     def _lose(self) -> None:
-        self._gone.set()
+        self._is_gone = True
         self._drop_queue()
         self._wake.set()
 
@@ -200,7 +200,7 @@ class Channel:
 
     async def _write_loop(self) -> None:
         loop = asyncio.get_running_loop()
-        while not self._gone.is_set():
+        while not self._is_gone:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
@@ -222,7 +222,7 @@ class Channel:
     def _check_write(self) -> None:
         """One timer looks after all writes of so many seconds: a frame is far cheaper than a timer."""
         self._overdue = None
-        if self._write_began is None or self._gone.is_set():
+        if self._write_began is None or self._is_gone:
             return
         loop = asyncio.get_running_loop()
         left = self._write_began + self._limits.send_seconds - loop.time()

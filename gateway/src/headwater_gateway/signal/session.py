@@ -16,7 +16,7 @@ from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.model import IdSource, Participant, WantedTrack
 from headwater_gateway.room.ports import Joined
 from headwater_gateway.room.tracks import codec_named
-from headwater_gateway.room.wire import PUBLISH_CODECS, leave
+from headwater_gateway.room.wire import ENABLED_CODECS, leave
 from headwater_gateway.sdp import SdpError, StaleAnswer
 from headwater_gateway.signal.later import REVIVED_ANSWER_S, Later
 from headwater_gateway.signal.notices import Drop, End, Message, Move, Notice, Wanted
@@ -116,15 +116,14 @@ class Session:
         self.sid, self._room, self._channel = joined.sid, room, channel
         self._log = self._log.bind(participant=joined.sid, node=joined.facts.node_id)
         self._media = SessionMedia(joined.sid, joined.facts, self._ids)
-        response = rtc.JoinResponse()
-        response.CopyFrom(joined.response)
+        response = joined.response
         response.server_version = SERVER_VERSION
         self._facts = joined.facts
         response.server_info.CopyFrom(self._server_info())
         response.ice_servers.extend(self._ice_servers(self.sid, joined.facts.node_id))
         response.ping_interval, response.ping_timeout = PING_INTERVAL_S, PING_TIMEOUT_S
         response.subscriber_primary = True
-        response.enabled_publish_codecs.extend(models.Codec(mime=mime) for mime in PUBLISH_CODECS)
+        response.enabled_publish_codecs.extend(ENABLED_CODECS)
         # The publisher connects at once; and Rust clients leave their debounced negotiation, which can lose
         # the offer of a track that is published while the one before is being offered.
         response.fast_publish = response.participant.permission.can_publish
@@ -142,7 +141,7 @@ class Session:
             node_id=self._facts.node_id,
         )
 
-    async def resume(self, channel: SignalChannel, joined: Joined, last_sequence: int) -> None:
+    async def resume(self, channel: SignalChannel, last_sequence: int) -> None:
         """The client is back on a new WebSocket: ICE restarts on both transports, the roster is told anew."""
         assert self._room is not None and self._media is not None
         older, self._channel = self._channel, channel

@@ -128,7 +128,7 @@ class SessionRunner:
     ) -> None:
         self._directory, self._turn = directory, turn
         self._ids, self._unix_ms = ids, unix_ms
-        self._sessions: dict[ParticipantSid, tuple[Session, Joined]] = {}
+        self._sessions: dict[ParticipantSid, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reviving: set[ParticipantSid] = set()
 
@@ -182,7 +182,7 @@ class SessionRunner:
             room.leave(joined.sid, models.DisconnectReason.JOIN_FAILURE)
             raise
         JOIN.set(None)  # what follows is no join any more
-        self._keep(session, joined)
+        self._keep(session)
         await session.serve(channel)
 
     def _on_over(self, sid: ParticipantSid, task: asyncio.Task[None]) -> None:
@@ -196,22 +196,21 @@ class SessionRunner:
                 room.leave(sid, models.DisconnectReason.UNKNOWN_REASON)
 
     async def _resume(self, hello: ClientHello, channel: SignalChannel) -> None:
-        entry = self._sessions.get(hello.reconnect_sid) if hello.reconnect_sid else None
+        session = self._sessions.get(hello.reconnect_sid) if hello.reconnect_sid else None
         room = self._directory.room(hello.room)
         last_sequence: int | None = None
-        if entry is not None and room is not None and entry[0].belongs_to(hello.room, hello.identity):
-            last_sequence = await room.resume(entry[1].sid)
-        if entry is None and room is not None and await self._revive(room, hello, channel):
+        if session is not None and room is not None and session.belongs_to(hello.room, hello.identity):
+            last_sequence = await room.resume(session.sid)
+        if session is None and room is not None and await self._revive(room, hello, channel):
             return
-        if entry is None or last_sequence is None:
+        if session is None or last_sequence is None:
             log.info("resume.unknown", room=hello.room, participant=hello.reconnect_sid)
             farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
             await channel.send(rtc.SignalResponse(leave=farewell))
             await channel.close(CLOSE_NORMAL)
             return
-        session, joined = entry
         log.info("resume.taken", room=hello.room, participant=hello.reconnect_sid)
-        await session.resume(channel, joined, last_sequence)
+        await session.resume(channel, last_sequence)
         await session.serve(channel)
 
     async def _revive(self, room: RoomActor, hello: ClientHello, channel: SignalChannel) -> bool:
@@ -236,15 +235,16 @@ class SessionRunner:
             room.detach(left.sid)
             return False
         log.info("resume.revived", room=hello.room, participant=left.sid)
-        self._keep(session, joined)
+        self._keep(session)
         await session.serve(channel)
         return True
 
-    def _keep(self, session: Session, joined: Joined) -> None:
-        self._sessions[joined.sid] = (session, joined)
-        task = asyncio.create_task(session.run(), name=f"session {joined.sid}")
+    def _keep(self, session: Session) -> None:
+        sid = session.sid
+        self._sessions[sid] = session
+        task = asyncio.create_task(session.run(), name=f"session {sid}")
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._on_over(joined.sid, done))
+        task.add_done_callback(lambda done: self._on_over(sid, done))
 
     async def aclose(self, deadline_s: float) -> None:
         """Wait for the farewells of ended rooms, then end what is left."""

@@ -94,6 +94,8 @@ class TurnServers:
 
     def for_client(self, near: RegionName, sid: ParticipantSid, node: NodeId) -> list[rtc.ICEServer]:
         """The servers for a participant on that SFU node, nearest first."""
+        if not self._followers and not any(p.external_servers for p in self._policies.values()):
+            return []
         cluster = self._cluster_of(node)
         policy = self._policies.get(cluster, Turn())
         references = [f"{ref.name}/{ref.key}" for ref in policy.shared_secret_refs]
