@@ -33,6 +33,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from support.deadline import until
+from support.fake_channel import publisher_offer
 from support.fake_engine import FakeEngine, StaleEpoch
 from support.gateway_edge import NODE_TOKEN, FakePlane, edge_settings, running_edge, token
 
@@ -200,6 +201,33 @@ async def test_who_leaves_before_media_and_who_is_refused(
             await until(lambda: len(ours.named("join")) == 2, 5, "the join's end")
     gone = ours.named("join")[1]
     assert (gone.attributes[OUTCOME], gone.status.status_code) == ("left", StatusCode.ERROR)
+
+
+async def test_a_whip_client_is_traced_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, its = Memory(), Memory()
+    traces = JoinTraces(ours.provider), NodeTraces(its.provider)
+    async with running(tmp_path, monkeypatch, *traces) as world:
+        bearer = token(sub=IDENTITY, video={"roomJoin": True, "room": ROOM_NAME})
+        headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/sdp"}
+        offer = publisher_offer(("audio", "mic"))
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{world.url}/whip/{ROOM_NAME}", data=offer, headers=headers) as answer,
+        ):
+            assert answer.status == 201, await answer.text()
+            world.sid = answer.headers["Location"].rpartition("/")[2]
+        transport = f"{world.sid}/pub"
+        await until(lambda: transport in world.engine.transports, 5, "its transport is made")
+        world.engine.transport_is("gateway", ROOM_NAME, transport, node_pb2.TRANSPORT_CONNECTED)
+        await until(lambda: ours.named("join") and its.named("connect"), 5, "the join's end")
+    (root,) = ours.named("join")
+    assert (root.attributes["http.route"], root.attributes[OUTCOME]) == ("/whip", "connected")
+    assert tree([*ours.spans, *its.spans]) >= {
+        ("join", "validate token"),
+        ("join", "room", "place"),
+        ("join", "answer"),
+        ("join", APPLY, APPLY, "connect"),
+    }
 
 
 async def test_what_a_client_says_of_traces_is_not_believed_and_a_resume_is_no_join(

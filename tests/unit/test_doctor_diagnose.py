@@ -124,6 +124,23 @@ def test_a_pod_that_does_not_run(changes: dict[str, object], words: str) -> None
     assert words in only(facts).sentence
 
 
+@pytest.mark.parametrize("status", ["False", "True", "Unknown"])
+def test_clients_that_are_sent_to_nodes_in_vain(status: str) -> None:
+    told = {
+        "type": "AddressReachable",
+        "status": status,
+        "reason": "X",
+        "message": "region eu: none connects",
+    }
+    body = {
+        "metadata": {"name": "fleet", "namespace": "headwater"},
+        "spec": {"regions": [{"name": "eu"}]},
+        "status": {"conditions": [told]},
+    }
+    found = diagnose(replace(WELL, clusters=(SFUCluster.from_kubernetes(body),)))
+    assert ("region eu: none connects" in [finding.sentence for finding in found]) == (status == "False")
+
+
 def turn_findings(secrets: dict[str, dict[str, int] | None], **turn: object) -> list[str]:
     spec = {
         "regions": [{"name": "eu"}],

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Final
 
-from headwater_api.sfucluster import RegionSpec, SFUCluster
+from headwater_api.conditions import Status, find_condition
+from headwater_api.sfucluster import ADDRESS_REACHABLE, RegionSpec, SFUCluster
 
 from headwater_cli.doctor.facts import Facts, Finding, KubeNode, Level
 
@@ -27,7 +28,7 @@ def fleet_findings(facts: Facts) -> Iterator[Finding]:
             "kubectl apply an SFUCluster; crds/examples holds some",
         )
     for cluster in facts.clusters:
-        found = [*_regions(facts, cluster), *_drain(cluster), *_turn(facts, cluster)]
+        found = [*_regions(facts, cluster), *_drain(cluster), *_turn(facts, cluster), *_reached(cluster)]
         yield from found
         if not found:
             sentence = f"{len(cluster.spec.regions)} regions have Kubernetes nodes"
@@ -81,6 +82,18 @@ def _drain(cluster: SFUCluster) -> Iterator[Finding]:
             f"an evicted node has {grace.total_seconds():.0f} s (terminationGracePeriod) to empty, "
             f"less than drain.deadline of {cluster.spec.drain.deadline.total_seconds():.0f} s",
             "raise node.podTemplate.terminationGracePeriod to drain.deadline or more",
+        )
+
+
+def _reached(cluster: SFUCluster) -> Iterator[Finding]:
+    """What the operator has seen of clients that were sent to nodes in vain."""
+    told = find_condition(cluster.status.conditions, ADDRESS_REACHABLE)
+    if told is not None and told.status is Status.FALSE:
+        yield Finding(
+            Level.WARNING,
+            f"SFUCluster {cluster.metadata.name}",
+            told.message,
+            "let UDP in at that address (firewall, security group, load balancer), or correct node.exposure",
         )
 
 
