@@ -267,6 +267,11 @@ pub enum EventKind {
         codec: Option<Codec>,
         ended: bool,
     },
+    Sources {
+        transport_id: Id,
+        mid: String,
+        layers: Vec<Layer>,
+    },
     AudioLevels(Vec<(Id, u8)>),
     Data {
         transport_id: Id,

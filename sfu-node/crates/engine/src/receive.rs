@@ -1,7 +1,7 @@
 //! A publisher's side of a transport: which SSRC is which layer of which section, repair and feedback.
 
 use crate::{
-    api::{CodecMap, Kind, Layer, ReceiveSection},
+    api::{CodecMap, EventKind, Id, Kind, Layer, ReceiveSection},
     arena::Key,
     clock::Now,
     hash::Keyed,
@@ -74,6 +74,8 @@ pub(crate) struct Ingest<'a> {
 
 #[derive(Default)]
 pub(crate) struct Receiver {
+    /// The transport, for events.
+    owner: Option<Id>,
     pub sections: Vec<Section>,
     streams: HashMap<u32, Stream, Keyed>,
     /// Newest media SSRC of (section, spatial).
@@ -89,6 +91,11 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
+    /// The receiving side of that transport.
+    pub fn of(owner: Id) -> Self {
+        Self { owner: Some(owner), ..Self::default() }
+    }
+
     /// SRTP is up.
     pub fn start(&mut self, now_us: u64) {
         self.report_due_us = Some(now_us + FIRST_REPORT_US);
@@ -231,6 +238,7 @@ impl Receiver {
         let stream = Stream { section, spatial, role, stats, gaps: GapTracker::new(), nack: false };
         self.streams.insert(ssrc, stream);
         if role == Role::Rtx {
+            self.tell_sources(section, out);
             return Some(false);
         }
         if self.twcc_media == 0 {
@@ -240,7 +248,31 @@ impl Receiver {
         if let Some(old) = replaced {
             self.streams.remove(&old);
         }
+        self.tell_sources(section, out);
         Some(true)
+    }
+
+    /// The same for all sections, for a watcher that starts.
+    pub fn tell_all_sources(&self, out: &mut Outbox) {
+        (0..self.sections.len())
+            .filter(|at| self.streams.values().any(|s| s.section == *at))
+            .for_each(|at| self.tell_sources(at, out));
+    }
+
+    /// Tell the room actor the SSRCs of a section, as far as they are known.
+    fn tell_sources(&self, section: usize, out: &mut Outbox) {
+        let (Some(transport_id), Some(s)) = (self.owner.clone(), self.sections.get(section)) else { return };
+        let ssrc_of = |spatial, role| {
+            let mine = |x: &Stream| x.section == section && x.spatial == spatial && x.role == role;
+            self.streams.iter().find(|(_, x)| mine(x)).map_or(0, |(ssrc, _)| *ssrc)
+        };
+        let layers = s.layers.iter().map(|l| Layer {
+            rid: l.rid.clone(),
+            spatial: l.spatial,
+            ssrc: ssrc_of(l.spatial, Role::Media),
+            rtx_ssrc: ssrc_of(l.spatial, Role::Rtx),
+        });
+        out.event(EventKind::Sources { transport_id, mid: s.mid.clone(), layers: layers.collect() });
     }
 
     /// By signalled SSRC, by MID and RID (RFC 8843 §9.2, RFC 8852), at last by payload type.

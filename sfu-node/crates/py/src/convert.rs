@@ -259,6 +259,19 @@ pub fn event(event: Event) -> proto::Event {
                 remote_address: remote_address.map(|a| a.to_string()).unwrap_or_default(),
             })
         }
+        EventKind::Sources { transport_id, mid, layers } => E::Sources(proto::SourcesEvent {
+            transport_id: transport_id.to_string(),
+            mid,
+            layers: layers
+                .into_iter()
+                .map(|l| proto::Layer {
+                    rid: l.rid,
+                    spatial: l.spatial.into(),
+                    ssrc: l.ssrc,
+                    rtx_ssrc: l.rtx_ssrc,
+                })
+                .collect(),
+        }),
         EventKind::Track { track_id, live_spatial, codec, ended } => E::Track(proto::TrackEvent {
             track_id: track_id.to_string(),
             live_spatial: live_spatial.into_iter().map(u32::from).collect(),
