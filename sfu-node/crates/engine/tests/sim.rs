@@ -544,3 +544,43 @@ fn a_client_that_has_failed_keeps_no_processor_busy() {
     let count = wakes(&mut w, 2_000);
     assert!(count < 100, "{count} times in two seconds");
 }
+
+#[test]
+fn the_room_hears_which_ssrc_carries_which_layer_so_that_the_next_node_knows() {
+    let mut w = World::new(2);
+    let alice = w.client(0, "alice");
+    w.connect(alice);
+    let mut section = receive("0", "V", &[0, 0], Kind::Video);
+    section.extensions.push(ExtensionMap { id: 4, extension: Extension::Rid });
+    for (layer, rid) in section.layers.iter_mut().zip(["q", "h"]) {
+        layer.rid = rid.into();
+    }
+    w.apply(0, configure_receive("alice", vec![section.clone()]));
+    for (ssrc, rid) in [(11, b"q"), (12, b"h")] {
+        let header = RtpHeader { marker: true, payload_type: 96, sequence: 1, ssrc, ..RtpHeader::default() };
+        let packet = w.clients[alice].rtp(header, &[(1, b"0"), (4, rid)], &vp8(1, true, 1));
+        w.send(alice, packet);
+        w.run(20);
+    }
+    let told = w.nodes[0].events.iter().rev().find_map(|e| match &e.kind {
+        EventKind::Sources { transport_id, mid, layers } => {
+            Some((transport_id.clone(), mid.clone(), layers.clone()))
+        }
+        _ => None,
+    });
+    let (transport, mid, layers) = told.expect("told");
+    assert_eq!((&*transport, mid.as_str()), ("alice", "0"));
+    let named: Vec<_> = layers.iter().map(|l| (l.rid.as_str(), l.spatial, l.ssrc)).collect();
+    assert_eq!(named, [("q", 0, 11), ("h", 1, 12)]);
+    // Clients name layers in their first packets only: the next node gets packets without.
+    let moved = w.client(1, "moved");
+    w.connect(moved);
+    w.apply(1, configure_receive("moved", vec![ReceiveSection { layers, ..section }]));
+    let mut cameras = [Camera::new(11, 500), Camera::new(12, 600)];
+    film(&mut w, moved, &mut cameras, 5);
+    let live = w.nodes[1].events.iter().rev().find_map(|e| match &e.kind {
+        EventKind::Track { live_spatial, .. } => Some(live_spatial.clone()),
+        _ => None,
+    });
+    assert_eq!(live, Some(vec![0, 1]));
+}
