@@ -50,36 +50,29 @@ async def _move(fleet: StaticFleet, page: Page) -> None:
         await page.get_by_role("button", name="Join").click()
         await page.wait_for_selector("body[data-state=connected]", timeout=15_000)
         await until(lambda: bot.fps("bot-us", "chromium") >= 10, 30, "the bot sees Chromium")
-        async with ProtocolClient(fleet.url, _token("asker"), region="us") as asker:
-            chromium = await until(
-                lambda: asker.participants.get("chromium"), 10, "Chromium is in the roster"
-            )
-            sid = next(t.sid for t in chromium.tracks if t.type == models.TrackType.VIDEO)
-            await _each_layer(asker, sid)
-            first = await page.evaluate(NODE)
-            await page.evaluate(WATCH)
-            bot.mark()
-            await fleet.drain(first, rate=50)
+        await _each_layer(fleet)
+        first = await page.evaluate(NODE)
+        await page.evaluate(WATCH)
+        bot.mark()
+        await fleet.drain(first, rate=50)
 
-            async def is_moved() -> bool:
-                return bool(await page.evaluate(NODE) != first and "reconnected" in await _told(page))
+        async def is_moved() -> bool:
+            return bool(await page.evaluate(NODE) != first and "reconnected" in await _told(page))
 
-            await until(is_moved, 20, "Chromium has resumed at another node")
+        await until(is_moved, 20, "Chromium has resumed at another node")
 
-            async def is_empty() -> bool:
-                report = await fleet.report(first)
-                return report.participants == 0 and len(report.rooms) == 0
+        async def is_empty() -> bool:
+            report = await fleet.report(first)
+            return report.participants == 0 and len(report.rooms) == 0
 
-            await until(is_empty, 15, "the drained node reports nobody and no room", every_s=0.5)
-            await until(lambda: bot.fps("bot-us", "chromium") >= 10, 20, "the bot still sees Chromium")
-            gap = bot.gap_ms("bot-us", "chromium")
-            told = await _told(page)
-            print("told", told, "gap", gap)
-            # livekit-client says "reconnecting" for a new join and "signalReconnecting" for a resume.
-            assert "reconnecting" not in told and "disconnected" not in told
-            assert await page.evaluate("headwaterRoom.localParticipant.sid === window.sid")
-            assert gap <= PICTURE_MS
-            await _each_layer(asker, sid)
+        await until(is_empty, 15, "the drained node reports nobody and no room", every_s=0.5)
+        await until(lambda: bot.fps("bot-us", "chromium") >= 10, 20, "the bot still sees Chromium")
+        gap, told = bot.gap_ms("bot-us", "chromium"), await _told(page)
+        # livekit-client says "reconnecting" for a new join and "signalReconnecting" for a resume.
+        assert "reconnecting" not in told and "disconnected" not in told
+        assert await page.evaluate("headwaterRoom.localParticipant.sid === window.sid")
+        assert gap <= PICTURE_MS
+        await _each_layer(fleet)
 
 
 async def _told(page: Page) -> list[str]:
@@ -87,13 +80,18 @@ async def _told(page: Page) -> list[str]:
     return told
 
 
-async def _each_layer(asker: ProtocolClient, sid: str) -> None:
-    """New pictures of each size come as it is asked for."""
-    seen: Seen = await until(lambda: asker.seen.get(sid), 10, "the track is offered")
-    for quality, size in LAYERS:
-        setting = rtc.UpdateTrackSettings(track_sids=[sid], quality=quality, width=size[0], height=size[1])
-        await asker.send(track_setting=setting)
-        await until(_shows(seen, size), 20, f"the {quality} layer arrives at {size} (got {seen.sizes})")
+async def _each_layer(fleet: StaticFleet) -> None:
+    """A subscriber in another region gets pictures of each size that it asks for."""
+    async with ProtocolClient(fleet.url, _token("asker"), region="us") as asker:
+        chromium = await until(lambda: asker.participants.get("chromium"), 10, "Chromium is known")
+        sid = next(t.sid for t in chromium.tracks if t.type == models.TrackType.VIDEO)
+        seen: Seen = await until(lambda: asker.seen.get(sid), 10, "the track is offered")
+        for quality, size in LAYERS:
+            setting = rtc.UpdateTrackSettings(
+                track_sids=[sid], quality=quality, width=size[0], height=size[1]
+            )
+            await asker.send(track_setting=setting)
+            await until(_shows(seen, size), 20, f"the {quality} layer arrives at {size} (got {seen.sizes})")
 
 
 def _shows(seen: Seen, size: tuple[int, int]) -> Callable[[], Any]:
