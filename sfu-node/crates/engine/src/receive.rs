@@ -264,13 +264,14 @@ impl Receiver {
         let (Some(transport_id), Some(s)) = (self.owner.clone(), self.sections.get(section)) else { return };
         let ssrc_of = |spatial, role| {
             let mine = |x: &Stream| x.section == section && x.spatial == spatial && x.role == role;
-            self.streams.iter().find(|(_, x)| mine(x)).map_or(0, |(ssrc, _)| *ssrc)
+            self.streams.iter().find(|(_, x)| mine(x)).map(|(ssrc, _)| *ssrc)
         };
+        // What was declared stays known: a node that follows another hears of the layers one by one.
         let layers = s.layers.iter().map(|l| Layer {
             rid: l.rid.clone(),
             spatial: l.spatial,
-            ssrc: ssrc_of(l.spatial, Role::Media),
-            rtx_ssrc: ssrc_of(l.spatial, Role::Rtx),
+            ssrc: ssrc_of(l.spatial, Role::Media).unwrap_or(l.ssrc),
+            rtx_ssrc: ssrc_of(l.spatial, Role::Rtx).unwrap_or(l.rtx_ssrc),
         });
         out.event(EventKind::Sources { transport_id, mid: s.mid.clone(), layers: layers.collect() });
     }

@@ -577,6 +577,12 @@ fn the_room_hears_which_ssrc_carries_which_layer_so_that_the_next_node_knows() {
     w.connect(moved);
     w.apply(1, configure_receive("moved", vec![ReceiveSection { layers, ..section }]));
     let mut cameras = [Camera::new(11, 500), Camera::new(12, 600)];
+    film(&mut w, moved, &mut cameras[..1], 2);
+    let told = w.nodes[1].events.iter().rev().find_map(|e| match &e.kind {
+        EventKind::Sources { layers, .. } => Some(layers.iter().map(|l| l.ssrc).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(told, Some(vec![11, 12]), "a layer that has not come yet is not forgotten");
     film(&mut w, moved, &mut cameras, 5);
     let live = w.nodes[1].events.iter().rev().find_map(|e| match &e.kind {
         EventKind::Track { live_spatial, .. } => Some(live_spatial.clone()),
