@@ -68,8 +68,9 @@ unit: setup ## Fast tests only: no cluster, no network
 e2e: setup ## Tests against a whole cluster
 	$(BIN)/pytest tests/e2e
 
+# Loops outlast the dump of what hangs, which can end the interpreter while other threads run.
 chaos: setup ## Long fault loops; CHAOS="-k expression" narrows them
-	$(BIN)/pytest tests/chaos $(CHAOS)
+	$(BIN)/pytest -o faulthandler_timeout=0 tests/chaos $(CHAOS)
 
 bench: setup ## CPU per forwarded packet, latency, memory, messages, beside the kernel's floor
 	cargo run --quiet $(RUST) -p headwater-bench

@@ -21,6 +21,8 @@ use std::collections::HashMap;
 
 /// SSRCs learnt for one transport.
 const MAX_STREAMS: usize = 256;
+/// Times that a transport's room is told of sources it has learnt: each of them twice over.
+const MAX_TOLD: usize = 2 * MAX_STREAMS;
 /// Sections in one transport.
 pub(crate) const MAX_SECTIONS: usize = 128;
 const TWCC_INTERVAL_US: u64 = 60_000;
@@ -76,6 +78,8 @@ pub(crate) struct Ingest<'a> {
 pub(crate) struct Receiver {
     /// The transport, for events.
     owner: Option<Id>,
+    /// How often the room has been told of new sources.
+    told: usize,
     pub sections: Vec<Section>,
     streams: HashMap<u32, Stream, Keyed>,
     /// Newest media SSRC of (section, spatial).
@@ -238,7 +242,7 @@ impl Receiver {
         let stream = Stream { section, spatial, role, stats, gaps: GapTracker::new(), nack: false };
         self.streams.insert(ssrc, stream);
         if role == Role::Rtx {
-            self.tell_sources(section, out);
+            self.tell_learnt(section, out);
             return Some(false);
         }
         if self.twcc_media == 0 {
@@ -248,8 +252,17 @@ impl Receiver {
         if let Some(old) = replaced {
             self.streams.remove(&old);
         }
-        self.tell_sources(section, out);
+        self.tell_learnt(section, out);
         Some(true)
+    }
+
+    /// A client that changes its SSRCs with each packet must not keep the room busy: it is told of some, and
+    /// that client joins anew where it is moved.
+    fn tell_learnt(&mut self, section: usize, out: &mut Outbox) {
+        if self.told < MAX_TOLD {
+            self.told += 1;
+            self.tell_sources(section, out);
+        }
     }
 
     /// The same for all sections, for a watcher that starts.

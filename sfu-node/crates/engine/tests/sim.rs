@@ -590,3 +590,22 @@ fn the_room_hears_which_ssrc_carries_which_layer_so_that_the_next_node_knows() {
     });
     assert_eq!(live, Some(vec![0, 1]));
 }
+
+#[test]
+fn a_client_that_changes_its_ssrc_with_each_packet_does_not_keep_the_room_busy() {
+    let mut w = World::new(1);
+    let alice = w.client(0, "alice");
+    w.connect(alice);
+    let mut section = receive("0", "V", &[0], Kind::Video);
+    section.extensions.push(ExtensionMap { id: 4, extension: Extension::Rid });
+    section.layers[0].rid = "q".into();
+    w.apply(0, configure_receive("alice", vec![section]));
+    for ssrc in 1_000..3_000 {
+        let header = RtpHeader { marker: true, payload_type: 96, sequence: 1, ssrc, ..RtpHeader::default() };
+        let packet = w.clients[alice].rtp(header, &[(1, b"0"), (4, b"q")], &vp8(1, true, 1));
+        w.send(alice, packet);
+        w.run(1);
+    }
+    let told = w.nodes[0].events.iter().filter(|e| matches!(e.kind, EventKind::Sources { .. })).count();
+    assert!((2..=512).contains(&told), "{told}");
+}
