@@ -11,10 +11,11 @@ import pytest
 from headwater_sandbox.demo.fleet import Fleet
 from headwater_sandbox.demo.judge import Pair
 from headwater_sandbox.demo.spec import BotSpec, now_ms
+from livekit import api
 from support.clients import bots, until_seen
 from support.deadline import until
 from support.figures import Figures
-from support.static_fleet import StaticFleet, static_fleet
+from support.static_fleet import API_KEY, API_SECRET, StaticFleet, static_fleet
 
 MOVES = int(os.environ.get("HEADWATER_CHAOS_MOVES", "200"))
 WHO = {"ann": "eu", "bob": "us", "cyd": "us", "dan": "ap"}
@@ -46,6 +47,16 @@ async def until_empty(fleet: StaticFleet, node: str) -> None:
         return report.participants == 0 and len(report.rooms) == 0
 
     await until(is_empty, 20, f"{node} reports nobody and no room", every_s=0.2)
+
+
+async def until_left(fleet: StaticFleet, node: str, stays: str, clients: Fleet) -> None:
+    """By the node's own report only who stays is there: the move has ended."""
+    left = int(clients.bots[stays].attributes["headwater.node"] == node)
+
+    async def is_left() -> bool:
+        return (await fleet.report(node)).participants == left
+
+    await until(is_left, 20, f"{node} reports {left}", every_s=0.2)
 
 
 async def until_fresh(fleet: StaticFleet, clients: Fleet, since_ms: int) -> None:
@@ -104,6 +115,33 @@ async def test_moves_keep_the_tone_within_half_a_second(fleet: StaticFleet) -> N
             tone, picture, rest = touched(clients, here)
             figures.add(tone=tone, picture=picture, others=rest)
             await fleet.drain(node, draining=False)
+        joined = fleet.gateway.printed().count('"join.placed"')
+    print(figures.told())
+    assert joined == len(WHO), "somebody was dropped and joined anew"
+    assert figures.at("tone", 0.99) <= 500
+
+
+async def test_one_is_led_by_the_api_and_the_tone_stays_within_half_a_second(fleet: StaticFleet) -> None:
+    """MoveParticipant to its own room: the same client goes to and fro between two nodes."""
+    figures, moves = Figures("api_moves"), 0
+    url = fleet.url.replace("ws", "http", 1)
+    async with bots(specs(fleet)) as clients, api.LiveKitAPI(url, API_KEY, API_SECRET) as livekit:
+        await until_seen(clients, PAIRS, 60)
+        while moves < MOVES:
+            node = clients.bots["bob"].attributes["headwater.node"]
+            clients.mark()
+            request = api.MoveParticipantRequest(room="chaos", identity="bob", destination_room="chaos")
+            await livekit.room.move_participant(request)
+
+            def elsewhere(node: str = node) -> bool:
+                return clients.bots["bob"].attributes["headwater.node"] != node
+
+            await until(elsewhere, 20, f"bob is told that he leaves {node}")
+            await until_fresh(fleet, clients, now_ms())
+            await until_left(fleet, node, "cyd", clients)
+            moves += 1
+            tone, picture, rest = touched(clients, {"bob"})
+            figures.add(tone=tone, picture=picture, others=rest)
         joined = fleet.gateway.printed().count('"join.placed"')
     print(figures.told())
     assert joined == len(WHO), "somebody was dropped and joined anew"
