@@ -1,4 +1,4 @@
-//! One seed is one run: layer switches by the hundred, bad networks, hostile packets.
+//! One seed is one run: layer switches by the thousand, bad networks, hostile packets.
 //!
 //! `SWITCHES` and `SEEDS` (environment) make the runs longer than what gates.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -18,6 +18,18 @@ fn payload(codec: Codec, frame: u32, key: bool, content: u32) -> Vec<u8> {
     match codec {
         Codec::H264 => {
             let mut p = vec![if key { 0x67 } else { 0x61 }, 0x42, 0, 0, 0, 0, 0, 0];
+            p.extend_from_slice(&content.to_be_bytes());
+            p
+        }
+        Codec::Vp9 => {
+            let [hi, lo] = (frame as u16 & 0x7FFF).to_be_bytes();
+            let mut p = vec![if key { 0x8C } else { 0xCC }, 0x80 | hi, lo, 0, 0, 0, 0, 0];
+            p.extend_from_slice(&content.to_be_bytes());
+            p
+        }
+        Codec::Av1 => {
+            let mut p =
+                if key { vec![0x18, 0x0A, 0, 0, 0, 0, 0, 0] } else { vec![0x10, 0x32, 0, 0, 0, 0, 0, 0] };
             p.extend_from_slice(&content.to_be_bytes());
             p
         }
@@ -109,12 +121,22 @@ fn switch_layers(codec: Codec, wanted: u64) {
 
 #[test]
 fn a_switch_of_vp8_never_shows_a_broken_frame() {
-    switch_layers(Codec::Vp8, number("SWITCHES", 40));
+    switch_layers(Codec::Vp8, number("SWITCHES", 1000));
 }
 
 #[test]
 fn a_switch_of_h264_never_shows_a_broken_frame() {
-    switch_layers(Codec::H264, number("SWITCHES", 40));
+    switch_layers(Codec::H264, number("SWITCHES", 1000));
+}
+
+#[test]
+fn a_switch_of_vp9_never_shows_a_broken_frame() {
+    switch_layers(Codec::Vp9, number("SWITCHES", 1000));
+}
+
+#[test]
+fn a_switch_of_av1_never_shows_a_broken_frame() {
+    switch_layers(Codec::Av1, number("SWITCHES", 1000));
 }
 
 #[test]
