@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from headwater_gateway.plane import Plane
 from headwater_gateway.settings import SettingsError
 from headwater_gateway.signal.types import GatewayPeer
 from livekit import api
+from structlog.testing import capture_logs
 from support.authority import Authority
 from support.deadline import until
 from support.gateway_edge import API_KEY, API_SECRET, Edge, FakePlane, running_edge, token
@@ -207,11 +209,29 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_and_a_bad_one_n
         secret(authority, tls_dir, serial=2)
         serial, new = await shown(owner.tls_port)
         assert serial == 2 and not old.transport.is_closing()
+        name = "headwater_gateway_certificate_expiry_timestamp_seconds"
+        expires = owner.metrics.registry.get_sample_value(name)
+        assert expires is not None and 29 * 86_400 < expires - time.time() < 31 * 86_400
         (tls_dir / "tls.key").write_text("no key")
         serial, last = await shown(owner.tls_port)
         assert serial == 2, "the one in use stays"
         for writer in (old, new, last):
             writer.close()
+
+
+def test_a_certificate_that_other_gateways_would_not_take_is_told_of(
+    authority: Authority, tmp_path: Path
+) -> None:
+    good = Shown(secret(authority, tmp_path / "good"))
+    assert 29 * 86_400 < good.expires - time.time() < 31 * 86_400
+    with capture_logs() as logs:
+        assert Shown(secret(authority, tmp_path / "node", NODE_TLS_NAME)).expires == 0.0
+        authority.issue(tmp_path / "strange", GATEWAY_TLS_NAME, serial=1)
+        stranger = Authority(tmp_path / "stranger").directory / "ca.crt"
+        (tmp_path / "strange" / "ca.crt").write_bytes(stranger.read_bytes())
+        assert Shown(tmp_path / "strange").expires == 0.0
+    assert [line["event"] for line in logs] == ["peer_tls.not_accepted"] * 2
+    assert NODE_TLS_NAME not in logs[0]["reason"] and "gateway.headwater" in logs[0]["reason"]
 
 
 def test_a_secret_that_cannot_be_used_is_named(authority: Authority, tmp_path: Path) -> None:

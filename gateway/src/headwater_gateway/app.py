@@ -72,7 +72,9 @@ async def run(
         add_routes = await stack.enter_async_context(open_api(settings, keys, gatekeeper, plane))
         add_routes(app)
         proxies = settings.trusted_proxies if settings.proxy_protocol else None
-        public = serving(app, settings.bind_address, settings.signal_port, proxies, tls=_peer_door(settings))
+        public = serving(
+            app, settings.bind_address, settings.signal_port, proxies, tls=_peer_door(settings, metrics)
+        )
         port, *others = await stack.enter_async_context(public)
         report("signal", port)
         for other in others:
@@ -107,11 +109,13 @@ def _public(
     return public_app(signalling, Site(settings.web_dir), peers)
 
 
-def _peer_door(settings: Settings) -> Door | None:
+def _peer_door(settings: Settings, metrics: Metrics) -> Door | None:
     """Where other gateways come in. SettingsError."""
     if settings.gateway_tls_dir is None:
         return None
-    return Door(settings.gateway_tls_port, Shown(settings.gateway_tls_dir).context)
+    shown = Shown(settings.gateway_tls_dir)
+    metrics.watch_certificate(lambda: shown.expires)
+    return Door(settings.gateway_tls_port, shown.context)
 
 
 def _no_report(name: str, port: int) -> None:

@@ -66,6 +66,14 @@ class Metrics:
         self._add_business()
         ProcessCollector(registry=self.registry)
 
+    def watch_certificate(self, expires: Callable[[], float]) -> None:
+        """Where gateways reach each other by TLS."""
+        Gauge(
+            "headwater_gateway_certificate_expiry_timestamp_seconds",
+            "When the certificate that other gateways are shown runs out; 0: they do not take it.",
+            registry=self.registry,
+        ).set_function(expires)
+
     def _add_edge_metrics(self) -> None:
         self.forwarded = Counter(
             "headwater_gateway_forwarded_sessions",

@@ -4,17 +4,19 @@ One certificate for all gateways, for the DNS name `gateway.headwater`: their ad
 """
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
-from headwater_api.wellknown import ENV_GATEWAY_TLS_DIR
+from headwater_api.wellknown import ENV_GATEWAY_TLS_DIR, GATEWAY_TLS_NAME
 
 from headwater_gateway.settings import SettingsError
 
 CERTIFICATE: Final = "tls.crt"
 KEY: Final = "tls.key"
 AUTHORITY: Final = "ca.crt"
+_FLIGHTS: Final = 4  # of a handshake
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +32,28 @@ def checking(directory: Path | None) -> ssl.SSLContext | None:
         return ssl.create_default_context(cafile=directory / AUTHORITY)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"{ENV_GATEWAY_TLS_DIR}={directory}: {AUTHORITY}: {error}") from None
+
+
+def accepted_until(shown: ssl.SSLContext, directory: Path) -> float:
+    """When the certificate runs out, Unix seconds; 0: other gateways with this directory would not take it.
+
+    They are asked here, in memory: nobody else is told of a name or an issuer that is wrong.
+    """
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = shown.wrap_bio(to_server, to_client, server_side=True)
+    try:
+        checks = checking(directory)
+        assert checks is not None
+        client = checks.wrap_bio(to_client, to_server, server_hostname=GATEWAY_TLS_NAME)
+        for _ in range(_FLIGHTS):
+            for end in (client, server):
+                with suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+        certificate = client.getpeercert() or {}
+        return float(ssl.cert_time_to_seconds(str(certificate["notAfter"])))
+    except (OSError, SettingsError, KeyError, ValueError) as error:  # ssl.SSLError is an OSError
+        log.error("peer_tls.not_accepted", reason=f"other gateways will not take the certificate: {error}")
+        return 0.0
 
 
 class Shown:
@@ -49,6 +73,7 @@ class Shown:
                 f"{ENV_GATEWAY_TLS_DIR}={directory}: {CERTIFICATE} and {KEY} are no pair to use: {error}"
             ) from None
         self._current = self.context
+        self.expires = accepted_until(self.context, directory)
         self.context.sni_callback = self._renewed
 
     def _renewed(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
@@ -61,6 +86,7 @@ class Shown:
             except (OSError, ssl.SSLError) as error:
                 log.warning("peer_tls.unusable", reason=f"the certificate in use stays: {error}")
             else:
+                self.expires = accepted_until(self._current, self._directory)
                 log.info("peer_tls.renewed")
         connection.context = self._current
 
