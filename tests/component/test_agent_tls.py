@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from headwater_sfu.tls import BadCertificate, Certificates
 from support.authority import Authority
 from support.deadline import until
 from support.fake_engine import FakeEngine, StaleEpoch
+from support.turn_world import make_certificate
 
 TOKEN = "t" * 32
 
@@ -182,3 +184,11 @@ def test_a_pair_of_no_use_is_refused_at_the_start_with_the_variable_and_the_file
     shutil.copy(tmp_path / "a" / "tls.key", tmp_path / "b" / "tls.key")
     with pytest.raises(BadCertificate):
         Certificates(tmp_path / "b")
+
+
+def test_the_node_knows_when_its_certificate_runs_out(authority: Authority, tmp_path: Path) -> None:
+    authority.issue(tmp_path / "tls", NODE_TLS_NAME, serial=1)
+    certificates = Certificates(tmp_path / "tls")
+    assert 29 * 86_400 < certificates.expires - time.time() < 31 * 86_400
+    make_certificate(tmp_path / "old", "127.0.0.1", days=-0.5)
+    assert Certificates(tmp_path / "old").expires == 0.0

@@ -242,10 +242,11 @@ def test_alertmanager_takes_the_example_and_pages_for_critical_alerts() -> None:
     assert routed == {"critical": "pagerduty", "warning": "chat", "info": "nobody"}
 
 
+@pytest.mark.parametrize("program", ["gateway", "sfu"])
 @pytest.mark.parametrize("name", ["HeadwaterCertificateExpired", "HeadwaterCertificateExpires"])
-def test_a_gateways_certificate_is_watched_too(name: str, tmp_path: Path) -> None:
-    case, gateway = CASES[name], "headwater_gateway_certificate_expiry_timestamp_seconds"
+def test_other_certificates_than_turns_are_watched_too(name: str, program: str, tmp_path: Path) -> None:
+    case, series_name = CASES[name], f"headwater_{program}_certificate_expiry_timestamp_seconds"
     for series, is_bad in ((case.fault, True), (case.quiet, False)):
         (value,) = series.values()
-        assert fires(tmp_path, name, gauge(gateway, value.removesuffix("x800")), case) is is_bad
-    assert fires(tmp_path, name, gauge(gateway, "0"), case), "other gateways do not take it"
+        assert fires(tmp_path, name, gauge(series_name, value.removesuffix("x800")), case) is is_bad
+    assert fires(tmp_path, name, gauge(series_name, "0"), case), "nobody takes it"

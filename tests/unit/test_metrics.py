@@ -59,7 +59,7 @@ def families() -> Iterator[Metric]:
     yield from gateway.registry.collect()
     yield from PlaneCollector(an_empty_directory(), cast(Any, turn)).collect()
     yield from OperatorMetrics().registry.collect()
-    yield from ReportCollector(a_report(), 0, 0, 0.0).collect()
+    yield from ReportCollector(a_report(), 0, 0, 0.0, 2e9).collect()
     yield from TurnCollector(a_turn_status, Usage(), {"peers": 1}).collect()
 
 

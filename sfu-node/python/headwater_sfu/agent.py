@@ -227,7 +227,11 @@ class Agent:
     async def _metrics(self) -> Reply:
         metrics = await asyncio.to_thread(importlib.import_module, "headwater_sfu.metrics")
         body = metrics.render_metrics(
-            self._report, len(self._fanout), self._fanout.lagged_total, self._loopwatch.lag_s
+            self._report,
+            len(self._fanout),
+            self._fanout.lagged_total,
+            self._loopwatch.lag_s,
+            self._certificates.expires if self._certificates is not None else None,
         )
         return Reply(HTTPStatus.OK, metrics.CONTENT_TYPE, body)
 

@@ -43,7 +43,15 @@ _LINK_GAUGES: tuple[tuple[str, str, str, Callable[[Iterable[float]], float]], ..
 class ReportCollector(Collector):
     """One scrape of one report."""
 
-    def __init__(self, report: node_pb2.NodeReport, watchers: int, lagged: int, loop_lag_s: float) -> None:
+    def __init__(
+        self,
+        report: node_pb2.NodeReport,
+        watchers: int,
+        lagged: int,
+        loop_lag_s: float,
+        certificate_expires: float | None = None,
+    ) -> None:
+        self._certificate_expires = certificate_expires  # None: no TLS
         self._report = report
         self._watchers = watchers
         self._lagged = lagged
@@ -81,6 +89,13 @@ class ReportCollector(Collector):
             "headwater_sfu_loop_lag_seconds", "How late the agent's loop runs", value=self._loop_lag_s
         )
 
+        if self._certificate_expires is not None:
+            yield GaugeMetricFamily(
+                "headwater_sfu_certificate_expiry_timestamp_seconds",
+                "When the certificate of the node's gRPC runs out; 0: it has",
+                value=self._certificate_expires,
+            )
+
     def _links(self) -> Iterable[Metric]:
         """By peer node, of which there are few; links and rooms there are many."""
         peers: dict[str, list[node_pb2.LinkReport]] = {}
@@ -110,8 +125,14 @@ class ReportCollector(Collector):
         yield tracks
 
 
-def render_metrics(report: node_pb2.NodeReport, watchers: int, lagged: int, loop_lag_s: float) -> bytes:
+def render_metrics(
+    report: node_pb2.NodeReport,
+    watchers: int,
+    lagged: int,
+    loop_lag_s: float,
+    certificate_expires: float | None = None,
+) -> bytes:
     """The text exposition format (version 0.0.4)."""
     registry = CollectorRegistry()
-    registry.register(ReportCollector(report, watchers, lagged, loop_lag_s))
+    registry.register(ReportCollector(report, watchers, lagged, loop_lag_s, certificate_expires))
     return generate_latest(registry)

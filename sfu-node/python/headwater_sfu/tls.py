@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ from headwater_api.wellknown import ENV_NODE_TLS_DIR
 
 CERTIFICATE: Final = "tls.crt"
 KEY: Final = "tls.key"
+_FLIGHTS: Final = 4  # of a handshake
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,8 @@ class Certificates:
     def __init__(self, directory: Path) -> None:
         """Raises BadCertificate."""
         self._directory = directory
-        self._pair = _read(directory)
+        self._pair, shown = _read(directory)
+        self.expires = _expires(self._pair[0], shown)
         self._told = ""
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -38,7 +41,7 @@ class Certificates:
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC, on a thread of its own, before each handshake. None: nothing has changed."""
         try:
-            pair = _read(self._directory)
+            pair, shown = _read(self._directory)
         except BadCertificate as error:
             if self._told != str(error):
                 log.warning("the certificate in use stays: %s", error)
@@ -46,23 +49,48 @@ class Certificates:
             return None
         if pair == self._pair:
             return None
-        self._pair, self._told = pair, ""
+        self._pair, self._told, self.expires = pair, "", _expires(pair[0], shown)
         log.info("new certificate")
         return _configuration(pair)
 
 
-def _read(directory: Path) -> tuple[bytes, bytes]:
-    """Certificate chain and key, both of one version of the Secret."""
+def _read(directory: Path) -> tuple[tuple[bytes, bytes], ssl.SSLContext]:
+    """Certificate chain and key, both of one version of the Secret; and who shows them."""
     # The kubelet swaps this link: what is read behind it belongs together.
     version = (directory / "..data").resolve()
     place = version if version.is_dir() else directory
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(place / CERTIFICATE, place / KEY)
-        return (place / CERTIFICATE).read_bytes(), (place / KEY).read_bytes()
+        shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        shown.load_cert_chain(place / CERTIFICATE, place / KEY)
+        return ((place / CERTIFICATE).read_bytes(), (place / KEY).read_bytes()), shown
     except (OSError, ssl.SSLError) as error:
         raise BadCertificate(
             f"{ENV_NODE_TLS_DIR}={directory}: {CERTIFICATE} and {KEY} are no pair that can be used: {error}"
         ) from None
+
+
+def _expires(certificate: bytes, shown: ssl.SSLContext) -> float:
+    """When the certificate runs out, Unix seconds; 0: it has, or is not valid yet.
+
+    By a handshake in memory with somebody who trusts it for itself: the library tells in no other way.
+    """
+    to_node, to_caller = ssl.MemoryBIO(), ssl.MemoryBIO()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        trusting.load_verify_locations(cadata=certificate.decode("ascii"))
+        node = shown.wrap_bio(to_node, to_caller, server_side=True)
+        caller = trusting.wrap_bio(to_caller, to_node)
+        for _ in range(_FLIGHTS):
+            for end in (caller, node):
+                with suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+        told = caller.getpeercert() or {}
+        return float(ssl.cert_time_to_seconds(str(told["notAfter"])))
+    except (OSError, KeyError, ValueError) as error:  # ssl.SSLError is an OSError
+        log.error("operator and gateways will not take the certificate: %s", error)
+        return 0.0
 
 
 def _configuration(pair: tuple[bytes, bytes]) -> grpc.ServerCertificateConfiguration:
