@@ -16,8 +16,9 @@ from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.model import IdSource, Participant, WantedTrack
 from headwater_gateway.room.ports import Joined
 from headwater_gateway.room.tracks import codec_named
-from headwater_gateway.room.wire import ENABLED_CODECS, leave
+from headwater_gateway.room.wire import leave
 from headwater_gateway.sdp import SdpError, StaleAnswer
+from headwater_gateway.signal.greeting import complete, server_info
 from headwater_gateway.signal.later import REVIVED_ANSWER_S, Later
 from headwater_gateway.signal.notices import Drop, End, Message, Move, Notice, Wanted
 from headwater_gateway.signal.session_media import SessionMedia
@@ -32,11 +33,6 @@ from headwater_gateway.signal.types import (
 
 log = structlog.get_logger(__name__)
 
-PING_INTERVAL_S: Final = 5  # 0 would stop some clients
-PING_TIMEOUT_S: Final = 15
-# Clients judge features by this: 1.8 and above, and not 0.15.1, which turns dynacast off in browsers.
-SERVER_VERSION: Final = "1.9.0"
-SERVER_PROTOCOL: Final = 15
 MAX_NOTICES: Final = 4096
 MAX_SDP_FAULTS: Final = 5
 SYNC_DEADLINE_S: Final = 3.0
@@ -84,7 +80,18 @@ class Session:
             self._notify(Message(message, encoded))
 
     def change_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
-        self._notify(Wanted(changed, dropped))
+        if self._channel is None or self._notices or self._is_busy:
+            self._notify(Wanted(changed, dropped))
+            return
+        try:
+            is_due = self._note_wanted(changed, dropped)
+        except Exception:
+            self._fail("change_wanted")
+            return
+        if (
+            is_due
+        ):  # else an offer is out, and its answer leads to the next: many changes, one turn of the task
+            self._notify(Wanted((), ()))
 
     def move(
         self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float, head_start_s: float
@@ -116,30 +123,12 @@ class Session:
         self.sid, self._room, self._channel = joined.sid, room, channel
         self._log = self._log.bind(participant=joined.sid, node=joined.facts.node_id)
         self._media = SessionMedia(joined.sid, joined.facts, self._ids)
-        response = joined.response
-        response.server_version = SERVER_VERSION
         self._facts = joined.facts
-        response.server_info.CopyFrom(self._server_info())
-        response.ice_servers.extend(self._ice_servers(self.sid, joined.facts.node_id))
-        response.ping_interval, response.ping_timeout = PING_INTERVAL_S, PING_TIMEOUT_S
-        response.subscriber_primary = True
-        response.enabled_publish_codecs.extend(ENABLED_CODECS)
-        # The publisher connects at once; and Rust clients leave their debounced negotiation, which can lose
-        # the offer of a track that is published while the one before is being offered.
-        response.fast_publish = response.participant.permission.can_publish
-        await channel.send(rtc.SignalResponse(join=response))
+        complete(joined.response, joined.facts, self._ice_servers(self.sid, joined.facts.node_id))
+        await channel.send(rtc.SignalResponse(join=joined.response))
         room.command(self.sid, self._media.create())
         # Clients wait for the subscriber connection: offer it even before there is a track.
         await self._offer_if_due()
-
-    def _server_info(self) -> models.ServerInfo:
-        return models.ServerInfo(
-            edition=models.ServerInfo.Standard,
-            version=SERVER_VERSION,
-            protocol=SERVER_PROTOCOL,
-            region=self._facts.region,
-            node_id=self._facts.node_id,
-        )
 
     async def resume(self, channel: SignalChannel, last_sequence: int) -> None:
         """The client is back on a new WebSocket: ICE restarts on both transports, the roster is told anew."""
@@ -148,7 +137,7 @@ class Session:
         if older is not None:
             self._retire(older, CLOSE_GOING_AWAY, "resumed elsewhere")
         response = rtc.ReconnectResponse(
-            server_info=self._server_info(),
+            server_info=server_info(self._facts),
             last_message_seq=last_sequence,
             ice_servers=self._ice_servers(self.sid, self._facts.node_id),
         )
@@ -168,7 +157,7 @@ class Session:
         self.sid, self._room, self._facts = joined.sid, room, joined.facts
         self._log = self._log.bind(participant=joined.sid, node=joined.facts.node_id)
         response = rtc.ReconnectResponse(
-            server_info=self._server_info(),
+            server_info=server_info(self._facts),
             last_message_seq=last_sequence,
             ice_servers=self._ice_servers(self.sid, self._facts.node_id),
         )
@@ -228,11 +217,15 @@ class Session:
             except SdpError as error:
                 await self._on_sdp_error(request, error)
             except Exception:
-                # A fault of ours that one client's message brings out ends that client's session, no other.
-                self._log.exception("session.request_failed", kind=request.WhichOneof("message"))
-                self.end(leave(models.DisconnectReason.UNKNOWN_REASON, rtc.LeaveRequest.DISCONNECT), "fault")
-                room.leave(self.sid, models.DisconnectReason.UNKNOWN_REASON)
+                self._fail(str(request.WhichOneof("message")))
                 return
+
+    def _fail(self, kind: str) -> None:
+        """A fault of ours that one client's message brings out ends that client's session, no other."""
+        assert self._room is not None
+        self._log.exception("session.request_failed", kind=kind)
+        self.end(leave(models.DisconnectReason.UNKNOWN_REASON, rtc.LeaveRequest.DISCONNECT), "fault")
+        self._room.leave(self.sid, models.DisconnectReason.UNKNOWN_REASON)
 
     async def run(self) -> None:
         """Work off the room's notices until the end of the session."""
@@ -368,9 +361,14 @@ class Session:
 
     # -- the subscriber transport ----------------------------------------------------------------
 
-    async def _want(self, change: Wanted) -> None:
+    def _note_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> bool:
+        """Whether an offer is due."""
         assert self._media is not None and self._room is not None
-        self._room.command(self.sid, self._media.want(change.changed, change.dropped))
+        self._room.command(self.sid, self._media.want(changed, dropped))
+        return self._media.offer_due()
+
+    async def _want(self, change: Wanted) -> None:
+        self._note_wanted(change.changed, change.dropped)
         await self._offer_if_due()
 
     async def _offer_if_due(self) -> None:
