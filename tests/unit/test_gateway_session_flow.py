@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from headwater_api.ids import NodeId, ParticipantIdentity, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.room.model import RoomConfig
 from headwater_gateway.signal.session import Session
+from headwater_gateway.signal.session_media import SessionMedia
 from headwater_gateway.signal.types import JoinRefused, VideoGrant
 from livekit.protocol import models, rtc
 from support.counting_ids import CountingIds
@@ -468,3 +470,27 @@ async def test_a_reader_that_fails_gives_the_client_its_grace(world: World) -> N
     with pytest.raises(RuntimeError, match="boom"):
         await ann.task
     await until(lambda: "ann" not in bob.roster(), 5, "ann is taken off after her grace")
+
+
+async def test_a_fault_in_noting_what_one_subscriber_wants_ends_that_session_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await world.join(hello("ann", region="eu"))
+    bob = await world.join(hello("bob", region="eu"))
+    eve = await world.join(hello("eve", region="eu"))
+    for client in (ann, bob, eve):
+        await client.wait("offer")
+    want = SessionMedia.want
+
+    def broken(media: SessionMedia, *change: Any) -> tuple[node_pb2.Command, ...]:
+        if media._sid == bob.sid:
+            raise RuntimeError("a fault of ours")
+        return want(media, *change)
+
+    monkeypatch.setattr(SessionMedia, "want", broken)
+    await publish(ann, ("audio", "mic"))
+    assert (await bob.wait("leave")).action == DISCONNECT
+    await world.command(
+        "eu-1", "configure_send", match=lambda c: c.transport_id == f"{eve.sid}/sub" and c.sections
+    )
+    await until(lambda: "bob" not in ann.roster() and "eve" in ann.roster(), 3, "bob alone has left")
