@@ -25,7 +25,10 @@ const TIME_AT: usize = 4;
 const SAMPLE: u16 = 16;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const COLLECT_EVERY: Duration = Duration::from_millis(1);
-const DRAIN_FOR: Duration = Duration::from_millis(300);
+/// Nothing came for this long: all that was sent has arrived or is lost.
+const QUIET: Duration = Duration::from_millis(300);
+/// … but it is not waited for longer than this.
+const MAX_DRAIN: Duration = Duration::from_secs(10);
 /// A pause of this process longer than this is not made up for by sending faster.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -168,13 +171,12 @@ impl Crowd {
         }
     }
 
-    /// Sends at `scale` times the load's rates for `time`, after a warm-up.
+    /// Sends at `scale` times the load's rates for `time`. Ends when all of it has come that ever will: what is still
+    /// on its way would be counted in the next run, which could then have received more than was sent in it.
     fn run(&mut self, scale: f64, time: Duration) -> Outcome {
-        let mut warm = Outcome::default();
-        self.drain(DRAIN_FOR, &mut warm);
         let mut outcome = Outcome::default();
         self.send_for(scale, time, &mut outcome);
-        self.drain(DRAIN_FOR, &mut outcome);
+        self.drain(&mut outcome);
         outcome.latency_us.sort_by(f64::total_cmp);
         outcome
     }
@@ -230,10 +232,15 @@ impl Crowd {
         }
     }
 
-    fn drain(&mut self, time: Duration, outcome: &mut Outcome) {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
+    fn drain(&mut self, outcome: &mut Outcome) {
+        let start = Instant::now();
+        let mut last = start;
+        while last.elapsed() < QUIET && start.elapsed() < MAX_DRAIN {
+            let before = outcome.received;
             self.collect(COLLECT_EVERY, outcome);
+            if outcome.received > before {
+                last = Instant::now();
+            }
         }
     }
 

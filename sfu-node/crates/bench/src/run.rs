@@ -7,7 +7,7 @@ use crate::{
     sys,
 };
 use headwater_net::CLASSES;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A rate counts as carried up to this loss.
 const KNEE_LOSS: f64 = 0.001;
@@ -91,14 +91,15 @@ impl Bench {
 impl Stage {
     /// One run at `permille` thousandths of the load's rates; also the CPU time that it took.
     fn run(&mut self, permille: u64, time: Duration) -> Result<(Row, Duration), String> {
-        let (before, start) = (self.node.meter()?, Instant::now());
+        let before = self.node.meter()?;
         let seen = self.clients.run(permille, time)?;
-        let (after, wall) = (self.node.meter()?, start.elapsed());
+        let after = self.node.meter()?;
         let cpu = after.cpu.saturating_sub(before.cpu);
-        Ok((self.row(permille, seen, &before, &after, wall), cpu))
+        Ok((self.row(permille, seen, &before, &after, time), cpu))
     }
 
-    fn row(&self, permille: u64, seen: Seen, before: &Meter, after: &Meter, wall: Duration) -> Row {
+    /// `time`: for which was sent. The silence at the end belongs to the run, and is not what the core is busy with.
+    fn row(&self, permille: u64, seen: Seen, before: &Meter, after: &Meter, time: Duration) -> Row {
         let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
         let (user, kernel) = (after.ticks.0 - before.ticks.0, after.ticks.1 - before.ticks.1);
         let classes: [u64; CLASSES] =
@@ -112,7 +113,7 @@ impl Stage {
         Row {
             name,
             fan_out: seen.expected as f64 / seen.published.max(1) as f64,
-            core: cpu / wall.as_secs_f64(),
+            core: cpu / time.as_secs_f64(),
             us_per_packet: cpu * 1e6 / seen.received.max(1) as f64,
             kernel_share: kernel as f64 / (user + kernel).max(1) as f64,
             floor: self.floor,
