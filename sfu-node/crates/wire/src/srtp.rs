@@ -6,7 +6,8 @@ use crate::bytes::{array_at, u16_at, u32_at};
 use crate::profile::{CM_TAG, GCM_TAG};
 use crate::replay::Window;
 use crate::rtp;
-use aws_lc_rs::{aead, cipher, constant_time, hmac, iv::FixedLength};
+use aws_lc_rs::{cipher, constant_time, hmac, iv::FixedLength};
+use ring::aead;
 
 pub use crate::profile::Profile;
 

@@ -39,7 +39,7 @@ pub use seal::{Datagram, Sealer};
 
 use crate::bytes::{u16_at, u32_at};
 use crate::codec::Codec;
-use aws_lc_rs::aead;
+use ring::aead;
 
 /// Envelope header.
 pub const HEADER: usize = 20;
