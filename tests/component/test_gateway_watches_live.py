@@ -82,7 +82,12 @@ async def test_meetings_set_and_end_the_policy_of_rooms(scene: Scene) -> None:
         "apiVersion": "headwater.dev/v1alpha1",
         "kind": "Meeting",
         "metadata": {"name": "standup"},
-        "spec": {"clusterRef": {"name": "demo"}, "maxParticipants": 3, "emptyTimeout": "90s"},
+        "spec": {
+            "clusterRef": {"name": "demo"},
+            "maxParticipants": 3,
+            "emptyTimeout": "90s",
+            "media": {"audioTopN": 5},
+        },
     }
     await scene.apply(meeting)
 
@@ -96,7 +101,7 @@ async def test_meetings_set_and_end_the_policy_of_rooms(scene: Scene) -> None:
         empty_timeout_s=90,
         departure_timeout_s=90,
         cluster=ClusterName("demo"),
-        audio_top_n=3,
+        audio_top_n=5,
     )
     meeting["spec"] = {**meeting["spec"], "maxParticipants": 4}  # type: ignore[dict-item]
     await scene.apply(meeting)

@@ -72,7 +72,7 @@ class Media(ApiModel):
     """What the room carries. `codecs` and `simulcast` are reserved."""
 
     # So many microphones are forwarded, the loudest; 0: all.
-    audio_top_n: Annotated[int, Field(ge=0, le=50)] = 3
+    audio_top_n: Annotated[int, Field(ge=0, le=50)] = 0
     # 0 is the smallest picture of a simulcast track.
     max_video_layer: Annotated[int, Field(ge=0, le=2)] = 2
     e2ee: Annotated[Literal["Disabled", "Optional", "Required"], Field(alias="e2ee")] = "Optional"
