@@ -15,8 +15,8 @@ from headwater_sandbox.demo.fleet import Fleet
 from headwater_sandbox.demo.spec import now_ms
 from headwater_sandbox.demo.tokens import make_token
 from livekit.protocol import models, rtc
-from playwright.async_api import Page, async_playwright
-from support.chromium import SWITCHES
+from playwright.async_api import Page
+from support.chromium import one_page
 from support.clients import bots
 from support.deadline import until
 from support.figures import Figures
@@ -61,14 +61,8 @@ pytestmark = pytest.mark.timeout(120 + 30 * MOVES)
 
 @pytest.fixture
 async def page() -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", headless=True, args=SWITCHES
-        )
-        try:
-            yield await browser.new_page(viewport={"width": 1280, "height": 800})
-        finally:
-            await browser.close()
+    async with one_page() as page:
+        yield page
 
 
 async def test_a_simulcast_publisher_is_moved_with_all_its_layers(tmp_path: Path, page: Page) -> None:

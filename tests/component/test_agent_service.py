@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import random
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from headwater_sfu.config import NodeConfig
 from headwater_sfu.engine import EngineModule
 from support.deadline import until
 from support.fake_engine import FakeEngine, StaleEpoch
+from support.processes import loopback_address
 
 TOKEN = "t" * 32
 
@@ -56,9 +56,7 @@ async def node() -> AsyncIterator[Node]:
         engines.append(FakeEngine(**kwargs))  # type: ignore[arg-type]
         return engines[-1]
 
-    # Ports are fixed by the Pod contract, so each test takes an address of its own.
-    rng = random.SystemRandom()
-    host = f"127.{rng.randint(200, 250)}.{rng.randint(1, 254)}.{rng.randint(1, 254)}"
+    host = loopback_address()
     config = NodeConfig("node-1", "eu", "demo", ip_address(host), TOKEN, 50, drain_grace_s=5.0)
     task = asyncio.create_task(Agent(config, EngineModule(factory, StaleEpoch)).run())
     channel = grpc.aio.insecure_channel(f"{host}:{wellknown.PORT_NODE_GRPC}")

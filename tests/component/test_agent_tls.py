@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import shutil
 import signal
 import ssl
@@ -31,6 +30,7 @@ from headwater_sfu.tls import BadCertificate, Certificates
 from support.authority import Authority
 from support.deadline import until
 from support.fake_engine import FakeEngine, StaleEpoch
+from support.processes import loopback_address
 from support.turn_world import make_certificate
 
 TOKEN = "t" * 32
@@ -90,10 +90,7 @@ async def node(tmp_path: Path, authority: Authority) -> AsyncIterator[Node]:
 
     tls_dir = tmp_path / "node-tls"
     authority.issue(tls_dir, NODE_TLS_NAME, serial=1)
-    rng = (
-        random.SystemRandom()
-    )  # ports are fixed by the Pod contract, so each test takes an address of its own
-    host = f"127.{rng.randint(200, 250)}.{rng.randint(1, 254)}.{rng.randint(1, 254)}"
+    host = loopback_address()
     config = NodeConfig("node-1", "eu", "demo", ip_address(host), TOKEN, 50, tls_dir=tls_dir)
     task = asyncio.create_task(Agent(config, EngineModule(factory, StaleEpoch)).run())
     made = Node(host, tls_dir)

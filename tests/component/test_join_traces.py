@@ -1,7 +1,6 @@
 """Traces of a join over real HTTP and gRPC: one gateway, one agent, each with its own OpenTelemetry."""
 
 import asyncio
-import random
 import socket
 import threading
 import time
@@ -36,6 +35,7 @@ from support.deadline import until
 from support.fake_channel import publisher_offer
 from support.fake_engine import FakeEngine, StaleEpoch
 from support.gateway_edge import NODE_TOKEN, FakePlane, edge_settings, running_edge, token
+from support.processes import loopback_address
 
 LEAVE = rtc.SignalRequest(leave=rtc.LeaveRequest()).SerializeToString()
 ROOM_NAME, IDENTITY, NAME = "board-meeting", "alice@example.com", "Alice Liddell"
@@ -98,8 +98,7 @@ async def running(
         engines.append(FakeEngine(**kwargs))  # type: ignore[arg-type]
         return engines[-1]
 
-    rng = random.SystemRandom()
-    host = f"127.{rng.randint(200, 250)}.{rng.randint(1, 254)}.{rng.randint(1, 254)}"
+    host = loopback_address()
     config = NodeConfig("eu-1", "eu", "demo", ip_address(host), NODE_TOKEN, 50, drain_grace_s=0.0)
     agent = asyncio.create_task(Agent(config, EngineModule(factory, StaleEpoch), node).run())
     monkeypatch.setenv("HEADWATER_STATIC_NODES", f"eu-1=eu@{host}:{PORT_NODE_GRPC}")
@@ -139,14 +138,20 @@ def tree(spans: list[ReadableSpan], parent: int | None = None) -> set[tuple[str,
     return paths
 
 
+async def one_join(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Memory, Memory, str]:
+    """What gateway and node tell of a join until its client is connected, and the participant's id."""
+    ours, its = Memory(), Memory()
+    traces = JoinTraces(ours.provider), NodeTraces(its.provider)
+    async with running(folder, monkeypatch, *traces) as world, world.joined():
+        await world.connected()
+        await until(lambda: ours.named("join") and len(its.named("connect")) == 2, 5, "the join's end")
+        return ours, its, world.sid
+
+
 async def test_a_join_is_one_trace_over_gateway_and_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, its = Memory(), Memory()
-    traces = JoinTraces(ours.provider), NodeTraces(its.provider)
-    async with running(tmp_path, monkeypatch, *traces) as world, world.joined():
-        await world.connected()
-        await until(lambda: ours.named("join") and len(its.named("connect")) == 2, 5, "the join's end")
+    ours, its, _ = await one_join(tmp_path, monkeypatch)
     (root,) = ours.named("join")
     spans = [span for span in (*ours.spans, *its.spans) if span.context.trace_id == root.context.trace_id]
     assert tree(spans) >= {
@@ -173,12 +178,7 @@ async def test_a_join_is_one_trace_over_gateway_and_node(
 async def test_spans_say_nothing_of_people_tokens_and_descriptions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, its = Memory(), Memory()
-    traces = JoinTraces(ours.provider), NodeTraces(its.provider)
-    async with running(tmp_path, monkeypatch, *traces) as world, world.joined():
-        await world.connected()
-        await until(lambda: ours.named("join") and len(its.named("connect")) == 2, 5, "the join's end")
-        sid = world.sid
+    ours, its, sid = await one_join(tmp_path, monkeypatch)
     told = "".join(span.to_json() for span in (*ours.spans, *its.spans))
     assert "place" in told and "eu-1" in told
     for secret in (ROOM_NAME, IDENTITY, NAME, sid, NODE_TOKEN, "eyJ", "ufrag", "fingerprint", "127.0.0.1"):

@@ -5,8 +5,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from playwright.async_api import Locator, Page, async_playwright
-from support.chromium import SWITCHES
+from playwright.async_api import Locator, Page
+from support.chromium import one_page
 from support.clients import bot_spec, bots
 from support.cluster import Cluster
 from support.deadline import until
@@ -26,15 +26,8 @@ FRAMES = "(el) => el.querySelector('video').getVideoPlaybackQuality().totalVideo
 
 @pytest.fixture
 async def page() -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", headless=True, args=SWITCHES
-        )
-        try:
-            page = await browser.new_page(viewport={"width": 1280, "height": 800})
-            yield page
-        finally:
-            await browser.close()
+    async with one_page() as page:
+        yield page
 
 
 async def test_it_joins_publishes_three_layers_and_shows_a_remote_bot(cluster: Cluster, page: Page) -> None:

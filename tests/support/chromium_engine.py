@@ -1,13 +1,13 @@
 """Chromium as publisher and viewer of one engine."""
 
-import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.sdp import PublisherNegotiation, SendTrack, SubscriberNegotiation
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
+from support.chromium import launched
 from support.deadline import until
 from support.native_media import Node
 
@@ -71,17 +71,9 @@ START_S = 40
 _ssrcs = itertools.count(0x2000)
 
 
-@contextlib.asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
+def chromium() -> AbstractAsyncContextManager[Browser]:
     """Debian's browser, headless."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", headless=True, args=SWITCHES
-        )
-        try:
-            yield browser
-        finally:
-            await browser.close()
+    return launched(SWITCHES)
 
 
 async def publish(page: Page, node: Node) -> list[node_pb2.ReceiveSection]:
