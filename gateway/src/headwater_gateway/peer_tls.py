@@ -4,19 +4,16 @@ One certificate for all gateways, for the DNS name `gateway.headwater`: their ad
 """
 
 import ssl
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
+from headwater_api.certificates import CERTIFICATE, KEY, taken_until, version_in
 from headwater_api.wellknown import ENV_GATEWAY_TLS_DIR, GATEWAY_TLS_NAME
 
 from headwater_gateway.settings import SettingsError
 
-CERTIFICATE: Final = "tls.crt"
-KEY: Final = "tls.key"
 AUTHORITY: Final = "ca.crt"
-_FLIGHTS: Final = 4  # of a handshake
 
 log = structlog.get_logger(__name__)
 
@@ -39,18 +36,10 @@ def accepted_until(shown: ssl.SSLContext, directory: Path) -> float:
 
     They are asked here, in memory: nobody else is told of a name or an issuer that is wrong.
     """
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server = shown.wrap_bio(to_server, to_client, server_side=True)
     try:
         checks = checking(directory)
         assert checks is not None
-        client = checks.wrap_bio(to_client, to_server, server_hostname=GATEWAY_TLS_NAME)
-        for _ in range(_FLIGHTS):
-            for end in (client, server):
-                with suppress(ssl.SSLWantReadError):
-                    end.do_handshake()
-        certificate = client.getpeercert() or {}
-        return float(ssl.cert_time_to_seconds(str(certificate["notAfter"])))
+        return taken_until(shown, checks, GATEWAY_TLS_NAME)
     except (OSError, SettingsError, KeyError, ValueError) as error:  # ssl.SSLError is an OSError
         log.error("peer_tls.not_accepted", reason=f"other gateways will not take the certificate: {error}")
         return 0.0
@@ -91,19 +80,15 @@ class Shown:
         connection.context = self._current
 
     def _newest(self) -> tuple[str, float]:
-        """Tells one version of the Secret from another. The kubelet swaps the link `..data`."""
-        place = self._place()
+        """Tells one version of the Secret from another."""
+        place = version_in(self._directory)
         try:
             return str(place), max((place / name).stat().st_mtime for name in (CERTIFICATE, KEY))
         except OSError:
             return str(place), 0.0
 
-    def _place(self) -> Path:
-        version = (self._directory / "..data").resolve()
-        return version if version.is_dir() else self._directory
-
     def _loaded(self) -> ssl.SSLContext:
-        place = self._place()
+        place = version_in(self._directory)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(place / CERTIFICATE, place / KEY)
         return context

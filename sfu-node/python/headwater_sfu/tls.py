@@ -2,16 +2,11 @@
 
 import logging
 import ssl
-from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 import grpc
+from headwater_api.certificates import CERTIFICATE, KEY, taken_until, version_in
 from headwater_api.wellknown import ENV_NODE_TLS_DIR
-
-CERTIFICATE: Final = "tls.crt"
-KEY: Final = "tls.key"
-_FLIGHTS: Final = 4  # of a handshake
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +51,7 @@ class Certificates:
 
 def _read(directory: Path) -> tuple[tuple[bytes, bytes], ssl.SSLContext]:
     """Certificate chain and key, both of one version of the Secret; and who shows them."""
-    # The kubelet swaps this link: what is read behind it belongs together.
-    version = (directory / "..data").resolve()
-    place = version if version.is_dir() else directory
+    place = version_in(directory)  # what is read there belongs together
     try:
         shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         shown.load_cert_chain(place / CERTIFICATE, place / KEY)
@@ -72,22 +65,14 @@ def _read(directory: Path) -> tuple[tuple[bytes, bytes], ssl.SSLContext]:
 def _expires(certificate: bytes, shown: ssl.SSLContext) -> float:
     """When the certificate runs out, Unix seconds; 0: it has, or is not valid yet.
 
-    By a handshake in memory with somebody who trusts it for itself: the library tells in no other way.
+    Asked of somebody who trusts it for itself.
     """
-    to_node, to_caller = ssl.MemoryBIO(), ssl.MemoryBIO()
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     trusting.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     try:
         trusting.load_verify_locations(cadata=certificate.decode("ascii"))
-        node = shown.wrap_bio(to_node, to_caller, server_side=True)
-        caller = trusting.wrap_bio(to_caller, to_node)
-        for _ in range(_FLIGHTS):
-            for end in (caller, node):
-                with suppress(ssl.SSLWantReadError):
-                    end.do_handshake()
-        told = caller.getpeercert() or {}
-        return float(ssl.cert_time_to_seconds(str(told["notAfter"])))
+        return taken_until(shown, trusting)
     except (OSError, KeyError, ValueError) as error:  # ssl.SSLError is an OSError
         log.error("operator and gateways will not take the certificate: %s", error)
         return 0.0

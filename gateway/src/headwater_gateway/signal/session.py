@@ -88,9 +88,8 @@ class Session:
         except Exception:
             self._fail("change_wanted")
             return
-        if (
-            is_due
-        ):  # else an offer is out, and its answer leads to the next: many changes, one turn of the task
+        # Else an offer is out, and its answer leads to the next: many changes, one turn of the task.
+        if is_due:
             self._notify(Wanted((), ()))
 
     def move(

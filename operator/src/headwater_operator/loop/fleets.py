@@ -34,7 +34,7 @@ from headwater_operator.nodes.inbox import NodeKey
 from headwater_operator.nodes.watch import NodeStreams, Target
 
 log = structlog.get_logger(__name__)
-TICK_S: Final = 5.0  # the scaler's pace too
+TICK_S: Final = 5.0
 SOON_S: Final = 0.5
 # CPU and latency alone are not worth a write more often than this.
 FIGURES_EVERY_S: Final = 15.0

@@ -49,12 +49,11 @@ class TurnClient:
 
     def __init__(self, node_token: str, tls_dir: Path | None = None) -> None:
         """`tls_dir`: with ca.crt, which is read once, when a node with TLS is first called."""
-        self._tls_dir, self._tls = tls_dir, None
+        self._tls_dir = tls_dir
+        self._tls: ssl.SSLContext | None = None
         self._headers = {"Authorization": f"Bearer {turn_token(node_token)}"}
         self._stack = AsyncExitStack()
         self._session: aiohttp.ClientSession | None = None
-
-    _tls: ssl.SSLContext | None
 
     async def desire(self, ip: str, wish: TurnWish, *, tls: bool = False) -> Mapping[str, Any]:
         """Its account after it has taken the wish over. `tls`: as its Pod says. Raises TurnUnreachable."""
