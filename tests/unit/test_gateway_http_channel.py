@@ -111,6 +111,18 @@ async def test_close_flushes_what_is_queued() -> None:
     assert (len(wire.sent), wire.closed_with) == (1, (1000, "bye"))
 
 
+async def test_a_farewell_is_flushed_though_the_handler_ends_meanwhile() -> None:
+    """The client says something at the moment in which it is sent away: its handler ends on that."""
+    wire = _wire(stuck=True)
+    async with Channel(wire, Metrics()) as channel:
+        await channel.send(rtc.SignalResponse(leave=rtc.LeaveRequest()))
+        away = asyncio.create_task(channel.close(1000, "sent away"))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.01, wire.free.set)
+    assert len(wire.sent) == 1 and wire.closed_with == (1000, "sent away")
+    await away
+
+
 async def test_close_does_not_wait_for_a_stuck_client() -> None:
     wire = _wire(stuck=True)
     async with Channel(wire, Metrics(), ChannelLimits(flush_seconds=0.05)) as channel:

@@ -102,6 +102,7 @@ class Channel:
         self._unknown = 0
         self._pace = Pace(self._limits.frames_per_second, self._limits.burst_frames)
         self._closing = False
+        self._closed = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._write_began: float | None = None  # of the frame that is being written, by the loop's clock
         self._overdue: asyncio.TimerHandle | None = None
@@ -158,16 +159,24 @@ class Channel:
         return None
 
     async def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
-        """Flush what is queued (bounded by a short deadline) and close. Safe to repeat."""
+        """Flush what is queued (bounded by a short deadline) and close. Whoever asks again waits for the same.
+
+        Else the end of the client's own handler, which comes when it has just said something, would cut off
+        the farewell that another task is flushing.
+        """
         if self._closing:
+            await self._closed.wait()
             return
         self._closing = True
-        if not self._is_gone and not self._drained.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.flush_seconds):
-                    await self._drained.wait()
-        self._lose()
-        await self._wire.close(code, reason[:120])
+        try:
+            if not self._is_gone and not self._drained.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._limits.flush_seconds):
+                        await self._drained.wait()
+            self._lose()
+            await self._wire.close(code, reason[:120])
+        finally:
+            self._closed.set()
 
     def _put(self, frame: bytes | str) -> None:
         if self._is_gone or self._closing or self._deaf:
