@@ -61,3 +61,16 @@ async def test_an_owner_that_ends_ends_the_client_with_its_code() -> None:
     owner.inbox.put_nowait(OVER)
     await _relayed(client, owner)
     assert (client.sent, client.close_code) == ([b"farewell"], 1012)
+
+
+async def test_the_owners_farewell_reaches_the_client_though_the_owner_reads_no_more() -> None:
+    client, owner = FakeSocket(), FakeSocket(is_broken=True)
+    client.inbox.put_nowait(_frame(b"a request"))
+    relayed = asyncio.create_task(_relayed(client, owner))
+    for _ in range(10):  # turns of the loop: the write to the owner has failed
+        await asyncio.sleep(0)
+    assert client.inbox.empty()
+    owner.inbox.put_nowait(_frame(b"farewell"))
+    owner.inbox.put_nowait(OVER)
+    await relayed
+    assert (client.sent, client.closed) == ([b"farewell"], True)

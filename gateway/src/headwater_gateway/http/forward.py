@@ -154,6 +154,9 @@ async def _relay(client: web.WebSocketResponse, owner: aiohttp.ClientWebSocketRe
         if not to_owner.done() and not owner.closed:
             # The client reads no more, but its `leave` may be on the way: without it the room waits for it.
             await asyncio.wait({to_owner}, timeout=_LAST_WORDS_SECONDS)
+        elif not to_client.done() and not client.closed:
+            # The owner reads no more, but its farewell may be on the way: without it the client comes back.
+            await asyncio.wait({to_client}, timeout=_LAST_WORDS_SECONDS)
     finally:
         for task in (to_owner, to_client):
             task.cancel()

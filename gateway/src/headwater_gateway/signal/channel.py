@@ -159,7 +159,7 @@ class Channel:
         return None
 
     async def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
-        """Flush what is queued (bounded by a short deadline) and close. Whoever asks again waits for the same.
+        """Flush what is queued (bounded by a short deadline) and close. A second call waits for the first.
 
         Else the end of the client's own handler, which comes when it has just said something, would cut off
         the farewell that another task is flushing.
