@@ -1,6 +1,7 @@
 """Links between gateways over real sockets: who lives, who is gone, who goes."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -37,6 +38,19 @@ async def test_a_gateway_lives_while_it_beats_and_is_gone_when_it_says_so(
         assert loop.time() - asked < SILENCE_S, "it said so, nobody had to wait for its silence"
     peers.doubt(OTHER)
     assert await peers.settled(OTHER) is Verdict.DEAD
+
+
+async def test_who_stood_itself_takes_nobody_for_dead(tmp_path: Path) -> None:
+    stood_s = 0.0
+    peers = Peers(lambda: peer_headers(NODE_TOKEN, "gw-a"), clock=lambda: time.monotonic() + stood_s)
+    try:
+        async with running_edge(tmp_path) as edge:
+            peers.seen(OTHER, edge.url)
+            await until(lambda: peers.verdict(OTHER) is Verdict.ALIVE, 10, "its beats are heard", 0.01)
+            stood_s = 60.0  # as if this process had been stopped for a minute
+            assert peers.verdict(OTHER) is Verdict.ALIVE
+    finally:
+        await peers.aclose()
 
 
 async def test_a_gateway_that_hangs_is_dead_after_its_silence(peers: Peers) -> None:

@@ -13,7 +13,14 @@ from headwater_api.ids import GatewayId, NodeId, ParticipantIdentity, RegionName
 from headwater_gateway import owners as owners_module
 from headwater_gateway.directory.archive import NoArchive
 from headwater_gateway.directory.hashing import choose
-from headwater_gateway.directory.liveness import SILENCE_S, Liveness, Verdict
+from headwater_gateway.directory.liveness import (
+    OWN_BEAT_S,
+    OWN_STALL_S,
+    SILENCE_S,
+    Liveness,
+    OwnTime,
+    Verdict,
+)
 from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.owners import MAX_HOPS, Owners
 from headwater_gateway.room import moderation
@@ -270,3 +277,24 @@ def test_a_gateway_is_dead_by_proof_at_once_and_by_silence_after_a_while() -> No
     assert known.verdict(20.5) is Verdict.DEAD
     known.hear(21.0)
     assert known.verdict(21.0 + SILENCE_S) is Verdict.DEAD, "frozen"
+
+
+def test_a_gateway_that_stood_itself_takes_nobody_for_dead() -> None:
+    at = [100.0]
+    own = OwnTime(lambda: at[0])
+    known = Liveness(since=own.now())
+    known.hear(own.now())
+    at[0] += 60.0  # no beat of its own: its process was stopped, or had no processor
+    assert known.verdict(own.now()) is Verdict.ALIVE, "asked before the late beat"
+    own.beat()
+    assert known.verdict(own.now()) is Verdict.ALIVE, "and after it"
+    before = own.now()
+    beats = int(SILENCE_S / OWN_BEAT_S) + 1
+    for _ in range(beats):
+        at[0] += OWN_BEAT_S
+        own.beat()
+    assert own.now() - before == pytest.approx(beats * OWN_BEAT_S), "a loop that turns loses no time"
+    assert known.verdict(own.now()) is Verdict.DEAD, "the other is silent still"
+    late = OWN_BEAT_S + OWN_STALL_S
+    at[0] += late
+    assert own.now() - before == pytest.approx(beats * OWN_BEAT_S + late), "a little late is no stall"

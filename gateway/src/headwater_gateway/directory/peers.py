@@ -11,7 +11,7 @@ import aiohttp
 import structlog
 from headwater_api.ids import GatewayId
 
-from headwater_gateway.directory.liveness import SILENCE_S, Liveness, Verdict
+from headwater_gateway.directory.liveness import OWN_BEAT_S, SILENCE_S, Liveness, OwnTime, Verdict
 from headwater_gateway.tasks import report
 
 log = structlog.get_logger(__name__)
@@ -36,13 +36,16 @@ class Peers:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self._headers, self._clock = headers, clock
+        self._headers = headers
+        self._own = OwnTime(clock)
+        self._clock = self._own.now
         self._rng = rng or random.Random()
         self._urls: dict[GatewayId, str] = {}
         self._known: dict[GatewayId, Liveness] = {}
         self._tasks: dict[GatewayId, asyncio.Task[None]] = {}
         self._ended: set[asyncio.Task[None]] = set()
         self._dial_now: dict[GatewayId, asyncio.Event] = {}
+        self._beats: asyncio.Task[None] | None = None
         self._http: aiohttp.ClientSession | None = None
 
     def seen(self, gateway: GatewayId, url: str) -> None:
@@ -50,6 +53,10 @@ class Peers:
         if self._urls.get(gateway) == url:
             return
         self.gone(gateway)
+        if self._beats is None:
+            self._own.beat()
+            self._beats = asyncio.create_task(self._beat(), name="own beats", context=Context())
+            report(self._beats, "gateway.beats_died")
         self._urls[gateway] = url
         self._known[gateway] = Liveness(self._clock())
         self._dial_now[gateway] = asyncio.Event()
@@ -88,6 +95,11 @@ class Peers:
             if certain or self._clock() >= deadline:
                 return verdict
             await asyncio.sleep(0.02)
+
+    async def _beat(self) -> None:
+        while True:
+            self._own.beat()
+            await asyncio.sleep(OWN_BEAT_S)
 
     async def _follow(self, gateway: GatewayId, url: str) -> None:
         known, dial_now = self._known[gateway], self._dial_now[gateway]
@@ -128,14 +140,20 @@ class Peers:
             return error.status == STATUS_LEAVING
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
-        is_new = True
+        is_new, heard_at = True, self._clock()
         try:
             while True:
-                async with asyncio.timeout(SILENCE_S):
-                    message = await link.receive()
+                try:
+                    async with asyncio.timeout(SILENCE_S):
+                        message = await link.receive()
+                except TimeoutError:
+                    if self._clock() - heard_at < SILENCE_S:
+                        continue  # it was this process that stood: what came meanwhile is still to be read
+                    return False
+                heard_at = self._clock()
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     return link.close_code == CLOSE_LEAVING
-                known.hear(self._clock())
+                known.hear(heard_at)
                 if is_new:
                     log.info("gateway.heard", url=url)
                     is_new = False
@@ -148,6 +166,9 @@ class Peers:
         """End every link."""
         for gateway in list(self._urls):
             self.gone(gateway)
+        if self._beats is not None:
+            self._beats.cancel()
+            await asyncio.gather(self._beats, return_exceptions=True)
         await asyncio.gather(*self._ended, return_exceptions=True)
         if self._http is not None:
             await self._http.close()
