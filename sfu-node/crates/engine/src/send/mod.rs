@@ -1,4 +1,7 @@
-//! A subscriber's side: one sender per m-line, with its rewriting, repair and sender reports.
+//! A subscriber's side: one sender per m-line, and the rewriting of what it forwards.
+
+mod repair;
+mod report;
 
 use crate::{
     api::{CodecMap, EventKind, Id, Kind, SendSection},
@@ -8,31 +11,22 @@ use crate::{
     control::Control,
     outbox::{DropReason, Outbox, Path},
     senders::Used,
-    track::{SenderClock, Track},
 };
 use headwater_cc::{Queued, alloc::Memory};
 use headwater_wire::{
     codec::{Codec, vp8},
     ext::{BlockIter, ExtKind, ExtMap},
-    history::Stored,
-    munge::{Munger, Origin, Source},
+    munge::{Munger, Source},
     relay::Media,
-    rtcp,
     rtp::{HeaderWriter, RtpHeader},
     srtp::Outbound,
 };
-
-/// Packets sent again for one subscriber and m-line in each interval.
-const NACK_BUDGET: u32 = 200;
-const NACK_BUDGET_US: u64 = 100_000;
 
 /// Header, extensions and tag of a packet, about, bytes.
 const OVERHEAD: usize = 45;
 /// Transport-wide numbers kept where there is no RTX.
 const AUDIO_NUMBERS: usize = 128;
 const VIDEO_NUMBERS: usize = 512;
-/// Newest packets that serve as padding.
-const RECENT: u32 = 16;
 
 /// Where a sender's packets go.
 pub(crate) struct Exit<'a> {
@@ -383,178 +377,6 @@ impl Sender {
             exit.out.drop(DropReason::SealFailed);
         }
     }
-
-    /// Send again what the subscriber lost.
-    pub fn on_nack(&mut self, now: Now, lost: impl Iterator<Item = u16>, track: &Track, exit: &mut Exit<'_>) {
-        if now.us.saturating_sub(self.budget.0) > NACK_BUDGET_US {
-            self.budget = (now.us, NACK_BUDGET);
-        }
-        for sequence in lost {
-            if self.budget.1 == 0 {
-                exit.out.drop(DropReason::NackBudget);
-                return;
-            }
-            self.budget.1 -= 1;
-            let origin = self.munger.as_ref().and_then(|m| m.origin(sequence));
-            let origin = origin.filter(|o| o.index >= self.floor);
-            let stored = origin.and_then(|o| Some((o, track.stored(o.layer, o.sequence)?)));
-            match stored {
-                Some((origin, stored)) => self.resend(&origin, &stored, false, exit),
-                None => exit.out.drop(DropReason::NackUnknown),
-            }
-        }
-    }
-
-    fn resend(&mut self, origin: &Origin, stored: &Stored<'_>, probe: bool, exit: &mut Exit<'_>) {
-        let Some(codec) = Codec::from_number(stored.payload_type) else { return };
-        let Some(chosen) = self.chosen.filter(|c| c.codec == codec) else { return };
-        if stored.payload.is_empty() {
-            return;
-        }
-        let sequence = origin.index as u16;
-        let timestamp = stored.timestamp.wrapping_add(origin.timestamp_offset);
-        let mut header = RtpHeader {
-            marker: stored.marker,
-            payload_type: chosen.payload_type,
-            sequence,
-            timestamp,
-            ssrc: self.section.ssrc,
-        };
-        let shape = match chosen.rtx_payload_type {
-            Some(payload_type) => {
-                self.rtx_index += 1;
-                header = RtpHeader {
-                    payload_type,
-                    sequence: self.rtx_index as u16,
-                    ssrc: self.section.rtx_ssrc,
-                    ..header
-                };
-                let roc = (self.rtx_index >> 16) as u32;
-                Shape { original: Some(sequence), vp8: origin.vp8, probe, ..Shape::new(header, roc) }
-            }
-            // Byte for byte what was sent: anything else would reuse a nonce.
-            None => {
-                let mut shape = Shape { vp8: origin.vp8, ..Shape::new(header, (origin.index >> 16) as u32) };
-                if !self.numbers.is_empty() {
-                    let number = self.numbers.get(usize::from(sequence) % self.numbers.len());
-                    let Some((_, number)) = number.filter(|n| n.0 == sequence) else {
-                        return exit.out.drop(DropReason::NackUnknown);
-                    };
-                    shape.number = Some(*number);
-                }
-                shape
-            }
-        };
-        exit.control.admit(exit.now_us, stored.payload.len() + OVERHEAD, true);
-        self.write(&shape, codec, stored.extensions, stored.payload, exit);
-    }
-
-    /// A packet that had to wait goes out, built again from the track's ring.
-    pub fn release(&mut self, sequence: u16, track: &Track, exit: &mut Exit<'_>) {
-        let origin = self.munger.as_ref().and_then(|m| m.origin(sequence)).filter(|o| o.index >= self.floor);
-        let stored = origin.and_then(|o| Some((o, track.stored(o.layer, o.sequence)?)));
-        let (Some((origin, stored)), Some(chosen)) = (stored, self.chosen) else {
-            return exit.out.drop(DropReason::PacerStale);
-        };
-        if Codec::from_number(stored.payload_type) != Some(chosen.codec) || self.is_paused() {
-            return exit.out.drop(DropReason::PacerStale);
-        }
-        let header = RtpHeader {
-            marker: stored.marker,
-            payload_type: chosen.payload_type,
-            sequence,
-            timestamp: stored.timestamp.wrapping_add(origin.timestamp_offset),
-            ssrc: self.section.ssrc,
-        };
-        let shape = Shape { vp8: origin.vp8, ..Shape::new(header, (origin.index >> 16) as u32) };
-        self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
-        self.write(&shape, chosen.codec, stored.extensions, stored.payload, exit);
-    }
-
-    /// Padding can go out on its RTX stream.
-    pub fn can_pad(&self) -> bool {
-        self.section.kind == Kind::Video
-            && self.section.rtx_ssrc != 0
-            && self.takes_transport_cc()
-            && self.section.codecs.iter().any(|c| c.codec == Codec::Rtx)
-    }
-
-    /// One probe packet of about `size` bytes on the RTX stream: a recent packet again, or bare padding.
-    /// Returns its size, 0 if nothing can be sent.
-    pub fn pad(&mut self, size: u32, salt: u32, track: &Track, exit: &mut Exit<'_>) -> u32 {
-        let start = exit.out.arena.len();
-        let any_rtx = || self.section.codecs.iter().find(|c| c.codec == Codec::Rtx).map(|c| c.payload_type);
-        let Some(payload_type) = self.chosen.and_then(|c| c.rtx_payload_type).or_else(any_rtx) else {
-            return 0;
-        };
-        let munger = self.munger.as_ref();
-        let again =
-            munger.and_then(Munger::highest_index).unwrap_or(0).saturating_sub(u64::from(salt % RECENT));
-        let origin = munger.and_then(|m| m.origin((again & 0xFFFF) as u16)).filter(|o| o.index >= self.floor);
-        let fits = |s: &Stored<'_>| s.payload.len() as u32 <= size && s.payload.len() as u32 * 2 > size;
-        let stored = origin.and_then(|o| Some((o, track.stored(o.layer, o.sequence).filter(fits)?)));
-        if let Some((origin, stored)) = stored {
-            self.resend(&origin, &stored, true, exit);
-        } else {
-            let timestamp = munger.and_then(Munger::last_timestamp).map_or(0, |t| t.0);
-            self.rtx_index += 1;
-            let header = RtpHeader {
-                marker: false,
-                payload_type,
-                sequence: self.rtx_index as u16,
-                timestamp,
-                ssrc: self.section.rtx_ssrc,
-            };
-            let padding = size.saturating_sub(OVERHEAD as u32).clamp(1, 255) as u8;
-            let shape = Shape { padding, probe: true, ..Shape::new(header, (self.rtx_index >> 16) as u32) };
-            self.write(&shape, Codec::Rtx, &[], &[], exit);
-        }
-        exit.out.arena.len().saturating_sub(start) as u32
-    }
-
-    /// NTP and RTP time of this moment on the publisher's scales, so that its tracks stay in step.
-    pub fn report_info(&self, now: Now, clock: Option<&SenderClock>) -> Option<rtcp::SenderInfo> {
-        let munger = self.munger.as_ref()?;
-        let chosen = self.chosen?;
-        let ticks = |from_us: u64| {
-            (now.us.saturating_sub(from_us).wrapping_mul(u64::from(chosen.clock_rate)) / 1_000_000) as u32
-        };
-        let (sent_timestamp, sent_us) = munger.last_timestamp()?;
-        let offset = munger.highest_index().and_then(|i| munger.origin(i as u16)).map(|o| o.timestamp_offset);
-        let (ntp, rtp_timestamp) = match (clock, offset) {
-            (Some(clock), Some(offset)) => {
-                let elapsed = now.us.saturating_sub(clock.at_us);
-                let ntp = clock.ntp.wrapping_add(ntp_delta(elapsed));
-                (ntp, clock.rtp_timestamp.wrapping_add(offset).wrapping_add(ticks(clock.at_us)))
-            }
-            _ => (rtcp::ntp_from_unix_us(now.unix_us), sent_timestamp.wrapping_add(ticks(sent_us))),
-        };
-        Some(rtcp::SenderInfo { ntp, rtp_timestamp, packets: self.packets, octets: self.octets })
-    }
-
-    /// A report block from the subscriber. Returns the round trip in µs, where it shows one.
-    pub fn on_report(&mut self, now: Now, block: &rtcp::ReportBlock) -> Option<u64> {
-        let first = self.munger.as_ref().and_then(Munger::highest_index)?;
-        let _ = first;
-        self.remote = Some((block.highest_sequence, block.cumulative_lost));
-        let (sr, at) = self.last_sr?;
-        if block.last_sr != sr {
-            return None;
-        }
-        let delay = u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536;
-        now.us.saturating_sub(at).checked_sub(delay)
-    }
-
-    /// (expected, lost) since the last call, as the subscriber saw it.
-    pub fn take_loss(&mut self) -> (u64, u64) {
-        let Some(remote) = self.remote else { return (0, 0) };
-        let before = self.quality_prior.replace(remote);
-        let Some(before) = before else { return (0, 0) };
-        let expected = u64::from(remote.0.wrapping_sub(before.0).min(1 << 24));
-        let lost = u64::try_from(remote.1.saturating_sub(before.1)).unwrap_or(0);
-        (expected, lost.min(expected))
-    }
 }
 
 struct Shape {
@@ -583,9 +405,4 @@ impl Shape {
             probe: false,
         }
     }
-}
-
-/// Microseconds as a 32.32 fixed-point difference.
-fn ntp_delta(us: u64) -> u64 {
-    (u128::from(us) * (1u128 << 32) / 1_000_000) as u64
 }
