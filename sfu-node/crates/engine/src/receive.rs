@@ -4,6 +4,7 @@ use crate::{
     api::{CodecMap, EventKind, Id, Kind, Layer, ReceiveSection},
     arena::Key,
     clock::Now,
+    context::Context,
     hash::Keyed,
     outbox::{DropReason, Outbox},
     stats::ReceiveStats,
@@ -76,8 +77,6 @@ pub(crate) struct Ingest<'a> {
 
 #[derive(Default)]
 pub(crate) struct Receiver {
-    /// The transport, for events.
-    owner: Option<Id>,
     /// How often the room has been told of new sources.
     told: usize,
     pub sections: Vec<Section>,
@@ -95,11 +94,6 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// The receiving side of that transport.
-    pub fn of(owner: Id) -> Self {
-        Self { owner: Some(owner), ..Self::default() }
-    }
-
     /// SRTP is up.
     pub fn start(&mut self, now_us: u64) {
         self.report_due_us = Some(now_us + FIRST_REPORT_US);
@@ -146,22 +140,22 @@ impl Receiver {
         self.active.get(&(section, spatial)).copied()
     }
 
-    /// One decrypted packet with its SRTP index. `None`: nothing to forward.
+    /// One decrypted packet of that transport with its SRTP index. `None`: nothing to forward.
     pub fn ingest<'a>(
         &mut self,
-        now: Now,
-        arrived_us: u64,
+        cx: &mut Context<'_>,
+        transport_id: &Id,
         view: &RtpView<'a>,
         index: u64,
         block: &'a mut Vec<u8>,
-        out: &mut Outbox,
     ) -> Option<Ingest<'a>> {
+        let (now, out) = (cx.now, &mut *cx.out);
         let header = view.header();
         let mut restarted = false;
         if !self.streams.contains_key(&header.ssrc) {
-            restarted = self.learn(view, out)?;
+            restarted = self.learn(view, transport_id, out)?;
         }
-        self.record_transport_sequence(now.us, arrived_us, view);
+        self.record_transport_sequence(now.us, cx.arrived_us, view);
         let stream = self.streams.get_mut(&header.ssrc)?;
         let section = self.sections.get(stream.section)?;
         let Some(codec) = section.codec(header.payload_type) else {
@@ -228,7 +222,7 @@ impl Receiver {
     }
 
     /// Find out which layer an unknown SSRC is. Returns whether it replaces another source.
-    fn learn(&mut self, view: &RtpView<'_>, out: &mut Outbox) -> Option<bool> {
+    fn learn(&mut self, view: &RtpView<'_>, transport_id: &Id, out: &mut Outbox) -> Option<bool> {
         let ssrc = view.ssrc();
         let Some((section, spatial, role)) = self.identify(view) else {
             out.drop(DropReason::RtpUnknownSsrc);
@@ -242,7 +236,7 @@ impl Receiver {
         let stream = Stream { section, spatial, role, stats, gaps: GapTracker::new(), nack: false };
         self.streams.insert(ssrc, stream);
         if role == Role::Rtx {
-            self.tell_learnt(section, out);
+            self.tell_learnt(section, transport_id, out);
             return Some(false);
         }
         if self.twcc_media == 0 {
@@ -252,29 +246,29 @@ impl Receiver {
         if let Some(old) = replaced {
             self.streams.remove(&old);
         }
-        self.tell_learnt(section, out);
+        self.tell_learnt(section, transport_id, out);
         Some(true)
     }
 
     /// A client that changes its SSRCs with each packet must not keep the room busy: it is told of some, and
     /// that client joins anew where it is moved.
-    fn tell_learnt(&mut self, section: usize, out: &mut Outbox) {
+    fn tell_learnt(&mut self, section: usize, transport_id: &Id, out: &mut Outbox) {
         if self.told < MAX_TOLD {
             self.told += 1;
-            self.tell_sources(section, out);
+            self.tell_sources(section, transport_id, out);
         }
     }
 
     /// The same for all sections, for a watcher that starts.
-    pub fn tell_all_sources(&self, out: &mut Outbox) {
+    pub fn tell_all_sources(&self, transport_id: &Id, out: &mut Outbox) {
         (0..self.sections.len())
             .filter(|at| self.streams.values().any(|s| s.section == *at))
-            .for_each(|at| self.tell_sources(at, out));
+            .for_each(|at| self.tell_sources(at, transport_id, out));
     }
 
     /// Tell the room actor the SSRCs of a section, as far as they are known.
-    fn tell_sources(&self, section: usize, out: &mut Outbox) {
-        let (Some(transport_id), Some(s)) = (self.owner.clone(), self.sections.get(section)) else { return };
+    fn tell_sources(&self, section: usize, transport_id: &Id, out: &mut Outbox) {
+        let Some(s) = self.sections.get(section) else { return };
         let ssrc_of = |spatial, role| {
             let mine = |x: &Stream| x.section == section && x.spatial == spatial && x.role == role;
             self.streams.iter().find(|(_, x)| mine(x)).map(|(ssrc, _)| *ssrc)
@@ -286,7 +280,11 @@ impl Receiver {
             ssrc: ssrc_of(l.spatial, Role::Media).unwrap_or(l.ssrc),
             rtx_ssrc: ssrc_of(l.spatial, Role::Rtx).unwrap_or(l.rtx_ssrc),
         });
-        out.event(EventKind::Sources { transport_id, mid: s.mid.clone(), layers: layers.collect() });
+        out.event(EventKind::Sources {
+            transport_id: transport_id.clone(),
+            mid: s.mid.clone(),
+            layers: layers.collect(),
+        });
     }
 
     /// By signalled SSRC, by MID and RID (RFC 8843 §9.2, RFC 8852), at last by payload type.

@@ -270,7 +270,7 @@ impl Room {
     pub fn emit_state(&self, cx: &mut Context<'_>) {
         for (_, transport) in self.transports.iter() {
             cx.out.event(transport.state_event());
-            transport.receiver.tell_all_sources(cx.out);
+            transport.receiver.tell_all_sources(&transport.id, cx.out);
             for (_, sender) in transport.senders.iter() {
                 cx.out.event(sender.current_event(&transport.id));
             }

@@ -85,8 +85,7 @@ impl Room {
             return;
         };
         let mut block = std::mem::take(cx.block);
-        let arrived_us = cx.arrived_us;
-        let ingest = transport.receiver.ingest(cx.now, arrived_us, &view, opened.index, &mut block, cx.out);
+        let ingest = transport.receiver.ingest(cx, &transport.id, &view, opened.index, &mut block);
         if let Some(at) = transport.receiver.deadline_us() {
             cx.timers.arm(&mut transport.armed, at, cx.room, Owner::Transport(key));
         }

@@ -56,14 +56,13 @@ impl Transport {
         let mut dtls = Dtls::new_12(cx.shared.dtls.clone(), cx.shared.certificate.clone(), now.instant);
         dtls.handle_timeout(now.instant).map_err(|e| format!("DTLS: {e}"))?;
         let data = DataChannels::new(spec.data_channels, spec.max_message_size, now.instant);
-        let owner = spec.transport_id.clone();
         Ok(Self {
             id: spec.transport_id,
             participant: spec.participant_id,
             ice: Ice::new(spec.local_ufrag, &spec.local_pwd),
             srtp_in: None,
             srtp_out: None,
-            receiver: Receiver::of(owner),
+            receiver: Receiver::default(),
             senders: Senders::default(),
             control: Control::default(),
             armed: Armed::default(),
