@@ -1,7 +1,7 @@
 //! The whole node: rooms, and how datagrams and deadlines find them.
 
 use crate::{
-    api::{Apply, Id, LinkReport, Report, RoomReport, StaleEpoch},
+    api::{Apply, Id, Report, StaleEpoch},
     arena::{Arena, Key},
     clock::{Clock, Now},
     context::{Context, Shared},
@@ -11,7 +11,6 @@ use crate::{
     room::Room,
     routes::{RouteKey, Routes},
     timers::{Owner, Timers},
-    track::Source,
 };
 use dimpl::certificate;
 use headwater_wire::{
@@ -20,7 +19,7 @@ use headwater_wire::{
 };
 use std::{
     cell::Cell,
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -453,34 +452,11 @@ impl Engine {
             ..Report::default()
         };
         for (_, room) in self.rooms.iter() {
-            let participants: HashSet<&Id> = room.transports.iter().map(|(_, t)| &t.participant).collect();
-            report.connections += room.transports.iter().filter(|(_, t)| t.is_connected()).count() as u32;
-            report.participants += participants.len() as u32;
-            let local = |s: &Source| matches!(s, Source::Transport(_));
-            report.rooms.push(RoomReport {
-                room_id: room.id.clone(),
-                epoch: room.epoch,
-                controller_id: room.controller.clone(),
-                snapshot_version: room.snapshot.as_ref().map_or(0, |s| s.0),
-                participants: participants.len() as u32,
-                published_tracks: room.tracks.iter().filter(|(_, t)| local(&t.source)).count() as u32,
-            });
-            let fresh = |t: Option<u64>| t.is_some_and(|t| now_us.saturating_sub(t) < 3_000_000);
-            for (_, link) in room.links.iter() {
-                report.links.push(LinkReport {
-                    link_id: link.spec.link_id.clone(),
-                    room_id: room.id.clone(),
-                    peer_node_id: link.spec.peer_node_id.clone(),
-                    up: link.up,
-                    tx_bytes: link.tx_bytes,
-                    rx_bytes: link.rx_bytes,
-                    rtt_ms: link.rtt_us.unwrap_or(0) as f64 / 1000.0,
-                    loss: link.loss(),
-                    tx_tracks: link.outgoing.values().filter(|o| fresh(o.last_us)).count() as u32,
-                    rx_tracks: link.incoming.values().filter(|i| fresh(i.last_us)).count() as u32,
-                    silent_ms: link.silent_ms(now_us),
-                });
-            }
+            let figures = room.report();
+            report.connections += room.connections();
+            report.participants += figures.participants;
+            report.rooms.push(figures);
+            report.links.extend(room.links.iter().map(|(_, link)| link.report(&room.id, now_us)));
         }
         report
     }

@@ -19,6 +19,7 @@ mod links;
 mod outbox;
 mod receive;
 mod relay;
+mod report;
 mod room;
 mod router;
 mod routes;
