@@ -1,1 +1,1 @@
-"""How Headwater's programs reach the API server and the nodes: whom they trust, and what they leave open."""
+"""What operator and gateway share: how they reach the API server and nodes, and look for garbage."""

@@ -5,9 +5,10 @@ import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import uvloop
+from headwater_dial.collector import spare_collector
 from kubernetes.aio.config.config_exception import ConfigException
 
 from headwater_gateway.app import run
@@ -21,8 +22,6 @@ from headwater_gateway.tracing import opened
 if TYPE_CHECKING:
     from headwater_gateway.join_traces import JoinTraces
 
-GC_YOUNG: Final = 20_000  # new containers before the youngest are looked through; Python's own: 700
-
 
 def main() -> None:
     """Run until SIGTERM or SIGINT. Exit status 2 and one line on settings that cannot work."""
@@ -30,6 +29,7 @@ def main() -> None:
         settings = from_environment(os.environ)
         configure_logs(settings.log_level, settings.log_format)
         with opened(os.environ, settings.gateway) as traces:
+            gc.freeze()  # what is loaded now stays
             spare_collector()
             uvloop.run(_main(settings, traces))
     except ConfigException as error:
@@ -38,12 +38,6 @@ def main() -> None:
     except (SettingsError, DatabaseError, ListenError) as error:
         sys.stderr.write(f"headwater-gateway: {error}\n")
         raise SystemExit(2) from None
-
-
-def spare_collector() -> None:
-    """Modules stay, and what a session leaves goes with its last reference: cycles are looked for seldom."""
-    gc.freeze()
-    gc.set_threshold(GC_YOUNG, 20, 20)
 
 
 async def _main(settings: Settings, traces: "JoinTraces | None") -> None:

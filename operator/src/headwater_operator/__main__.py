@@ -1,22 +1,17 @@
 """`headwater-operator`: settings from the environment, logs to stderr, one replica."""
 
 import asyncio
-import gc
 import logging
 import os
 import sys
-from typing import Final
 
 import structlog
 import uvloop
+from headwater_dial.collector import spare_collector
 from kubernetes.aio.config import ConfigException
 
 from headwater_operator.app import run
 from headwater_operator.settings import InvalidSettings, Settings
-
-# Lists of thousands are read again and again over a memory that hardly changes: by Python's own thresholds
-# most of that time goes into looking through all of it for garbage.
-GC_THRESHOLDS: Final = (20_000, 20, 20)
 
 
 def main() -> int:
@@ -26,7 +21,7 @@ def main() -> int:
     except InvalidSettings as error:
         sys.stderr.write(f"headwater-operator: {error}\n")
         return 2
-    gc.set_threshold(*GC_THRESHOLDS)
+    spare_collector()
     configure_logs(json=settings.json_logs, level=settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
