@@ -18,8 +18,8 @@ LEFT_OUT: Final = "nodev1"  # generated; it is the page of the node protocol
 INTRO = """# Python reference
 
 What other programs build on: `headwater_api`, the contract, and `headwater_planner`, the decisions. Both are
-pure: no input or output, no clock, no randomness; only `version_in` looks where a link leads. Units and
-errors are in the docstrings.
+pure: no input or output, no clock, no randomness; only `headwater_api.certificates` reads the files of a
+certificate. Units and errors are in the docstrings.
 """
 
 

@@ -22,7 +22,7 @@ from headwater_api.wellknown import (
 )
 from headwater_gateway.directory.liveness import Verdict
 from headwater_gateway.fleet_views import gateway_peer, takes_rooms
-from headwater_gateway.peer_tls import Shown, checking
+from headwater_gateway.peer_tls import PeerCertificate, checking
 from headwater_gateway.plane import Plane
 from headwater_gateway.settings import SettingsError
 from headwater_gateway.signal.types import GatewayPeer
@@ -222,14 +222,14 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_and_a_bad_one_n
 def test_a_certificate_that_other_gateways_would_not_take_is_told_of(
     authority: Authority, tmp_path: Path
 ) -> None:
-    good = Shown(secret(authority, tmp_path / "good"))
+    good = PeerCertificate(secret(authority, tmp_path / "good"))
     assert 29 * 86_400 < good.expires - time.time() < 31 * 86_400
     with capture_logs() as logs:
-        assert Shown(secret(authority, tmp_path / "node", NODE_TLS_NAME)).expires == 0.0
+        assert PeerCertificate(secret(authority, tmp_path / "node", NODE_TLS_NAME)).expires == 0.0
         authority.issue(tmp_path / "strange", GATEWAY_TLS_NAME, serial=1)
         stranger = Authority(tmp_path / "stranger").directory / "ca.crt"
         (tmp_path / "strange" / "ca.crt").write_bytes(stranger.read_bytes())
-        assert Shown(tmp_path / "strange").expires == 0.0
+        assert PeerCertificate(tmp_path / "strange").expires == 0.0
     assert [line["event"] for line in logs] == ["peer_tls.not_accepted"] * 2
     assert NODE_TLS_NAME not in logs[0]["reason"] and "gateway.headwater" in logs[0]["reason"]
 
@@ -239,7 +239,7 @@ def test_a_secret_that_cannot_be_used_is_named(authority: Authority, tmp_path: P
     tls_dir = secret(authority, tmp_path / "tls")
     (tls_dir / "tls.crt").unlink()
     with pytest.raises(SettingsError, match=r"HEADWATER_GATEWAY_TLS_DIR=.*tls\.crt"):
-        Shown(tls_dir)
+        PeerCertificate(tls_dir)
     (tls_dir / "ca.crt").write_text("no certificate")
     with pytest.raises(SettingsError, match=r"HEADWATER_GATEWAY_TLS_DIR=.*ca\.crt"):
         checking(tls_dir)

@@ -14,8 +14,7 @@ from headwater_api.turn_token import turn_token, watch_token
 from headwater_operator.nodes.turn import TurnClient, TurnUnreachable, TurnWish
 from headwater_turn.admin import serve_admin
 from headwater_turn.config import TurnConfig
-from headwater_turn.files import Shown
-from headwater_turn.render import TlsFiles
+from headwater_turn.files import shown_to_operator
 from support.authority import Authority
 from support.fake_turn import FakeTurn
 from support.processes import loopback_address
@@ -28,7 +27,6 @@ WISH = TurnWish(peers=("10.0.0.9",), secrets=(), draining=False, deadline_s=0.0)
 class Node:
     turn: FakeTurn
     ip: str
-    shown: Shown
 
 
 @pytest.fixture
@@ -40,11 +38,10 @@ def authority(tmp_path: Path) -> Authority:
 async def node_with(authority: Authority, folder: Path, name: str = wk.TURN_TLS_NAME) -> AsyncIterator[Node]:
     """A node's admin ports with a certificate for that name."""
     authority.issue(folder, name, serial=1)
-    shown = Shown(TlsFiles(folder / "tls.crt", folder / "tls.key"))
     ip, turn = loopback_address(), FakeTurn("t", "eu")
     config = TurnConfig("t", "eu", ip_address(ip), TOKEN, folder, folder)
-    async with serve_admin(turn, config, shown.context):
-        yield Node(turn, ip, shown)
+    async with serve_admin(turn, config, shown_to_operator(folder)):
+        yield Node(turn, ip)
 
 
 @asynccontextmanager
@@ -103,12 +100,10 @@ async def test_a_renewed_certificate_is_taken_over_and_a_bad_one_never(
     folder = tmp_path / "tls"
     async with node_with(authority, folder) as node:
         (folder / "tls.key").write_text("no key")
-        node.shown.refresh()
         async with operator(authority.directory) as client:
             await client.desire(node.ip, WISH, tls=True)
         other = Authority(tmp_path / "other")
         other.issue(folder, wk.TURN_TLS_NAME, serial=2)
-        node.shown.refresh()
         async with operator(authority.directory) as client:
             with pytest.raises(TurnUnreachable, match="certificate"):
                 await client.desire(node.ip, WISH, tls=True)
@@ -118,7 +113,7 @@ async def test_a_renewed_certificate_is_taken_over_and_a_bad_one_never(
 
 def test_a_pair_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"tls\.crt and .*tls\.key are no pair"):
-        Shown(TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key"))
+        shown_to_operator(tmp_path)
     with pytest.raises(Exception, match=wk.ENV_TURN_ADMIN_TLS_DIR):
         from headwater_turn.config import read_config
 

@@ -63,7 +63,7 @@ def test_a_turn_node_is_commanded_by_tls_where_the_installation_has_a_certificat
         (tmp_path / name).write_text("x")
     given = {wk.ENV_POD_NAME: "t", wk.ENV_POD_IP: "10.0.0.1", wk.ENV_NODE_TOKEN: "n" * 32}
     config = read_config({**env, **given, wk.ENV_TURN_ADMIN_TLS_DIR: str(tmp_path)})
-    assert config.admin_tls is not None and config.admin_tls.key == tmp_path / "tls.key"
+    assert config.admin_tls_dir == tmp_path
 
 
 def test_no_secret_value_and_no_token_in_the_manifest() -> None:

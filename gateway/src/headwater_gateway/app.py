@@ -22,7 +22,7 @@ from headwater_gateway.http.serve import Door, serving
 from headwater_gateway.http.signalling import Signalling
 from headwater_gateway.http.site import Site
 from headwater_gateway.metrics import Metrics
-from headwater_gateway.peer_tls import Shown
+from headwater_gateway.peer_tls import PeerCertificate
 from headwater_gateway.settings import Settings
 from headwater_gateway.signal.types import RoomPlane
 
@@ -113,7 +113,7 @@ def _peer_door(settings: Settings, metrics: Metrics) -> Door | None:
     """Where other gateways come in. SettingsError."""
     if settings.gateway_tls_dir is None:
         return None
-    shown = Shown(settings.gateway_tls_dir)
+    shown = PeerCertificate(settings.gateway_tls_dir)
     metrics.watch_certificate(lambda: shown.expires)
     return Door(settings.gateway_tls_port, shown.context)
 

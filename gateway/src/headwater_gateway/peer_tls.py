@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from headwater_api.certificates import CERTIFICATE, KEY, taken_until, version_in
+from headwater_api.certificates import CERTIFICATE, KEY, Shown, taken_until
 from headwater_api.wellknown import ENV_GATEWAY_TLS_DIR, GATEWAY_TLS_NAME
 
 from headwater_gateway.settings import SettingsError
@@ -45,50 +45,23 @@ def accepted_until(shown: ssl.SSLContext, directory: Path) -> float:
         return 0.0
 
 
-class Shown:
-    """The certificate that other gateways are shown: read anew for a connection once the files have changed.
-
-    A pair that cannot be used changes nothing, and connections that are there keep what they were made with.
-    """
+class PeerCertificate:
+    """The certificate that other gateways are shown, and until when they take it."""
 
     def __init__(self, directory: Path) -> None:
         """Raises SettingsError."""
         self._directory = directory
-        self._version = self._newest()
         try:
-            self.context = self._loaded()
-        except (OSError, ssl.SSLError) as error:
+            self.context = Shown(directory, self._renewed, self._unusable).context
+        except OSError as error:
             raise SettingsError(
                 f"{ENV_GATEWAY_TLS_DIR}={directory}: {CERTIFICATE} and {KEY} are no pair to use: {error}"
             ) from None
-        self._current = self.context
         self.expires = accepted_until(self.context, directory)
-        self.context.sni_callback = self._renewed
 
-    def _renewed(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-        """Gateways name the certificate that they ask for: called in each of their handshakes."""
-        newest = self._newest()
-        if newest != self._version:
-            self._version = newest
-            try:
-                self._current = self._loaded()
-            except (OSError, ssl.SSLError) as error:
-                log.warning("peer_tls.unusable", reason=f"the certificate in use stays: {error}")
-            else:
-                self.expires = accepted_until(self._current, self._directory)
-                log.info("peer_tls.renewed")
-        connection.context = self._current
+    def _renewed(self, context: ssl.SSLContext) -> None:
+        self.expires = accepted_until(context, self._directory)
+        log.info("peer_tls.renewed")
 
-    def _newest(self) -> tuple[str, float]:
-        """Tells one version of the Secret from another."""
-        place = version_in(self._directory)
-        try:
-            return str(place), max((place / name).stat().st_mtime for name in (CERTIFICATE, KEY))
-        except OSError:
-            return str(place), 0.0
-
-    def _loaded(self) -> ssl.SSLContext:
-        place = version_in(self._directory)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(place / CERTIFICATE, place / KEY)
-        return context
+    def _unusable(self, error: OSError) -> None:
+        log.warning("peer_tls.unusable", reason=f"the certificate in use stays: {error}")

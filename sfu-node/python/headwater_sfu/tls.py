@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 
 import grpc
-from headwater_api.certificates import CERTIFICATE, KEY, taken_until, version_in
+from headwater_api.certificates import CERTIFICATE, KEY, showing, taken_until, version_in
 from headwater_api.wellknown import ENV_NODE_TLS_DIR
 
 log = logging.getLogger(__name__)
@@ -53,9 +53,7 @@ def _read(directory: Path) -> tuple[tuple[bytes, bytes], ssl.SSLContext]:
     """Certificate chain and key, both of one version of the Secret; and who shows them."""
     place = version_in(directory)  # what is read there belongs together
     try:
-        shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        shown.load_cert_chain(place / CERTIFICATE, place / KEY)
-        return ((place / CERTIFICATE).read_bytes(), (place / KEY).read_bytes()), shown
+        return ((place / CERTIFICATE).read_bytes(), (place / KEY).read_bytes()), showing(place)
     except (OSError, ssl.SSLError) as error:
         raise BadCertificate(
             f"{ENV_NODE_TLS_DIR}={directory}: {CERTIFICATE} and {KEY} are no pair that can be used: {error}"

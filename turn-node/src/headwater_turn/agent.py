@@ -14,7 +14,7 @@ from headwater_turn.admin import serve_admin
 from headwater_turn.config import REALM, TurnConfig
 from headwater_turn.coturn import Coturn, find_version
 from headwater_turn.desired import Desired, Status
-from headwater_turn.files import Certificate, Shown, read_certificate, read_secrets
+from headwater_turn.files import Certificate, read_certificate, read_secrets, shown_to_operator
 from headwater_turn.packet_filter import apply_filter
 from headwater_turn.render import Address, ServerOptions, render_config, render_filter
 from headwater_turn.store import Store
@@ -53,7 +53,6 @@ class Agent:
         self._secrets: dict[str, str] = {}
         self._peers: frozenset[Address] = frozenset()
         self._certificate: Certificate | None = None
-        self._shown: Shown | None = None  # to the operator
         self._filtered = False
         self._draining_since: float | None = None
         self._busy = asyncio.Lock()
@@ -194,9 +193,9 @@ class Agent:
         await asyncio.to_thread(self._store.set_peers, ())
         await self._take_peers(frozenset())
         await self._take_certificate()
-        if self._config.admin_tls is not None:
-            self._shown = Shown(self._config.admin_tls)
-        async with serve_admin(self, self._config, self._shown.context if self._shown is not None else None):
+        admin_tls = self._config.admin_tls_dir
+        shown = shown_to_operator(admin_tls) if admin_tls is not None else None
+        async with serve_admin(self, self._config, shown):
             # coturn reads who may be reached when it starts, and then each five seconds only: clients that
             # are sent here at once would be refused.
             if not await self._is_told():
@@ -243,8 +242,6 @@ class Agent:
         async with self._busy:
             await self._take_secrets()
             await self._take_certificate()
-            if self._shown is not None:
-                self._shown.refresh()
 
     async def _until_stopped(self) -> None:
         await self._stop.wait()

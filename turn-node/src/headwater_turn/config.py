@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from headwater_api import wellknown
+from headwater_api.certificates import CERTIFICATE, KEY
 from headwater_api.environ import Environ
 
 from headwater_turn.render import Address, TlsFiles
@@ -38,7 +39,7 @@ class TurnConfig:
     packet_filter: bool = False
     run_as: int | None = None
     grace_s: float = 50.0
-    admin_tls: TlsFiles | None = None  # None: commands come without TLS
+    admin_tls_dir: Path | None = None  # None: commands come without TLS
 
 
 def read_config(env: Mapping[str, str]) -> TurnConfig:
@@ -65,8 +66,8 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
     if wants_filter not in ("true", "false"):
         found.problems.append(f"{ENV_PACKET_FILTER}={wants_filter!r} must be true or false")
     run_as = int(found.number(ENV_RUN_AS, 0, (0, 2**31 - 1))) or None
-    tls = _tls(ENV_TLS_DIR, found)
-    admin_tls = _tls(wellknown.ENV_TURN_ADMIN_TLS_DIR, found)
+    tls_dir = _pair(ENV_TLS_DIR, found)
+    admin_tls_dir = _pair(wellknown.ENV_TURN_ADMIN_TLS_DIR, found)
     if found.problems or address is None:
         raise ConfigError("\n".join(found.problems))
     return TurnConfig(
@@ -76,22 +77,23 @@ def read_config(env: Mapping[str, str]) -> TurnConfig:
         token,
         secrets_dir,
         run_dir,
-        tls,
+        TlsFiles(tls_dir / CERTIFICATE, tls_dir / KEY) if tls_dir is not None else None,
         int(port),
         wants_filter == "true",
         run_as,
         grace,
-        admin_tls,
+        admin_tls_dir,
     )
 
 
-def _tls(variable: str, found: Environ) -> TlsFiles | None:
-    if not (directory := found.text(variable)):
+def _pair(variable: str, found: Environ) -> Path | None:
+    """The directory of a certificate and its key."""
+    if not (text := found.text(variable)):
         return None
-    files = TlsFiles(Path(directory) / "tls.crt", Path(directory) / "tls.key")
-    for path in (files.certificate, files.key):
+    directory = Path(text)
+    for path in (directory / CERTIFICATE, directory / KEY):
         if not path.is_file():
             found.problems.append(
                 f"{variable}: {path} is missing: the Secret must be of type kubernetes.io/tls"
             )
-    return files
+    return directory

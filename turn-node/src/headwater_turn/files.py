@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from headwater_api.certificates import CERTIFICATE, KEY, Shown
 
 from headwater_turn.render import TlsFiles
 
@@ -32,29 +33,17 @@ def read_secrets(directory: Path, references: Iterable[str]) -> dict[str, str]:
     return found
 
 
-class Shown:
-    """A certificate that callers are shown. Renewed for new connections: those that are there keep theirs."""
-
-    def __init__(self, files: TlsFiles) -> None:
-        """Raises OSError where the pair cannot be used."""
-        self._files = files
-        self._known = read_certificate(files)
-        if self._known is None:
-            raise OSError(f"{files.certificate} and {files.key} are no pair that can be used")
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.context.load_cert_chain(files.certificate, files.key)
-
-    def refresh(self) -> None:
-        """Take over a pair that is new and fits."""
-        found = read_certificate(self._files)
-        if found is None or found == self._known:
-            return
-        try:
-            self.context.load_cert_chain(self._files.certificate, self._files.key)
-        except (OSError, ValueError):
-            return  # changed at this very moment: the next look finds it
-        self._known = found
-        log.info("new certificate for commands")
+def shown_to_operator(directory: Path) -> ssl.SSLContext:
+    """Who takes its commands. Raises OSError where there is no pair to use; later bad ones change nothing."""
+    try:
+        shown = Shown(
+            directory,
+            lambda _: log.info("new certificate for commands"),
+            lambda error: log.warning("the certificate for commands stays: %s", error),
+        )
+    except OSError as error:  # as ssl.SSLError is
+        raise OSError(f"{directory}: {CERTIFICATE} and {KEY} are no pair that can be used: {error}") from None
+    return shown.context
 
 
 @dataclass(frozen=True, slots=True)
