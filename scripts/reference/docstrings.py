@@ -19,7 +19,7 @@ INTRO = """# Python reference
 
 What other programs build on: `headwater_api`, the contract, and `headwater_planner`, the decisions. Both are
 pure: no input or output, no clock, no randomness; only `headwater_api.certificates` reads the files of a
-certificate. Units and errors are in the docstrings.
+certificate, and `headwater_api.exporting` sends traces. Units and errors are in the docstrings.
 """
 
 

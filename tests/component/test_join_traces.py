@@ -13,13 +13,14 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
+from headwater_api.exporting import LAST_EXPORT_S
 from headwater_api.ids import GatewayId, NodeId, ParticipantSid, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from headwater_api.traces import APPLY, ENV_ENDPOINT, HEADER, NODE, OUTCOME, REASON, ROOM, room_hash
 from headwater_api.wellknown import PORT_NODE_GRPC
 from headwater_gateway import app, plane
-from headwater_gateway.join_traces import GIVEN_UP_S, LAST_EXPORT_S, JoinTraces
+from headwater_gateway.join_traces import GIVEN_UP_S, JoinTraces
 from headwater_gateway.signal.types import GatewayPeer
 from headwater_gateway.tracing import opened
 from headwater_sfu.agent import Agent

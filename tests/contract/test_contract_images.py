@@ -140,11 +140,27 @@ def installed_by(path: Path) -> set[str]:
     return {name for name, _ in seen}
 
 
+def needed(node: ast.AST) -> Iterator[ast.AST]:
+    """What is run with a module whose optional imports are not there."""
+    yield node
+    optional = isinstance(node, ast.Try) and any(
+        handler.type is not None and "ImportError" in ast.unparse(handler.type) for handler in node.handlers
+    )
+    typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    for child in ast.iter_child_nodes(node):
+        if not ((optional or typing) and child in node.body):  # type: ignore[attr-defined]
+            yield from needed(child)
+
+
 def imported(package: str) -> Iterator[tuple[str, str]]:
-    """(file, top-level module) of each import in the sources of a package of this workspace."""
+    """(file, top-level module) of each import in the sources of a package of this workspace.
+
+    Left out is what a module knows how to do without: what it asks for in a `try` with `except ImportError`,
+    or for its types alone.
+    """
     folder = ROOT / lock()[package]["source"]["editable"]
     for file in [*folder.glob("src/headwater_*/**/*.py"), *folder.glob("python/headwater_*/**/*.py")]:
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in needed(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 yield from ((file.name, alias.name.split(".")[0]) for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

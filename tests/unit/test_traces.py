@@ -3,11 +3,14 @@
 import logging
 import subprocess
 import sys
+from ipaddress import ip_address
 
 import pytest
 from headwater_api.ids import GatewayId
 from headwater_api.traces import CannotTrace, room_hash, wants_traces
 from headwater_gateway.tracing import carried, headers, opened, stage
+from headwater_sfu import tracing as node_tracing
+from headwater_sfu.config import NodeConfig
 from structlog.testing import capture_logs
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
@@ -58,15 +61,13 @@ def test_what_cannot_be_done_is_said_and_the_gateway_serves_without(more: dict[s
 def test_without_the_extra_both_programs_say_so_and_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from headwater_sfu.tracing import open_traces
-
-    for module in ("headwater_gateway.join_traces", "headwater_sfu.traces"):
-        monkeypatch.setitem(sys.modules, module, None)  # as if OpenTelemetry were not there
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)  # as if OpenTelemetry were not there
     with capture_logs() as logs, opened(ENDPOINT, GatewayId("g")) as traces:
         assert traces is None
     assert logs[0]["event"] == "traces.off" and "headwater-gateway[traces]" in logs[0]["fix"]
-    with caplog.at_level(logging.WARNING):
-        assert open_traces(ENDPOINT, None) is None  # type: ignore[arg-type]  # not looked at
+    node = NodeConfig("n", "eu", "c", ip_address("127.0.0.1"), "token")
+    with caplog.at_level(logging.WARNING), node_tracing.opened(ENDPOINT, node) as traces:
+        assert traces is None
     assert "headwater-sfu[traces]" in caplog.text
 
 

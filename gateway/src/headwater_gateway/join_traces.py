@@ -1,22 +1,17 @@
 """Spans of joins by OpenTelemetry, from request to connected media. Loaded only where joins are traced."""
 
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import grpc
-from headwater_api.ids import GatewayId, NodeId, ParticipantSid, RegionName, RoomId
+from headwater_api.ids import NodeId, ParticipantSid, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from headwater_api.traces import APPLY, HEADER, NODE, OUTCOME, REASON, REGION, ROOM, room_hash
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
@@ -26,7 +21,6 @@ from headwater_gateway.tracing import JOIN
 # Placed, and no word since of media or of an end: the room lives elsewhere, or the client waits.
 GIVEN_UP_S: Final = 60.0
 MAX_OPEN: Final = 10_000
-LAST_EXPORT_S: Final = 2.0
 
 T = TypeVar("T")
 Metadata = tuple[tuple[str, str], ...]
@@ -239,20 +233,3 @@ class TracedCommands:
         finally:
             for span in spans:
                 span.end()
-
-
-@contextmanager
-def exporting(gateway: GatewayId) -> Iterator[JoinTraces]:
-    """Traces that a thread sends where the OTEL_* variables say. What it cannot send is dropped."""
-    about = {"service.name": "headwater-gateway", "service.instance.id": gateway}
-    resource = Resource.create().merge(Resource(about)).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    traces = JoinTraces(provider)
-    try:
-        yield traces
-    finally:
-        traces.close()
-        last = threading.Thread(target=provider.shutdown, name="last traces", daemon=True)
-        last.start()
-        last.join(LAST_EXPORT_S)

@@ -3,16 +3,18 @@
 Nothing here needs OpenTelemetry: that is loaded only where traces are asked for (`opened`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
+from headwater_api.exporting import exporting
 from headwater_api.ids import GatewayId
-from headwater_api.traces import CannotTrace, wants_traces
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from headwater_gateway.join_traces import JoinTrace, JoinTraces
 
 log = structlog.get_logger(__name__)
@@ -42,21 +44,21 @@ def headers() -> Mapping[str, str]:
     return trace.headers() if trace is not None else {}
 
 
-@contextmanager
-def opened(env: Mapping[str, str], gateway: GatewayId) -> Iterator["JoinTraces | None"]:
+def opened(env: Mapping[str, str], gateway: GatewayId) -> AbstractContextManager["JoinTraces | None"]:
     """Traces as the environment asks for them; None: it does not. What keeps them away is logged.
 
     Without traces calls go through all the same, so nothing about them ends the program.
     """
-    try:
-        if not wants_traces(env):
-            yield None
-            return
-        from headwater_gateway.join_traces import exporting
-    except (CannotTrace, ImportError) as error:
-        log.warning("traces.off", reason=str(error), fix="see docs/traces.md: headwater-gateway[traces]")
-        yield None
-        return
-    with exporting(gateway) as traces:
-        log.info("traces.on")
-        yield traces
+    about = {"service.name": "headwater-gateway", "service.instance.id": gateway}
+    return exporting(env, about, _join_traces, _say_off)
+
+
+def _join_traces(provider: "TracerProvider") -> "JoinTraces":
+    from headwater_gateway.join_traces import JoinTraces
+
+    log.info("traces.on")
+    return JoinTraces(provider)
+
+
+def _say_off(reason: str) -> None:
+    log.warning("traces.off", reason=reason, fix="see docs/traces.md: headwater-gateway[traces]")

@@ -4,6 +4,10 @@ import gc
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headwater_sfu.traces import NodeTraces
 
 
 def main() -> None:
@@ -25,23 +29,19 @@ def main() -> None:
     from headwater_sfu.agent import Agent
     from headwater_sfu.engine import load_native
     from headwater_sfu.tls import BadCertificate
-    from headwater_sfu.tracing import open_traces
+    from headwater_sfu.tracing import opened
 
-    exporting = open_traces(os.environ, config)
-
-    async def run() -> None:
-        agent = Agent(config, load_native(), exporting.traces if exporting is not None else None)
+    async def run(traces: "NodeTraces | None") -> None:
+        agent = Agent(config, load_native(), traces)
         gc.freeze()  # what is loaded now lives as long as the process: keep it out of collections
         await agent.run()
 
-    try:
-        uvloop.run(run())
-    except (OSError, ImportError, RuntimeError, BadCertificate) as error:
-        log.error("cannot start: %s", error)
-        sys.exit(1)
-    finally:
-        if exporting is not None:
-            exporting.close()
+    with opened(os.environ, config) as traces:
+        try:
+            uvloop.run(run(traces))
+        except (OSError, ImportError, RuntimeError, BadCertificate) as error:
+            log.error("cannot start: %s", error)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

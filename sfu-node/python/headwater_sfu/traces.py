@@ -3,7 +3,6 @@
 A gateway that traces a join says so in the metadata of its calls. The node begins no trace itself.
 """
 
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
@@ -11,21 +10,14 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 from headwater_api.nodev1 import node_pb2
-from headwater_api.traces import APPLY, HEADER, OUTCOME, REGION, ROOM, room_hash
+from headwater_api.traces import APPLY, HEADER, OUTCOME, ROOM, room_hash
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from headwater_sfu.config import NodeConfig
-
 GIVEN_UP_S: Final = 60.0
 MAX_WAITING: Final = 4096
-LAST_EXPORT_S: Final = 2.0
 # How a transport's wait for its client ends, but for the connection itself.
 FAILED: Final = (node_pb2.TRANSPORT_FAILED, node_pb2.TRANSPORT_CLOSED)
 
@@ -125,25 +117,3 @@ class NodeTraces(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not g
         if is_failure:
             span.set_status(Status(StatusCode.ERROR))
         span.end()
-
-
-class Exporting:
-    """Traces that a thread sends where the OTEL_* variables say. What it cannot send is dropped."""
-
-    def __init__(self, config: NodeConfig) -> None:
-        about = {
-            "service.name": "headwater-sfu",
-            "service.instance.id": config.node_id,
-            REGION: config.region,
-        }
-        resource = Resource.create().merge(Resource(about)).merge(OTELResourceDetector().detect())
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self.traces = NodeTraces(self._provider)
-
-    def close(self) -> None:
-        """Send what is left, for LAST_EXPORT_S at most."""
-        self.traces.close()
-        last = threading.Thread(target=self._provider.shutdown, name="last traces", daemon=True)
-        last.start()
-        last.join(LAST_EXPORT_S)
