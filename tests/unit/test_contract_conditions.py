@@ -1,7 +1,9 @@
 """Conditions: the transition time moves with the status only."""
 
+import re
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from headwater_api.conditions import Condition, Status, find_condition, is_true, set_condition
@@ -79,3 +81,10 @@ def test_reasons_are_fit_for_conditions() -> None:
     for reason in Reason:
         assert Condition(type="Ready", status=Status.TRUE, reason=reason).reason == reason.value
     assert len({reason.value.lower() for reason in Reason}) == len(Reason)
+
+
+def test_each_reason_is_given_somewhere() -> None:
+    root = Path(__file__).resolve().parents[2]
+    sources = [*root.glob("*/src/**/*.py"), *root.glob("sfu-node/python/**/*.py")]
+    given = set(re.findall(r"(?<![\w.])Reason\.([A-Z_]+)", "\n".join(path.read_text() for path in sources)))
+    assert {reason.name for reason in Reason} == given
