@@ -157,7 +157,7 @@ class FakeClient:
     def all(self, kind: str) -> list[Any]:
         return [getattr(m, kind) for m in self.received if m.WhichOneof("message") == kind]
 
-    async def wait(self, kind: str, count: int = 1, within_s: float = 3) -> Any:
+    async def wait(self, kind: str, count: int = 1, within_s: float = 15) -> Any:
         """The count-th message of a kind."""
         await until(
             lambda: len(self.all(kind)) >= count, within_s, f"{count} {kind} (got {self.kinds()})", 0.005

@@ -225,7 +225,7 @@ class SignalClient:
         return published.track  # type: ignore[no-any-return]
 
     async def wait(
-        self, kind: str, within_s: float = 5, match: Callable[[Any], bool] = lambda _: True
+        self, kind: str, within_s: float = 15, match: Callable[[Any], bool] = lambda _: True
     ) -> Any:
         """The first message of a kind that matches."""
 

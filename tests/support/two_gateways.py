@@ -72,13 +72,17 @@ class World:
         ]
 
     async def kept(self) -> int:
-        """The room's newest version, once both nodes have it."""
+        """The room's newest version, once every node of the room has it."""
         room = self.gateways[0].room()
-        await until(lambda: room.keeper.due is None, 5, "no snapshot is due", 0.01)
-        version = room.keeper.version
-        held = [node.held[ROOM] for node in self.nodes.values() if ROOM in node.held]
-        await until(lambda: all(h.snapshot_version >= version for h in held), 3, "nodes have it", 0.01)
-        return version
+
+        def is_kept() -> bool:
+            held = [self.nodes[name].held.get(ROOM) for name in room.state.nodes]
+            versions = [0 if row is None else row.snapshot_version for row in held]
+            newest = room.keeper.version
+            return room.keeper.due is None and min(versions, default=0) >= max(newest, 1)
+
+        await until(is_kept, 15, "every node has the newest snapshot", 0.01)
+        return room.keeper.version
 
 
 @asynccontextmanager
@@ -99,7 +103,7 @@ async def two_gateways() -> AsyncIterator[World]:
             for node in nodes.values():
                 directory.pool.pod_seen(NodePod(NodeId(node.node_id), RegionName(node.region), node.address))
         for gateway in made.gateways:
-            await until(lambda g=gateway: len(g.directory.pool.reports()) == 2, 5, "nodes are up", 0.01)  # type: ignore[misc]
+            await until(lambda g=gateway: len(g.directory.pool.reports()) == 2, 15, "nodes are up", 0.01)  # type: ignore[misc]
         try:
             yield made
         finally:

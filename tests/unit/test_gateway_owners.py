@@ -99,7 +99,7 @@ class World:
             found = [g.directory.pool.room_reports(RoomId(room)) for g in self.gateways.values()]
             return all(rows and all(by in ("", r.controller_id) for r in rows.values()) for rows in found)
 
-        await until(known, 3, f"{room} is reported", 0.01)
+        await until(known, 15, f"{room} is reported", 0.01)
 
 
 def named() -> str:
@@ -146,7 +146,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
             for node in nodes.values():
                 directory.pool.pod_seen(NodePod(NodeId(node.node_id), RegionName(node.region), node.address))
         for gateway in made.gateways.values():
-            await until(lambda g=gateway: len(g.directory.pool.reports()) == 2, 5, "nodes are up", 0.01)  # type: ignore[misc]
+            await until(lambda g=gateway: len(g.directory.pool.reports()) == 2, 15, "nodes are up", 0.01)  # type: ignore[misc]
         try:
             yield made
         finally:
@@ -200,7 +200,7 @@ async def test_old_reports_do_not_take_a_room_back(world: World) -> None:
     actor = first.directory.room(RoomId(room))
     assert actor is not None
     actor.hand_over("refused by a node", is_superseded=True)
-    await until(lambda: first.directory.room(RoomId(room)) is None, 3, "given up", 0.01)
+    await until(lambda: first.directory.room(RoomId(room)) is None, 15, "given up", 0.01)
     assert await first.find(room) == B
     assert first.directory.room(RoomId(room)) is None and second.directory.room(RoomId(room)) is taken
 
@@ -210,7 +210,7 @@ async def test_a_room_that_nobody_asks_for_is_taken_over_too(world: World) -> No
     await world.gateways[A].join(room, "ann", "eu")
     await world.reported(room)
     world.kill(A)
-    await until(lambda: world.gateways[B].directory.room(RoomId(room)), 5, "its successor has it")
+    await until(lambda: world.gateways[B].directory.room(RoomId(room)), 15, "its successor has it")
     assert world.gateways[C].directory.room(RoomId(room)) is None
 
 
@@ -222,7 +222,7 @@ async def test_a_room_that_has_ended_is_not_taken_for_one_that_was_left(world: W
     await world.reported(room)
     gateway.directory.meeting_seen(RoomId(room), first.state.config)
     gateway.directory.meeting_gone(RoomId(room))
-    await until(lambda: ann.closed, 3, "the room ends")
+    await until(lambda: ann.closed, 15, "the room ends")
     assert await gateway.find(room) == A
     again = await gateway.join(room, "ann", "eu")
     second = gateway.directory.room(RoomId(room))
@@ -251,16 +251,18 @@ async def test_a_split_room_becomes_one_with_the_stricter_rules(world: World) ->
             )
     await until(lambda: one.directory.room(RoomId(room)) is None, 8, "the lesser claim is given up")
     assert there.state.access.locked and ParticipantIdentity("eve") in there.state.access.banned
-    await until(lambda: there.state.by_identity.keys() == {"ann", "bob"}, 3, "one roster, without the banned")
+    await until(
+        lambda: there.state.by_identity.keys() == {"ann", "bob"}, 15, "one roster, without the banned"
+    )
     leave = await eve.wait("leave")
     assert leave.action == rtc.LeaveRequest.DISCONNECT
     assert ann.closed is not None and not ann.all("leave") and not bob.all("leave")
-    await until(lambda: {n.held[room].controller_id for n in world.nodes.values()} == {B}, 3, "one owner")
+    await until(lambda: {n.held[room].controller_id for n in world.nodes.values()} == {B}, 15, "one owner")
     links = [
         c for n in world.nodes.values() for r in n.applied for c in r.commands if c.HasField("open_relay")
     ]
     assert len(links) == 2, "the halves are linked"
-    await until(lambda: "ann" in bob.roster(), 3, "bob sees ann")
+    await until(lambda: "ann" in bob.roster(), 15, "bob sees ann")
 
 
 def test_a_gateway_is_dead_by_proof_at_once_and_by_silence_after_a_while() -> None:

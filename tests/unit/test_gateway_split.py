@@ -24,10 +24,10 @@ async def test_who_comes_back_from_the_lower_half_gets_what_the_upper_half_publi
     anns = await publish(ann, "audio", "mic")
     assert upper.room().keeper.claim > lower.room().keeper.claim
     await upper.succession.heal(upper.room(), frozenset([NodeId("us-1")]))
-    await until(lambda: len(upper.room().state.participants) == 2, 3, "healed")
-    await until(lambda: world.commands("us-1", "add_remote_track", "gw-b"), 3, "us-1 is told of ann's track")
+    await until(lambda: len(upper.room().state.participants) == 2, 15, "healed")
+    await until(lambda: world.commands("us-1", "add_remote_track", "gw-b"), 15, "us-1 is told of ann's track")
     lower.room().hand_over("another gateway has the room", is_superseded=True)
-    await until(lambda: bob.closed, 3, "bob's old connection is closed")
+    await until(lambda: bob.closed, 15, "bob's old connection is closed")
 
     back = await resume(upper, bob, "bob")
 
@@ -35,10 +35,10 @@ async def test_who_comes_back_from_the_lower_half_gets_what_the_upper_half_publi
         told = world.commands(node, "configure_send", "gw-b")
         return bool(told) and track in [s.track_id for s in told[-1].sections]
 
-    await until(lambda: sent("us-1", anns), 3, "bob gets ann's track")
-    await until(lambda: sent("eu-1", bobs), 3, "ann gets bob's track")
-    await until(lambda: {"ann", "bob"} <= set(back.roster()), 3, "bob has the roster")
-    await until(lambda: "bob" in ann.roster(), 3, "ann has bob")
+    await until(lambda: sent("us-1", anns), 15, "bob gets ann's track")
+    await until(lambda: sent("eu-1", bobs), 15, "ann gets bob's track")
+    await until(lambda: {"ann", "bob"} <= set(back.roster()), 15, "bob has the roster")
+    await until(lambda: "bob" in ann.roster(), 15, "ann has bob")
     kinds = back.kinds()
     offered = next(i for i, m in enumerate(back.received) if m.HasField("offer") and anns in m.offer.sdp)
     told = [p.identity for m in back.received[:offered] for p in m.update.participants]

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RoomId
 from headwater_api.nodev1 import node_pb2
-from headwater_gateway.room import migration, moderation
+from headwater_gateway.room import migration, moderation, snapshot
+from headwater_gateway.room.keeper import EVERY_S
 from headwater_gateway.room.model import Migration
 from headwater_gateway.room.ports import JoinRefusal
 from headwater_gateway.room.state import RoomState
@@ -31,24 +33,24 @@ async def test_a_client_resumes_at_another_gateway_without_a_change_of_its_media
     ann, bob = await first.join("ann", "eu"), await first.join("bob", "us")
     track = await publish(ann, "audio", "mic")
     await bob.wait("offer", 2)
-    await until(lambda: any(c.sections for c in world.commands("us-1", "configure_send")), 3, "bob gets it")  # type: ignore[attr-defined]
+    await until(lambda: any(c.sections for c in world.commands("us-1", "configure_send")), 15, "bob gets it")  # type: ignore[attr-defined]
     before = world.commands("us-1", "configure_send")[-1]
     created = [len(world.commands(node, "create_transport")) for node in world.nodes]
     await world.kept()
     room = await second.take_over()
     assert room is not None and room.keeper.claim.epoch > first.room().keeper.claim.epoch
     for node in world.nodes.values():
-        await until(lambda n=node: n.held[ROOM].controller_id == "gw-b", 3, "adopted", 0.01)  # type: ignore[misc]
+        await until(lambda n=node: n.held[ROOM].controller_id == "gw-b", 15, "adopted", 0.01)  # type: ignore[misc]
     # Who had it is refused, gives it up, and does not tell its clients to leave.
     key_frame = node_pb2.Command(request_key_frame=node_pb2.RequestKeyFrame(track_id=track))
     first.room().command(bob.sid, [key_frame])
-    await until(lambda: bob.closed, 3, "bob's old connection is closed")
+    await until(lambda: bob.closed, 15, "bob's old connection is closed")
     assert bob.closed is not None and bob.closed[0] == CLOSE_GOING_AWAY and not bob.all("leave")
-    await until(lambda: first.directory.room(ROOM) is None, 3, "the first gateway has no such room")
+    await until(lambda: first.directory.room(ROOM) is None, 15, "the first gateway has no such room")
 
     back = await resume(second, bob, "bob")
     await until(
-        lambda: any(c.sections for c in world.commands("us-1", "configure_send", "gw-b")), 3, "bob is served"
+        lambda: any(c.sections for c in world.commands("us-1", "configure_send", "gw-b")), 15, "bob is served"
     )  # type: ignore[attr-defined]
     after = world.commands("us-1", "configure_send", "gw-b")[-1]
     assert after == before, "the same m-line, SSRC and payload type: media goes on"
@@ -56,7 +58,7 @@ async def test_a_client_resumes_at_another_gateway_without_a_change_of_its_media
     assert not back.all("leave") and not back.all("join")
     restarts = world.commands("us-1", "restart_ice", "gw-b")
     assert [r.transport_id for r in restarts] == [f"{bob.sid}/sub"]  # type: ignore[attr-defined]
-    await until(lambda: {"ann", "bob"} <= set(back.roster()), 3, "bob has the roster")
+    await until(lambda: {"ann", "bob"} <= set(back.roster()), 15, "bob has the roster")
     assert [len(world.commands(node, "create_transport")) for node in world.nodes] == created
     for kind in ("close_transport", "close_room", "remove_remote_track", "close_relay", "open_relay"):
         told = [c for node in world.nodes for c in world.commands(node, kind, "gw-b")]
@@ -74,7 +76,7 @@ async def test_the_first_ice_restart_is_answered_after_the_clients_next_check(wo
     for ufrag, least_s in (("new1", 0.48), ("new2", 0.0)):
         answers, began = len(back.all("answer")), asyncio.get_running_loop().time()
         back.offer(("audio", "mic"), ufrag=ufrag)
-        await until(lambda n=answers: len(back.all("answer")) > n, 5, "an answer", 0.01)  # type: ignore[misc]
+        await until(lambda n=answers: len(back.all("answer")) > n, 15, "an answer", 0.01)  # type: ignore[misc]
         assert asyncio.get_running_loop().time() - began >= least_s
         restart = world.commands("eu-1", "restart_ice", "gw-b")[-1]
         assert f"a=ice-ufrag:{restart.local_ufrag}" in back.all("answer")[-1].sdp  # type: ignore[attr-defined]
@@ -99,11 +101,11 @@ async def test_what_was_published_after_the_last_snapshot_comes_back_with_its_cl
     back.offer(("audio", "mic"), ufrag="new1")
     await back.wait("answer")
     again = await resume(second, bob, "bob")
-    await until(lambda: [t.sid for t in again.roster()["ann"].tracks] == [track], 3, "bob sees the track")
+    await until(lambda: [t.sid for t in again.roster()["ann"].tracks] == [track], 15, "bob sees the track")
     thief = sync_state(bob)
     thief.publish_tracks.append(published)
     again.say(sync_state=thief)
-    await until(lambda: list(room.state.tracks) == [track], 3, "nobody publishes under another's id")
+    await until(lambda: list(room.state.tracks) == [track], 15, "nobody publishes under another's id")
     assert [t.publisher for t in room.state.tracks.values()] == [ann.sid]
 
 
@@ -146,6 +148,22 @@ async def test_a_node_that_keeps_nothing_makes_the_command_fail(world: World) ->
         await first.room().ask(lambda state, now: moderation.remove(state, "eve", now, ban=True))
 
 
+async def test_a_process_that_stands_while_it_makes_a_snapshot_makes_the_next_one_in_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = snapshot.encode
+
+    def stand(*args: Any) -> bytes:
+        time.sleep(0.2)  # without the processor: it is not the room's size that takes so long
+        return encode(*args)
+
+    monkeypatch.setattr(snapshot, "encode", stand)
+    first, _ = world.gateways
+    await first.join("ann", "eu")
+    await world.kept()
+    assert first.room().keeper._not_before - time.monotonic() <= EVERY_S
+
+
 async def test_many_clients_at_once_share_one_takeover(world: World) -> None:
     first, second = world.gateways
     people = [await first.join(f"p{n}", "eu") for n in range(5)]
@@ -168,7 +186,7 @@ async def test_a_participant_whose_node_died_too_is_told_to_reconnect(world: Wor
     leave = await back.wait("leave")
     assert leave.action == rtc.LeaveRequest.RECONNECT
     again = await second.join("bob", "us")
-    await until(lambda: again.roster().keys() >= {"ann"}, 3, "bob is in the same room")
+    await until(lambda: again.roster().keys() >= {"ann"}, 15, "bob is in the same room")
     assert room.state.by_identity[ParticipantIdentity("bob")] == again.sid
 
 
@@ -193,11 +211,11 @@ async def test_rows_of_a_room_taken_over_are_newer_than_what_clients_have(world:
     first, second = world.gateways
     ann, _ = await first.join("ann", "eu"), await first.join("bob", "us")
     await world.kept()
-    await until(lambda: "bob" in ann.roster(), 3, "ann sees bob")
+    await until(lambda: "bob" in ann.roster(), 15, "ann sees bob")
     had = ann.roster()["bob"].version
     await second.take_over()
     back = await resume(second, ann, "ann")
-    await until(lambda: "bob" in back.roster(), 3, "the roster")
+    await until(lambda: "bob" in back.roster(), 15, "the roster")
     assert back.roster()["bob"].version > had
 
 
@@ -214,8 +232,8 @@ async def test_those_who_do_not_come_back_are_taken_off_in_the_end(
     await world.kept()
     room = await second.take_over()
     assert room is not None
-    await until(lambda: not room.state.participants, 5, "the roster is empty")
-    await until(lambda: world.commands("eu-1", "close_transport", "gw-b"), 3, "its node is told")
+    await until(lambda: not room.state.participants, 15, "the roster is empty")
+    await until(lambda: world.commands("eu-1", "close_transport", "gw-b"), 15, "its node is told")
 
 
 async def test_whose_node_dies_before_they_are_back_join_anew_at_once(world: World) -> None:
@@ -225,7 +243,7 @@ async def test_whose_node_dies_before_they_are_back_join_anew_at_once(world: Wor
     await world.kept()
     room = await second.take_over()
     room.node_lost(NodeId("us-1"), "killed")
-    await until(lambda: NodeId("us-1") not in room.state.nodes, 3, "the node is given up")
+    await until(lambda: NodeId("us-1") not in room.state.nodes, 15, "the node is given up")
     leave = await second.connect("bob", resume=bob.sid).wait("leave")
     assert leave.action == rtc.LeaveRequest.RECONNECT, "no session is there to prepare its new transports"
 

@@ -232,7 +232,7 @@ class RoomActor:
             self._is_superseded, self._inbox.is_handed_over = is_superseded, True
             if not is_superseded:
                 self.keeper.due = now
-                self._out.keep(self._clock)
+                self._out.keep(now)
             roster.hand_over(self._state, why)
 
         self._inbox.post(None, job, Share.LAST)
@@ -322,7 +322,7 @@ class RoomActor:
         blame, job = message or (None, self._run_due)
         self._guard(blame, job)
         self._out.perform(self._clock())
-        self._out.keep(self._clock)
+        self._out.keep(self._clock())
 
     def _run_due(self, now: float) -> None:
         run_due(self._state, now)

@@ -87,7 +87,7 @@ class SnapshotKeeper:
         return node_pb2.PutSnapshot(version=self.version, blob=blob)
 
     def spent(self, seconds: float) -> None:
-        """So long the making took."""
+        """So much processor time the making took, in seconds."""
         self._not_before += max(0.0, seconds / SHARE - EVERY_S)
 
     def stored(self, version: int) -> None:
