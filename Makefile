@@ -12,7 +12,7 @@ PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 AGAIN := --reruns=1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom wheels deny audit fmt generate fuzz clean
+.PHONY: help setup demo demo-check test test-twice check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom wheels deny audit fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test: setup ## All gates and tests; what CI runs
 	$(BIN)/pytest $(PARALLEL) $(AGAIN) tests/component tests/property tests/contract tests/unit || failed=1; \
 	$(BIN)/pytest $(AGAIN) tests/media tests/e2e || failed=1; \
 	exit $$failed
+
+test-twice: setup ## Each test that may have a second try is made to need one; ARGS="tests/e2e" narrows it
+	HEADWATER_TEST_TWICE=1 $(BIN)/pytest $(AGAIN) $(or $(ARGS),tests/component tests/media tests/e2e)
 
 check: rust-check type lint layers go-check ## Formatters, linters, types, layers; no tests
 

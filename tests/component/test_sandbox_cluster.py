@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def headwater() -> Iterator[Headwater]:
     shutil.rmtree(state, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def sandbox(headwater: Headwater) -> Iterator[Sandbox]:
+@contextmanager
+def running(headwater: Headwater) -> Iterator[Sandbox]:
     # It reads a pipe that only this process holds, so it ends when pytest does, however that ends.
     guardian = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     name = "t" + secrets.token_hex(3)
@@ -68,8 +69,22 @@ def sandbox(headwater: Headwater) -> Iterator[Sandbox]:
         guardian.communicate()
 
 
-def run_pod(sandbox: Sandbox, name: str, script: str, **spec: object) -> None:
-    kubectl(sandbox.kubeconfig, "apply", "-f", "-", stdin=pod_manifest(name, script, **spec))
+@pytest.fixture(scope="module")
+def sandbox(headwater: Headwater) -> Iterator[Sandbox]:
+    with running(headwater) as shared:
+        yield shared
+
+
+@pytest.fixture
+def own_sandbox(headwater: Headwater) -> Iterator[Sandbox]:
+    """For a test that damages it."""
+    with running(headwater) as own:
+        yield own
+
+
+def run_pod(kubeconfig: Path, name: str, script: str, **spec: object) -> None:
+    """A Pod of that name; what a first try of the test left under it goes first."""
+    kubectl(kubeconfig, "replace", "--force", "-f", "-", stdin=pod_manifest(name, script, **spec))
 
 
 def test_up_prints_what_scripts_rely_on(sandbox: Sandbox) -> None:
@@ -109,6 +124,7 @@ def test_a_container_gets_what_its_pod_says_and_leaves_the_host_alone(sandbox: S
         " ls /run/secrets/kubernetes.io/serviceaccount/token;"
         f" (echo x >{mark}) 2>/dev/null || echo refused; echo scratch >/scratch/file && cat /scratch/file"
     )
+    kubectl(sandbox.kubeconfig, "delete", "secret", "given", "--ignore-not-found")  # of a first try
     kubectl(sandbox.kubeconfig, "create", "secret", "generic", "given", "--from-literal=word=sesame")
     run_pod(
         sandbox,
@@ -140,7 +156,7 @@ def test_a_container_gets_what_its_pod_says_and_leaves_the_host_alone(sandbox: S
 
 def test_a_killed_container_is_reported_at_once_and_leaves_no_process(sandbox: Sandbox) -> None:
     stray, own = f"9{secrets.randbelow(10**8):08}", f"8{secrets.randbelow(10**8):08}"
-    run_pod(sandbox, "killed", f"setsid sleep {stray} & exec sleep {own}")
+    run_pod(sandbox.kubeconfig, "killed", f"setsid sleep {stray} & exec sleep {own}")
     poll("both processes run", 15, lambda: processes(f"sleep\0{stray}") and processes(f"sleep\0{own}"))
     poll("the Pod runs", 5, lambda: phase(sandbox.kubeconfig, "killed") == "Running")
     os.kill(processes(f"sleep\0{own}")[0], signal.SIGKILL)
@@ -156,14 +172,14 @@ def test_a_killed_container_is_reported_at_once_and_leaves_no_process(sandbox: S
 
 def test_a_deleted_pod_ends_within_its_grace_period(sandbox: Sandbox) -> None:
     number = f"7{secrets.randbelow(10**8):08}"
-    run_pod(sandbox, "stubborn", f"trap '' TERM; sleep {number} & wait; wait")
+    run_pod(sandbox.kubeconfig, "stubborn", f"trap '' TERM; sleep {number} & wait; wait")
     poll("it runs", 15, lambda: phase(sandbox.kubeconfig, "stubborn") == "Running")
     kubectl(sandbox.kubeconfig, "delete", "pod", "stubborn", "--timeout=15s")
     wait_gone(f"sleep\0{number}", 3)
 
 
 def test_a_container_without_a_command_is_refused_with_the_reason(sandbox: Sandbox) -> None:
-    run_pod(sandbox, "empty", "", container={"command": [], "args": []})
+    run_pod(sandbox.kubeconfig, "empty", "", container={"command": [], "args": []})
 
     def reason() -> str | bool:
         return "set command" in kubectl(
@@ -192,8 +208,8 @@ def test_a_second_sandbox_runs_beside_it_and_ends_with_ctrl_c(sandbox: Sandbox) 
     process = headwater.start(*options)
     try:
         kubeconfig = Path(first_json(process)["kubeconfig"])
-        for each, name in ((kubeconfig, "beside"), (sandbox.kubeconfig, "beside")):
-            kubectl(each, "apply", "-f", "-", stdin=pod_manifest(name, f"exec sleep {number}"))
+        for each in (kubeconfig, sandbox.kubeconfig):
+            run_pod(each, "beside", f"exec sleep {number}")
             kubectl(each, "wait", "--for=jsonpath={.status.phase}=Running", "pod/beside", "--timeout=15s")
         addresses = {
             kubectl(each, "get", "pod", "beside", "-o", "jsonpath={.status.podIP}")
@@ -211,31 +227,30 @@ def test_a_second_sandbox_runs_beside_it_and_ends_with_ctrl_c(sandbox: Sandbox) 
             end(process, signal.SIGTERM, ENDS_WITHIN_S)
 
 
-def test_a_killed_node_takes_its_containers_along_and_the_cluster_goes_on(sandbox: Sandbox) -> None:
+def test_a_killed_node_takes_its_containers_along_and_the_cluster_goes_on(own_sandbox: Sandbox) -> None:
     number = f"5{secrets.randbelow(10**8):08}"
-    run_pod(sandbox, "lost", f"exec sleep {number}", nodeSelector={"topology.kubernetes.io/region": "us"})
+    run_pod(own_sandbox.kubeconfig, "lost", f"exec sleep {number}", nodeSelector={"topology.kubernetes.io/region": "us"})
     poll("it runs", 15, lambda: processes(f"sleep\0{number}"))
-    state = json.loads((sandbox.directory / "state.json").read_text())
+    state = json.loads((own_sandbox.directory / "state.json").read_text())
     os.kill(state["processes"]["node-us-1"], signal.SIGKILL)
     wait_gone(f"sleep\0{number}", 5)
     ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
     poll(
         "the node is seen as lost",
         30,
-        lambda: kubectl(sandbox.kubeconfig, "get", "node", "us-1", "-o", ready) == "Unknown",
+        lambda: kubectl(own_sandbox.kubeconfig, "get", "node", "us-1", "-o", ready) == "Unknown",
     )
 
 
-def test_it_ends_with_the_process_it_was_bound_to(sandbox: Sandbox) -> None:
-    """The last one: it ends the sandbox."""
-    number = f"4{secrets.randbelow(10**8):08}"
-    run_pod(sandbox, "last", f"exec sleep {number}", nodeSelector={"topology.kubernetes.io/region": "eu"})
+def test_it_ends_with_the_process_it_was_bound_to(own_sandbox: Sandbox) -> None:
+        number = f"4{secrets.randbelow(10**8):08}"
+    run_pod(own_sandbox.kubeconfig, "last", f"exec sleep {number}", nodeSelector={"topology.kubernetes.io/region": "eu"})
     poll("it runs", 15, lambda: processes(f"sleep\0{number}"))
-    sandbox.guardian.kill()
-    wait_gone(str(sandbox.directory), 20)
+    own_sandbox.guardian.kill()
+    wait_gone(str(own_sandbox.directory), 20)
     assert not processes(f"sleep\0{number}")
-    status = sandbox.headwater.run("status", "--json", "--name", sandbox.name)
+    status = own_sandbox.headwater.run("status", "--json", "--name", own_sandbox.name)
     assert (status.returncode, status.stdout) == (1, "")
     assert "headwater sandbox up" in status.stderr
-    assert sandbox.headwater.run("down", "--name", sandbox.name).returncode == 0
-    assert not sandbox.directory.exists()
+    assert own_sandbox.headwater.run("down", "--name", own_sandbox.name).returncode == 0
+    assert not own_sandbox.directory.exists()

@@ -32,11 +32,11 @@ T = TypeVar("T")
 
 
 def poll(what: str, seconds: float, attempt: Callable[[], T | None]) -> T:
-    """The first result of `attempt` that is neither None nor False. Fails at the deadline, naming `what`."""
+    """The first result of `attempt` that is true: not None, False or empty. At the deadline fails with `what`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         result = attempt()
-        if result is not None and result is not False:
+        if result:
             return result
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s: {what}")
