@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.docs import QUICK_START, Block, Reader, blocks, pages, runbook
+from support.docs import QUICK_START, Block, Reader, blocks, deletions, pages, runbook
+from support.second_try import second_try
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -48,7 +49,9 @@ def test_the_quick_start(started: Started) -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
-def test_the_commands_of_a_page(started: Started, page: Path) -> None:
+def test_the_commands_of_a_page(started: Started, page: Path, request: pytest.FixtureRequest) -> None:
+    if second_try(request.node):
+        passes(started.reader, deletions(blocks(page)), started.kubeconfig)
     passes(started.reader, blocks(page), started.kubeconfig)
 
 

@@ -127,7 +127,7 @@ def test_a_container_gets_what_its_pod_says_and_leaves_the_host_alone(sandbox: S
     kubectl(sandbox.kubeconfig, "delete", "secret", "given", "--ignore-not-found")  # of a first try
     kubectl(sandbox.kubeconfig, "create", "secret", "generic", "given", "--from-literal=word=sesame")
     run_pod(
-        sandbox,
+        sandbox.kubeconfig,
         "one",
         script,
         container={
@@ -229,7 +229,12 @@ def test_a_second_sandbox_runs_beside_it_and_ends_with_ctrl_c(sandbox: Sandbox) 
 
 def test_a_killed_node_takes_its_containers_along_and_the_cluster_goes_on(own_sandbox: Sandbox) -> None:
     number = f"5{secrets.randbelow(10**8):08}"
-    run_pod(own_sandbox.kubeconfig, "lost", f"exec sleep {number}", nodeSelector={"topology.kubernetes.io/region": "us"})
+    run_pod(
+        own_sandbox.kubeconfig,
+        "lost",
+        f"exec sleep {number}",
+        nodeSelector={"topology.kubernetes.io/region": "us"},
+    )
     poll("it runs", 15, lambda: processes(f"sleep\0{number}"))
     state = json.loads((own_sandbox.directory / "state.json").read_text())
     os.kill(state["processes"]["node-us-1"], signal.SIGKILL)
@@ -243,8 +248,13 @@ def test_a_killed_node_takes_its_containers_along_and_the_cluster_goes_on(own_sa
 
 
 def test_it_ends_with_the_process_it_was_bound_to(own_sandbox: Sandbox) -> None:
-        number = f"4{secrets.randbelow(10**8):08}"
-    run_pod(own_sandbox.kubeconfig, "last", f"exec sleep {number}", nodeSelector={"topology.kubernetes.io/region": "eu"})
+    number = f"4{secrets.randbelow(10**8):08}"
+    run_pod(
+        own_sandbox.kubeconfig,
+        "last",
+        f"exec sleep {number}",
+        nodeSelector={"topology.kubernetes.io/region": "eu"},
+    )
     poll("it runs", 15, lambda: processes(f"sleep\0{number}"))
     own_sandbox.guardian.kill()
     wait_gone(str(own_sandbox.directory), 20)

@@ -1,6 +1,7 @@
 """The documentation's commands, typed as a reader would: page by page, in one shell for each page."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,8 @@ RUNBOOK: Final = ROOT / "docs" / "runbook"
 PAGE_DEADLINE_S: Final = 200
 # Not part of a checkout, or too much to show to a shell.
 _HIDDEN: Final = {".git", ".venv", "docs"}
+_CREATED: Final = re.compile(r"kubectl create (namespace|secret)(?: generic| tls)? (\S+)")
+_NAMESPACE: Final = re.compile(r"(?<= )-n \S+")
 _HEADWATER: Final = """#!/bin/sh
 [ "$1 $2" != "sandbox up" ] || set -- "$@" --die-with {pid}
 exec {program} "$@"
@@ -53,6 +56,19 @@ def runbook() -> list[Block]:
         for command in block.commands
     }
     return [Block(tuple(commands))]
+
+
+def deletions(found: list[Block]) -> list[Block]:
+    """Commands that take away what the blocks' `kubectl create` made, for who reads a page once more."""
+    undone = []
+    for block in found:
+        for command in block.commands if not block.reason else ():
+            if made := _CREATED.match(command):
+                where = _NAMESPACE.search(command)
+                undone.append(
+                    f"kubectl delete {made[1]} {made[2]} {where[0] if where else ''} --ignore-not-found"
+                )
+    return [Block(tuple(undone))]
 
 
 @dataclass(frozen=True)

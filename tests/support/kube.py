@@ -4,9 +4,9 @@
 stopped by its process id. `namespace` gives each test an empty namespace of its own.
 """
 
-import hashlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def poll(what: str, seconds: float, attempt: Callable[[], T | None]) -> T:
-    """The first result of `attempt` that is true: not None, False or empty. At the deadline fails with `what`."""
+    """The first result of `attempt` that is not None, False or empty. Fails at the deadline with `what`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         result = attempt()
@@ -113,9 +113,9 @@ def api_server() -> Iterator[ApiServer]:
 
 
 @pytest.fixture
-def namespace(api_server: ApiServer, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace for one test. No controller empties it afterwards: the server ends with the session."""
-    name = f"t-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
+def namespace(api_server: ApiServer) -> Iterator[str]:
+    """A namespace for one try of one test. No controller empties it: the server ends with the session."""
+    name = f"t-{secrets.token_hex(6)}"
     api_server.kubectl("create", "namespace", name)
     yield name
     api_server.kubectl("delete", "namespace", name, "--wait=false")

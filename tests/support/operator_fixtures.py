@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -40,7 +41,7 @@ async def kubelet(client: KubeClient, namespace: str) -> AsyncIterator[FakeKubel
 @pytest.fixture(scope="module")
 def operator(api_server: ApiServer, request: pytest.FixtureRequest) -> Iterator[OperatorProcess]:
     """The module's operator, which serves every namespace. Tests of its life take `leader` instead."""
-    namespace = request.module.__name__.rpartition(".")[2].replace("_", "-")
+    namespace = f"{request.module.__name__.rpartition('.')[2].replace('_', '-')}-{secrets.token_hex(3)}"
     api_server.kubectl("create", "namespace", namespace)
     with operator_process(api_server.kubeconfig, namespace, HEADWATER_LEASE_DURATION="15") as started:
         yield started

@@ -20,6 +20,11 @@ FORCED: Final = "HEADWATER_TEST_TWICE" in os.environ
 _tried: list[tuple[str, str]] = []  # a test's id, and what its first try said
 
 
+def second_try(item: pytest.Item) -> bool:
+    """Whether the test has been tried before in this process."""
+    return getattr(item, "execution_count", 1) > 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name not in FOLDERS:
@@ -29,8 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield
-    first = getattr(item, "execution_count", 1) == 1
-    if FORCED and first and report.when == "call" and report.passed and item.path.parent.name in FOLDERS:
+    if (
+        FORCED
+        and not second_try(item)
+        and report.when == "call"
+        and report.passed
+        and item.path.parent.name in FOLDERS
+    ):
         report.outcome, report.longrepr = "failed", "passed; the second try was asked for"
     return report
 
