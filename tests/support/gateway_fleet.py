@@ -18,8 +18,9 @@ from headwater_gateway.directory.hashing import choose
 from headwater_gateway.room import snapshot
 from headwater_sandbox.demo.spec import BotSpec
 from headwater_sandbox.demo.tokens import make_token, signal_url
+from support.deadline import until
 from support.processes import Program, all_running, loopback_address, running
-from support.static_fleet import API_KEY, API_SECRET, NODE_TOKEN, node_running, region_of
+from support.static_fleet import API_KEY, API_SECRET, NODE_TOKEN, knows_nodes, node_running, region_of
 
 CONNECT_S = 0.5
 ANSWER_S = 10.0
@@ -164,6 +165,15 @@ class GatewayFleet:
         program = running("headwater_gateway", env, self.addresses[number], log)
         self.gateways[number] = await self._stacks[number].enter_async_context(program)
 
+    async def is_whole(self) -> bool:
+        """Whether every gateway knows all nodes, and has heard all others: else not hashing has the rooms."""
+        alive = [gateway for gateway in self.gateways if gateway is not None]
+        return all(
+            gateway.printed().count("gateway.heard") >= len(alive) - 1
+            and await knows_nodes(gateway, len(self.nodes))
+            for gateway in alive
+        )
+
     async def kill(self, number: int, how: signal.Signals = signal.SIGKILL) -> float:
         """End a gateway. The time of it (monotonic seconds)."""
         program = self.gateways[number]
@@ -217,4 +227,5 @@ async def gateway_fleet(
             stack.push_async_callback(inner.aclose)
             fleet._stacks.append(inner)
         await asyncio.gather(*(fleet.start(n) for n in range(gateways)))
+        await until(fleet.is_whole, 20, "the gateways know the nodes and each other")
         yield fleet

@@ -16,6 +16,7 @@ from headwater_api.ids import ClusterName, GatewayId, NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.app import run
 from headwater_gateway.directory.hashing import choose
+from headwater_gateway.directory.liveness import Verdict
 from headwater_gateway.meetings import WriteRefused
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.nodes.facts import NodePod
@@ -43,6 +44,16 @@ class Gateways:
         """Which gateway keeps the room."""
         names = [GatewayId(f"gw-{n}") for n in range(len(self.planes))]
         return names.index(choose(RoomId(room), names))
+
+    def know_each_other(self) -> bool:
+        """Until then one may take the other for dead, and hashing does not say where a room is."""
+        others = [
+            (plane, GatewayId(f"gw-{number}"))
+            for mine, plane in enumerate(self.planes)
+            for number in range(len(self.planes))
+            if number != mine
+        ]
+        return all(plane.fleet._links.verdict(other) is Verdict.ALIVE for plane, other in others)
 
     def connect(self, participant: models.ParticipantInfo, room: str = "demo") -> None:
         """Its subscriber transport is up, says its node."""
@@ -84,6 +95,7 @@ async def running_gateways(
         declare_fleet(gateways)
         for plane in gateways.planes:
             await until(lambda p=plane: len(p.directory.pool.views()) == 2, 10, "the nodes are known")  # type: ignore[misc]
+        await until(gateways.know_each_other, 15, "the gateways have heard each other")
         yield gateways
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -14,6 +15,7 @@ from headwater_api import wellknown
 from headwater_api.nodev1 import node_pb2, node_pb2_grpc
 from headwater_sandbox.demo.spec import BotSpec
 from headwater_sandbox.demo.tokens import make_token, signal_url
+from support.deadline import until
 from support.processes import Program, all_running, loopback_address, running
 
 NODE_TOKEN, API_KEY, API_SECRET = "n" * 32, "devkey", "s" * 40
@@ -86,12 +88,20 @@ async def static_fleet(
             **(env or {}),
         }
         program = running("headwater_gateway", settings, loopback_address(), folder / "gw-0.log")
-        fleet = StaticFleet(await stack.enter_async_context(program), nodes)
+        gateway = await stack.enter_async_context(program)
+        await until(lambda: knows_nodes(gateway, len(names)), 20, "the gateway knows the nodes")
+        fleet = StaticFleet(gateway, nodes)
         try:
             yield fleet
         finally:
             for pid in fleet.stopped:
                 os.kill(pid, signal.SIGCONT)
+
+
+async def knows_nodes(gateway: Program, count: int) -> bool:
+    """Whether it can place participants on so many: it is ready before that."""
+    up = re.findall(r"^headwater_gateway_nodes_up\{.*\} (\S+)$", await gateway.get("/metrics"), re.M)
+    return sum(map(float, up)) == count
 
 
 def region_of(node: str) -> str:
