@@ -83,15 +83,6 @@ async def test_a_fleet_that_cannot_be_had_says_so(cluster: Cluster) -> None:
         cluster.kubectl("delete", "sfucluster", "-n", "headwater", "nowhere", "--timeout=30s")
 
 
-async def _until_true(cluster: Cluster, condition: str) -> None:
-    await until(
-        lambda: _condition(cluster, "meeting", "stand-up", condition) == "True",
-        30,
-        f"the Meeting is {condition}",
-        every_s=0.5,
-    )
-
-
 def _status(cluster: Cluster, kind: str, name: str) -> dict[str, Any]:
     status: dict[str, Any] = json.loads(
         cluster.kubectl("get", kind, "-n", "headwater", name, "-o", "json")

@@ -90,11 +90,6 @@ async def talking(client: Client) -> AsyncIterator[rtc.LocalTrackPublication]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def speakers_of(client: Client) -> set[str]:
-    """Everybody whom the client was told of as a speaker."""
-    return {p.identity for (speakers,) in client.of("active_speakers_changed") for p in speakers}
-
-
 def track_of(client: Client, identity: str) -> rtc.Track | None:
     """A subscribed track of that participant."""
     participant = client.room.remote_participants.get(identity)

@@ -15,7 +15,6 @@ _line = st.one_of(
 )
 
 
-_DAMAGE = ["", "-1", "99999999999", "٣", ";"]
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 

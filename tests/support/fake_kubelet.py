@@ -69,10 +69,6 @@ class FakeKubelet:
         }
         await self._write(name, status)
 
-    async def set_ready(self, name: str, ready: bool) -> None:
-        """What the readiness probe says."""
-        await self._write(name, {"phase": "Running", "conditions": [_condition("Ready", str(ready))]})
-
     async def close(self) -> None:
         """Stops every node."""
         await asyncio.gather(*(self._stop(name) for name in list(self._stacks)))

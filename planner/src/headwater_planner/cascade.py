@@ -39,10 +39,6 @@ class Link:
             raise ValueError(f"a link needs two nodes, got {one} twice")
         return cls(min(one, other), max(one, other))
 
-    def peer_of(self, node: NodeId) -> NodeId:
-        """The other end."""
-        return self.b if node == self.a else self.a
-
 
 @dataclass(frozen=True, slots=True)
 class Topology:

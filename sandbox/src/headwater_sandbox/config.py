@@ -55,11 +55,6 @@ class SandboxConfig:
         if self.port and not 1024 <= self.port <= 65536 - max(self.gateways, 1):
             raise InvalidOption(f"--port {self.port}: 1024 to {65536 - max(self.gateways, 1)}")
 
-    @property
-    def sfu_nodes(self) -> int:
-        """SFU Pods that the fleet keeps."""
-        return len(self.regions) * self.nodes_per_region
-
 
 @dataclass(frozen=True, slots=True)
 class Secrets:

@@ -1,6 +1,5 @@
 """A simulation's loop: demand in, `plan_scale` and `plan_cluster` as in the operator, the fleet after."""
 
-import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -86,23 +85,6 @@ class Outcome:
             elif name in raised and (change.at - raised[name]).total_seconds() < window_s:
                 found.append((change.at, name))
         return found
-
-    def most_turns(self, window_s: float) -> int:
-        """The most changes of direction of one region within any `window_s`."""
-        most = 0
-        for region in {change.decision.region for change in self.changes}:
-            times: list[datetime] = []
-            last = 0
-            for change in self.changes:
-                if change.decision.region == region:
-                    direction = 1 if change.decision.to_nodes > change.decision.from_nodes else -1
-                    if last and direction != last:
-                        times.append(change.at)
-                    last = direction
-            for index, at in enumerate(times):
-                until = bisect.bisect_left(times, at + timedelta(seconds=window_s))
-                most = max(most, until - index)
-        return most
 
 
 class Simulation:

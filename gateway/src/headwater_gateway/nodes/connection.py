@@ -26,7 +26,6 @@ VIEW_KEPT_S: Final = 0.05
 OWN_STALL_S: Final = 0.3
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
-WatchCall: TypeAlias = "grpc.aio.UnaryStreamCall[node_pb2.WatchRequest, node_pb2.WatchResponse]"
 
 # Whether a node is dead that has been silent for so many seconds, after so many failed probes.
 Judge = Callable[[float, int, bool], bool]
