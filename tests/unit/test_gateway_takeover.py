@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -146,6 +146,45 @@ async def test_a_node_that_keeps_nothing_makes_the_command_fail(world: World) ->
     world.nodes["eu-1"].respond = refuse
     with pytest.raises(TimeoutError):
         await first.room().ask(lambda state, now: moderation.remove(state, "eve", now, ban=True))
+
+
+async def test_an_owner_that_has_lost_the_room_acknowledges_nothing(world: World) -> None:
+    """It does not know it yet: it was frozen, say, and another gateway took the room over meanwhile."""
+    first, second = world.gateways
+    ann = await first.join("ann", "eu")
+    track = await publish(ann, "audio", "mic")
+    await first.join("bob", "eu")
+    await world.kept()
+    stale = first.room()
+    taken = await second.take_over()
+    await until(lambda: world.nodes["eu-1"].held[ROOM].controller_id == "gw-b", 15, "adopted", 0.01)
+    commands: list[Callable[[RoomState, float], object]] = [
+        lambda state, now: moderation.mute_track(state, "ann", track, True, now),
+        lambda state, now: moderation.remove(state, "bob", now),
+        lambda state, now: moderation.remove(state, "eve", now, ban=True),
+        lambda state, _: moderation.set_lock(state, True),
+    ]
+    answers = await asyncio.gather(*(stale.ask(command) for command in commands), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [TimeoutError] * len(commands)
+    await until(lambda: first.directory.room(ROOM) is None, 15, "the first gateway has no such room")
+    for command in commands:
+        await taken.ask(command)
+    assert taken.state.access.banned == {"eve"} and taken.state.access.locked
+    assert taken.state.of_identity("bob") is None
+
+
+async def test_a_command_given_just_before_the_room_is_handed_over_is_kept_or_fails(world: World) -> None:
+    first, second = world.gateways
+    await first.join("ann", "eu")
+    await world.kept()
+    room = first.room()
+    ban = asyncio.ensure_future(room.ask(lambda state, now: moderation.remove(state, "eve", now, ban=True)))
+    await asyncio.sleep(0)  # the command is in the mailbox
+    room.hand_over("another gateway has the room", is_superseded=True)
+    with pytest.raises(TimeoutError):
+        await ban
+    taken = await second.take_over()
+    assert not taken.state.access.banned, "nobody was told that it would hold"
 
 
 async def test_a_process_that_stands_while_it_makes_a_snapshot_makes_the_next_one_in_time(

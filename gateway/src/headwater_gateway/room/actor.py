@@ -15,7 +15,7 @@ from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import effects, events, migration, roster, tracks
 from headwater_gateway.room.calls import PendingCalls
 from headwater_gateway.room.inbox import Inbox
-from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, door
+from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, promised
 from headwater_gateway.room.mailbox import Job, Share
 from headwater_gateway.room.memo import note_commands
 from headwater_gateway.room.model import JoinRequest, Wish, transport_owner
@@ -268,17 +268,17 @@ class RoomActor:
     async def ask(self, decide: Callable[[RoomState, float], T]) -> T:
         """Have `decide` made between two messages, and its result. RoomError of it; TimeoutError.
 
-        JoinRefusal: the room has ended, or is too busy. A change of what decides who comes in is acknowledged
-        once another process holds it too.
+        JoinRefusal: the room has ended, or is too busy. A change of who is in and of who may come in is
+        acknowledged once another process holds it too: a gateway that has lost the room cannot.
         """
         kept: list[asyncio.Future[None]] = []
 
         def guarded(now: float) -> T:
-            before = door(self._state)
+            before = promised(self._state)
             try:
                 return decide(self._state, now)
             finally:
-                if door(self._state) != before:
+                if promised(self._state) != before:
                     kept.append(self.keeper.urge(now))
 
         answer = self._inbox.decide(guarded)
@@ -288,8 +288,8 @@ class RoomActor:
             return result
 
     async def _until_kept(self, kept: "list[asyncio.Future[None]]") -> None:
-        """Who may come in is acknowledged only once a second place holds it. TimeoutError: none does."""
-        if kept and self._out.has_keeper and not self._state.ended:
+        """TimeoutError: no second place holds it. A room that is over, and goes on nowhere, needs none."""
+        if kept and self._out.has_keeper and (self.is_handed_over or not self._state.ended):
             async with asyncio.timeout(STORED_DEADLINE_S):
                 await kept[0]
 

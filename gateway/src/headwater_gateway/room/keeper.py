@@ -41,9 +41,13 @@ def _kind(message: rtc.SignalResponse) -> str:
     return str(message.WhichOneof("message"))
 
 
-def door(state: RoomState) -> object:
-    """What decides who comes in and who may do what: a change of it must outlive this gateway."""
-    return codec.pack(state.access, 0.0), state.config, bool(state.ended)
+def promised(state: RoomState) -> object:
+    """What a command's answer promises: who comes in, who is in, and how. A change must outlive this gateway.
+
+    A participant's version counts the changes of its row: mutes, roles, attributes.
+    """
+    rows = {sid: participant.version for sid, participant in state.participants.items()}
+    return codec.pack(state.access, 0.0), state.config, bool(state.ended), rows
 
 
 class SnapshotKeeper:
