@@ -7,10 +7,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
-from headwater_dial.api_server import open_api, user_credentials
+from headwater_dial.api_server import NO_ANSWER, open_api, request, user_credentials
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config.config_exception import ConfigException
 
 CALL_DEADLINE_S: Final = 10.0
@@ -48,12 +46,9 @@ class Reader:
         """The object at a path. Raises KubeError."""
         try:
             async with asyncio.timeout(CALL_DEADLINE_S):
-                request = await self._api.param_serialize(
-                    "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
-                )
-                response = await self._api.call_api(*request)
-                raw: bytes = await response.read()  # type: ignore[no-untyped-call]
-        except (TimeoutError, aiohttp.ClientError, OSError, ApiException) as error:
+                response = await request(self._api, "GET", path)
+                raw = await response.read()
+        except NO_ANSWER as error:
             raise KubeError(0, str(error) or f"no answer within {CALL_DEADLINE_S:g} s") from error
         if date := response.headers.get("Date"):
             self.server_time = parsedate_to_datetime(date)

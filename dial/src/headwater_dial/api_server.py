@@ -1,4 +1,4 @@
-"""A connection to the API server: where it is, who we are, and an end that leaves no socket open."""
+"""A connection to the API server: where it is, who we are, requests, an end that leaves no socket open."""
 
 import asyncio
 import socket
@@ -11,9 +11,13 @@ from weakref import WeakSet
 import aiohttp
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.client.rest import RESTClientObject
 
 DEFAULT_KUBECONFIG: Final = "~/.kube/config"
+JSON: Final = "application/json"
+# What `request` and the reading of its answer raise where there is none.
+NO_ANSWER: Final = (TimeoutError, aiohttp.ClientError, OSError, ApiException)
 _LOOKS: Final = 100
 _LOOK_S: Final = 0.01
 
@@ -58,6 +62,25 @@ def open_api(configuration: Configuration) -> ApiClient:
     api = ApiClient(configuration=configuration)
     api.rest_client = _Rest(configuration)
     return api
+
+
+async def request(
+    api: ApiClient,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    content_type: str = JSON,
+) -> aiohttp.ClientResponse:
+    """The beginning of an answer, whatever its status: its body, and a deadline over both, are the caller's.
+
+    `path`: with its query. Raises NO_ANSWER.
+    """
+    headers = {"Accept": JSON, "Content-Type": content_type}
+    made = await api.param_serialize(
+        method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
+    )
+    response: aiohttp.ClientResponse = (await api.call_api(*made)).response
+    return response
 
 
 async def credentials(environ: Mapping[str, str]) -> Configuration:

@@ -14,12 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-import aiohttp
 import structlog
 from headwater_api.ids import RoomId
 from headwater_api.reasons import Reason
+from headwater_dial.api_server import NO_ANSWER, request
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.client.exceptions import ApiException
 
 from headwater_gateway.bodies import BodyTooLarge, read_body
 from headwater_gateway.passwords import PASSWORD, PREFIX, Passwords, hash_password
@@ -47,13 +46,9 @@ def secret_reader(api: ApiClient, namespace: str) -> Read:
         path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
         try:
             async with asyncio.timeout(READ_S):
-                request = await api.param_serialize(
-                    "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
-                )
-                answer = await api.call_api(*request)
-                response: aiohttp.ClientResponse = answer.response
+                response = await request(api, "GET", path)
                 body = await read_body(response.content, MAX_BYTES)
-        except (TimeoutError, aiohttp.ClientError, OSError, ApiException, BodyTooLarge) as error:
+        except (*NO_ANSWER, BodyTooLarge) as error:
             raise SecretMissing(f"{name}: {type(error).__name__}") from None
         if response.status != 200:
             raise SecretMissing(f"{name}: HTTP {response.status}")

@@ -9,11 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-import aiohttp
 import structlog
 from headwater_api import wellknown
+from headwater_dial.api_server import NO_ANSWER, request
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.client.exceptions import ApiException
 
 from headwater_gateway.meetings import Object, WriteRefused
 
@@ -50,15 +49,11 @@ class KubernetesMeetings:
                 raise
 
     async def _call(self, method: str, path: str, body: Object) -> dict[str, Any]:
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
         try:
             async with asyncio.timeout(WRITE_S):
-                request = await self._api.param_serialize(
-                    method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
-                )
-                answer = await self._api.call_api(*request)
-                raw: bytes = await answer.read()  # type: ignore[no-untyped-call]
-        except (TimeoutError, aiohttp.ClientError, OSError, ApiException) as error:
+                answer = await request(self._api, method, path, body)
+                raw = await answer.read()
+        except NO_ANSWER as error:
             raise WriteRefused(0, f"the API server cannot be asked: {type(error).__name__}") from None
         if answer.status >= 300:
             why = raw[:500].decode(errors="replace")

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 import aiohttp
 import structlog
+from headwater_dial.api_server import NO_ANSWER, request
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.client.exceptions import ApiException
 
 from headwater_gateway.backoff import Backoff
 
@@ -119,13 +119,9 @@ class Reflector:
         path = f"{self._path}?{urlencode(query)}" if query else self._path
         try:
             async with asyncio.timeout(LIST_DEADLINE_S):
-                request = await self._api.param_serialize(
-                    "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
-                )
-                answer = await self._api.call_api(*request)
-        except (TimeoutError, aiohttp.ClientError, OSError, ApiException) as error:
+                response = await request(self._api, "GET", path)
+        except NO_ANSWER as error:
             raise Unreachable(f"{type(error).__name__}: {error}"[:200]) from None
-        response: aiohttp.ClientResponse = answer.response
         if response.status == 410:
             response.close()
             raise Expired

@@ -10,10 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import aiohttp
-from headwater_dial.api_server import credentials, open_api
+from headwater_dial.api_server import JSON, NO_ANSWER, credentials, open_api, request
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.client.exceptions import ApiException
 
 from headwater_operator.kube.errors import Unavailable, error_of
 from headwater_operator.kube.resources import Resource
@@ -22,7 +20,6 @@ Object = dict[str, Any]
 Page = list[Object]
 FIELD_MANAGER: Final = "headwater-operator"
 _APPLY: Final = "application/apply-patch+yaml"
-_JSON: Final = "application/json"
 _PAGE: Final = 500
 _MAX_PAGES: Final = 200
 
@@ -138,19 +135,15 @@ class KubeClient:
         *,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
-        content_type: str = _JSON,
+        content_type: str = JSON,
     ) -> Object:
         url_path = f"{path}?{urlencode(query)}" if query else path
-        headers = {"Accept": _JSON, "Content-Type": content_type}
         timeout_s = self._timeout_s if method == "GET" else self._write_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                request = await self._api.param_serialize(
-                    method, url_path, header_params=headers, body=body, auth_settings=["BearerToken"]
-                )
-                response = await self._api.call_api(*request)
-                raw: bytes = await response.read()  # type: ignore[no-untyped-call]
-        except (TimeoutError, aiohttp.ClientError, OSError, ApiException) as error:
+                response = await request(self._api, method, url_path, body, content_type)
+                raw = await response.read()
+        except NO_ANSWER as error:
             reason = str(error) or type(error).__name__
             raise Unavailable(f"{method} {path}: {reason}") from error
         if response.status >= 300:
