@@ -47,7 +47,25 @@ def join(
             farewell = leave(reason, rtc.LeaveRequest.DISCONNECT)
             room.effects.append(EndSession(older.sid, farewell, "the identity joined again"))
         _take_off(room, older, reason, now)
-    participant = Participant(
+    participant = _participant(room, request, facts, role, unix_ms)
+    if participant.is_http:
+        participant.detached_at = now  # until its transport is up
+    room.access.waiting.pop(request.identity, None)
+    room.access.host_came = room.access.host_came or role.moderates
+    room.nodes[facts.node_id] = facts
+    room.participants[participant.sid] = participant
+    room.by_identity[participant.identity] = participant.sid
+    room.was_joined, room.empty_since = True, None
+    sync_cascade(room)
+    room.updates.put(participant_info(participant), hidden=participant.is_hidden, now=now)
+    sync_subscriber(room, participant)
+    return participant
+
+
+def _participant(
+    room: RoomState, request: JoinRequest, facts: NodeFacts, role: Role, unix_ms: int
+) -> Participant:
+    return Participant(
         sid=ParticipantSid(room.ids.sid("PA_")),
         identity=request.identity,
         name=request.name,
@@ -69,18 +87,7 @@ def join(
         client_protocol=request.client_protocol,
         role=role,
         is_http=request.is_http,
-        detached_at=now if request.is_http else None,  # until its transport is up
     )
-    room.access.waiting.pop(request.identity, None)
-    room.access.host_came = room.access.host_came or role.moderates
-    room.nodes[facts.node_id] = facts
-    room.participants[participant.sid] = participant
-    room.by_identity[participant.identity] = participant.sid
-    room.was_joined, room.empty_since = True, None
-    sync_cascade(room)
-    room.updates.put(participant_info(participant), hidden=participant.is_hidden, now=now)
-    sync_subscriber(room, participant)
-    return participant
 
 
 def others(room: RoomState, sid: ParticipantSid) -> list[models.ParticipantInfo]:

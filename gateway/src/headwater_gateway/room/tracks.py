@@ -285,17 +285,19 @@ def mute(room: RoomState, participant: Participant, request: rtc.MuteTrackReques
 
 def unsilence(room: RoomState, participant: Participant, track: PublishedTrack, now: float) -> None:
     """Its owner turns it on again, from elsewhere than its client."""
-    track.info.muted = track.is_silenced = False
-    room.tell(participant.sid, rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid=track.sid, muted=False)))
-    room.announce(participant, now, at_once=True)
-    _reconfigure_voice(room, participant, track)
-    sync_tracks(room, [track.sid])
+    _set_silenced(room, participant, track, now, False)
 
 
 def silence(room: RoomState, participant: Participant, track: PublishedTrack, now: float) -> None:
     """Mute somebody's track: its client is told; what it still sends goes nowhere until it unmutes."""
-    track.info.muted = track.is_silenced = True
-    room.tell(participant.sid, rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid=track.sid, muted=True)))
+    _set_silenced(room, participant, track, now, True)
+
+
+def _set_silenced(
+    room: RoomState, participant: Participant, track: PublishedTrack, now: float, muted: bool
+) -> None:
+    track.info.muted = track.is_silenced = muted
+    room.tell(participant.sid, rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid=track.sid, muted=muted)))
     room.announce(participant, now, at_once=True)
     _reconfigure_voice(room, participant, track)
     sync_tracks(room, [track.sid])

@@ -98,19 +98,7 @@ def _decide(
     decisions: list[RegionDecision] = []
     regions: dict[str, RegionMemory] = {}
     for name, view in views.items():
-        story = Story(
-            view=view,
-            floor=floors[name],
-            own=wishes.own[name],
-            wanted=wishes.wanted[name],
-            steady=drafts[name].steady,
-            paced=drafts[name].paced,
-            final=final[name],
-            out=wishes.out_of(name),
-            into=wishes.into(name),
-            behavior=behavior,
-            total_limit=spec.autoscaling.max_nodes,
-        )
+        story = _story(spec, view, wishes, floor=floors[name], draft=drafts[name], final=final[name])
         reason, sentence = explain(story)
         forecast = forecasts.get(name)
         decisions.append(
@@ -129,6 +117,25 @@ def _decide(
             received=received,
         )
     return tuple(decisions), regions
+
+
+def _story(
+    spec: SFUClusterSpec, view: RegionView, wishes: Wishes, *, floor: Floor, draft: Draft, final: int
+) -> Story:
+    name = view.region.name
+    return Story(
+        view=view,
+        floor=floor,
+        own=wishes.own[name],
+        wanted=wishes.wanted[name],
+        steady=draft.steady,
+        paced=draft.paced,
+        final=final,
+        out=wishes.out_of(name),
+        into=wishes.into(name),
+        behavior=spec.autoscaling.behavior,
+        total_limit=spec.autoscaling.max_nodes,
+    )
 
 
 def _forecasts(
