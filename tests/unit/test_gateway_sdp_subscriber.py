@@ -1,5 +1,7 @@
 """Offers to subscribers, and what is made of their answers."""
 
+import random
+
 import pytest
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.sdp import (
@@ -8,7 +10,9 @@ from headwater_gateway.sdp import (
     SendTrack,
     StaleAnswer,
     SubscriberNegotiation,
+    subscriber,
 )
+from headwater_gateway.sdp import parse as parse_module
 from headwater_gateway.sdp.parse import Description, parse
 from headwater_gateway.sdp.subscriber import MAX_TRACKS
 from support.sdp_fixtures import LOCAL, RESTARTED, sdp
@@ -360,3 +364,43 @@ def test_transport_wide_feedback_is_offered_and_taken_only_where_the_client_agre
     for section in negotiation.apply_answer(without).sections:
         assert {e.extension for e in section.extensions} & {node_pb2.EXTENSION_MID}
         assert node_pb2.EXTENSION_TRANSPORT_CC not in {e.extension for e in section.extensions}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_answered_as_before_is_not_read_again_and_means_the_same(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two negotiations live through the same; one of them reads every answer wholly."""
+
+    def live(seed: int) -> list[object]:
+        rng, told, negotiation = random.Random(seed), list[object](), SubscriberNegotiation()
+        for n in range(14):
+            negotiation.add_track(_video(f"TR_{n}", rng.choice([VP8, H264]), 1000 + 10 * n))
+            negotiation.add_track(_audio(f"TR_{rng.randrange(4)}a", rng.randrange(1, 3)))
+            if rng.random() < 0.5:
+                negotiation.remove_track(f"TR_{rng.randrange(n + 1)}")
+            mids = [str(rng.randrange(1, 12)) for _ in range(2)]
+            offer_id, offer = negotiation.offer(RESTARTED if rng.random() < 0.05 else LOCAL)
+            answer = _answer(offer, tuple(mids[:1]) if rng.random() < 0.2 else (), tuple(mids[1:]))
+            if rng.random() < 0.2:
+                answer = answer.replace("a=ice-ufrag", "a=x", 1)
+            try:
+                taken = negotiation.apply_answer(answer, offer_id)
+                told += [offer, taken.remote_ufrag, taken.refused, [str(s) for s in taken.sections]]
+            except SdpError as error:
+                told += [offer, str(error)]
+        return told
+
+    read = list[int]()
+    whole = parse_module.parse
+
+    def counting(sdp: str, *limits: int) -> Description:
+        read.append(len(sdp))
+        return whole(sdp, *limits)
+
+    monkeypatch.setattr(subscriber, "parse", counting)
+    mine, lengths = live(seed), sum(read)
+    read.clear()
+    monkeypatch.setattr(subscriber._Slot, "still", lambda *_: None)
+    assert mine == live(seed)
+    assert lengths < 0.9 * sum(read), "most of it was known"

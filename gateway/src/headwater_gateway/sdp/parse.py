@@ -18,6 +18,7 @@ _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){31}\Z")
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _ORIGIN = re.compile(r"^o=\S{1,64} \S{1,64} ([0-9]{1,20}) ", re.MULTILINE)
+MEDIA = "\nm="  # where one m-line with its attributes ends and the next begins
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 
@@ -170,6 +171,17 @@ def parse(sdp: str, max_bytes: int = MAX_BYTES, max_sections: int = MAX_SECTIONS
     sections = tuple(_section(text, attributes) for text, attributes in blocks)
     _check_mids(sections)
     return Description(session, sections, _version(sdp))
+
+
+def words_of(sdp: str) -> list[int]:
+    """A hash of each m-line with its attributes. Whoever finds two of one hash fools its own connection."""
+    return [hash(text.rstrip()) for text in sdp.split(MEDIA)[1:]]
+
+
+def speaks_for_all(section: Section) -> bool:
+    """Whether the first m-line says what holds for the whole connection: no other needs to be read for it."""
+    has_digest = any(value.lower().startswith("sha-256 ") for value in section.all("fingerprint"))
+    return has_digest and not section.rejected and bool(section.first("ice-ufrag") and section.first("setup"))
 
 
 def _version(sdp: str) -> int:

@@ -1,12 +1,13 @@
 """Offers to a subscriber."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from headwater_api.nodev1 import node_pb2
 
 from headwater_gateway.sdp import render, rtp
-from headwater_gateway.sdp.parse import Description, Section, is_token, parse
+from headwater_gateway.sdp.parse import MEDIA, Description, Section, is_token, parse, speaks_for_all, words_of
 from headwater_gateway.sdp.types import LocalTransport, SdpError, SendTrack, StaleAnswer, SubscriberAnswer
 
 DATA_MID = "0"
@@ -58,6 +59,14 @@ class _Slot:
     stream: str
     dead: bool = False  # the client rejected the m-line (port 0): its transceiver is stopped
     free: bool = False  # the client has answered it without a track: a new one raises a new track event
+    # The hash of the client's last words on it, what they were about, and what was made of them.
+    taken: "tuple[int, SendTrack | None, tuple[node_pb2.CodecMap, ...], node_pb2.SendSection] | None" = None
+
+    def still(self, words: int) -> node_pb2.SendSection | None:
+        """What was made of these words before; None: they or the m-line have changed."""
+        known = self.taken
+        is_same = known is not None and known[0] == words and known[1] is self.track
+        return known[3] if known is not None and is_same and known[2] is self.codecs else None
 
 
 _Key: TypeAlias = tuple[int, int, int, frozenset[tuple[str, str]]]
@@ -199,14 +208,20 @@ class SubscriberNegotiation:
             raise StaleAnswer(f"answers offer {offer_id}, the current one is {self._offer_id}")
         if not self.pending:
             raise StaleAnswer("no offer is waiting for an answer")
-        answer = parse(answer_sdp, _MAX_ANSWER_BYTES, _MAX_SLOTS + 1)
-        by_mid = self._match(answer)
+        words = words_of(answer_sdp)
+        answer, still = self._parse_new(answer_sdp, words)
+        by_mid = self._match(answer, still)
         accepted: list[node_pb2.SendSection] = []
         refused: list[str] = []
-        outcomes = [(slot, _accepted(slot, by_mid[slot.mid])) for slot in self._slots]
+        outcomes = [
+            (slot, still[slot.mid] if slot.mid in still else _accepted(slot, by_mid[slot.mid]))
+            for slot in self._slots
+        ]
         result_parts = (answer.fingerprint, answer.ufrag)
-        for slot, section in outcomes:
-            slot.dead = slot.dead or by_mid[slot.mid].rejected
+        for place, (slot, section) in enumerate(outcomes, start=1):
+            if slot.mid not in still:
+                slot.dead = slot.dead or by_mid[slot.mid].rejected
+                slot.taken = (words[place], slot.track, slot.codecs, section) if section is not None else None
             slot.free = slot.track is None and not slot.dead
             if section is not None:
                 accepted.append(section)
@@ -216,13 +231,33 @@ class SubscriberNegotiation:
         self._answered_id = self._offer_id
         return SubscriberAnswer(*result_parts, tuple(accepted), tuple(refused))
 
-    def _match(self, answer: Description) -> dict[str, Section]:
+    def _parse_new(
+        self, answer_sdp: str, words: list[int]
+    ) -> tuple[Description, dict[str, node_pb2.SendSection]]:
+        """The answer without the m-lines that are answered as before, and what these led to, by mid.
+
+        A room's every new track has each client answer for all the tracks that it has.
+        """
+        if len(words) == len(self._slots) + 1 and len(answer_sdp) <= _MAX_ANSWER_BYTES:
+            known = [slot.still(word) for slot, word in zip(self._slots, words[1:], strict=True)]
+            head, data, *rest = answer_sdp.split(MEDIA)
+            new = [text for text, section in zip(rest, known, strict=True) if section is None]
+            if len(new) < len(rest):
+                answer = parse(MEDIA.join([head, data, *new]), _MAX_ANSWER_BYTES, _MAX_SLOTS + 1)
+                if speaks_for_all(answer.sections[0]):
+                    return answer, {
+                        s.mid: k for s, k in zip(self._slots, known, strict=True) if k is not None
+                    }
+        return parse(answer_sdp, _MAX_ANSWER_BYTES, _MAX_SLOTS + 1), {}
+
+    def _match(self, answer: Description, still: Collection[str]) -> dict[str, Section]:
         by_mid = {section.mid: section for section in answer.sections}
-        missing = [mid for mid in (DATA_MID, *(s.mid for s in self._slots)) if mid not in by_mid]
+        wanted = [mid for mid in (DATA_MID, *(s.mid for s in self._slots)) if mid not in still]
+        missing = [mid for mid in wanted if mid not in by_mid]
         if missing:
             raise SdpError(f"the answer lacks the offer's m-line with a=mid:{missing[0]}")
-        if len(by_mid) != len(self._slots) + 1:
-            raise SdpError(f"the answer has {len(by_mid)} m-lines, the offer {len(self._slots) + 1}")
+        if len(by_mid) != len(wanted):
+            raise SdpError(f"the answer has {len(by_mid)} m-lines, the offer {len(wanted)}")
         if answer.setup != "active":
             raise SdpError(f"a=setup:{answer.setup[:20]} in the answer: the client must be active")
         return by_mid
