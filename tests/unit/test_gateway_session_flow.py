@@ -140,6 +140,34 @@ async def test_one_subscriber_offer_at_a_time(world: World) -> None:
     assert len(bob.all("offer")) == 2
 
 
+async def test_who_comes_later_is_offered_all_tracks_at_once(world: World) -> None:
+    ann = await world.join(hello("ann", region="eu"))
+    audio, video = await publish(ann, ("audio", "mic"), ("video", "cam"))
+    bob = await world.join(hello("bob", region="eu"), auto_answer=False)
+    first = await bob.wait("offer")
+    assert audio in first.sdp and video in first.sdp
+    bob.answer(first)
+    send = await world.command("eu-1", "configure_send", match=lambda c: c.transport_id == f"{bob.sid}/sub")
+    assert {s.track_id for s in send.sections} == {audio, video}
+    assert len(bob.all("offer")) == 1
+
+
+async def test_who_leaves_costs_one_offer_with_whoever_leaves_next(world: World) -> None:
+    bob = await world.join(hello("bob", region="eu"))
+    ann, eve = [await world.join(hello(name, region="eu")) for name in ("ann", "eve")]
+    sids = [sid for one in (ann, eve) for sid in await publish(one, ("audio", "mic"))]
+    both = lambda c: c.transport_id == f"{bob.sid}/sub" and len(c.sections) == 2  # noqa: E731
+    await world.command("eu-1", "configure_send", match=both)
+    before = len(bob.all("offer"))
+    for one in (ann, eve):
+        one.say(leave=rtc.LeaveRequest())
+    none = lambda c: c.transport_id == f"{bob.sid}/sub" and not c.sections  # noqa: E731
+    ended = len([c for c in world.commands("eu-1", "configure_send") if none(c)])
+    await world.command("eu-1", "configure_send", ended + 1, match=none)
+    assert len(bob.all("offer")) == before + 1
+    assert not [sid for sid in sids if sid in bob.all("offer")[-1].sdp]
+
+
 async def test_leave_cleans_up_nodes_links_and_roster(world: World) -> None:
     ann = await world.join(hello("ann", region="eu"))
     bob = await world.join(hello("bob", region="us"))

@@ -106,7 +106,7 @@ class SubscriberNegotiation:
         self.left_out: set[str] = set()  # tracks for which this connection has no place
         self._slots: list[_Slot] = []
         self._payload_types: dict[_Key, int] = {}
-        self._dirty = True  # the first offer opens the data channels
+        self._dirty = self._is_awaited = True  # the first offer opens the data channels
 
     @classmethod
     def resumed(cls, offer_sdp: str, session_id: int = 2) -> "SubscriberNegotiation":
@@ -158,6 +158,11 @@ class SubscriberNegotiation:
         """Something changed since the last offer (true before the first one)."""
         return self._dirty
 
+    @property
+    def only_ends(self) -> bool:
+        """All that changed since the last offer are tracks that are carried no more."""
+        return self._dirty and not self._is_awaited
+
     def add_track(self, track: SendTrack) -> None:
         """Ask for an m-line for this track in the next offer. Adding again replaces it (a new SSRC, say)."""
         if track.track_sid not in self._wanted and len(self._wanted) >= MAX_TRACKS:
@@ -168,7 +173,7 @@ class SubscriberNegotiation:
         self._wanted[track.track_sid] = track
         self._refused.discard(track.track_sid)
         self.left_out.discard(track.track_sid)
-        self._dirty = True
+        self._dirty = self._is_awaited = True
 
     def remove_track(self, track_sid: str) -> bool:
         """Free the track's m-line for reuse. True if the track was there (so that a new offer is due)."""
@@ -181,7 +186,7 @@ class SubscriberNegotiation:
 
     def restart(self) -> None:
         """The transport behind the connection is another: an offer is due, and one that is out is void."""
-        self._dirty = True
+        self._dirty = self._is_awaited = True
         self._answered_id = self._offer_id
 
     def offer(self, local: LocalTransport) -> tuple[int, str]:
@@ -191,7 +196,7 @@ class SubscriberNegotiation:
         """
         self._place()
         self._offer_id += 1
-        self._dirty = False
+        self._dirty = self._is_awaited = False
         bundle = [DATA_MID, *(s.mid for s in self._slots if not s.dead)]
         lines = render.session_lines(self._session_id, self._offer_id, bundle)
         lines += render.data_lines(DATA_MID, local, "actpass", True, "UDP/DTLS/SCTP")

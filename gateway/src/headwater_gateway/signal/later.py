@@ -31,3 +31,35 @@ class Later:
     async def finish(self) -> None:
         """All that was asked for is done."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Wakeup:
+    """One call to come, the soonest that was asked for."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = 0.0
+
+    def after(self, delay_s: float) -> None:
+        """Call in `delay_s` seconds at the latest."""
+        at = now() + delay_s
+        if self._timer is not None and self._at <= at:
+            return
+        self.cancel()
+        self._at, self._timer = at, asyncio.get_running_loop().call_later(delay_s, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._wake()
+
+    def cancel(self) -> None:
+        """No call comes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def now() -> float:
+    """Seconds of the running loop's clock."""
+    return asyncio.get_running_loop().time()

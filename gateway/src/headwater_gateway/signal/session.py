@@ -19,7 +19,7 @@ from headwater_gateway.room.tracks import codec_named
 from headwater_gateway.room.wire import leave
 from headwater_gateway.sdp import SdpError, StaleAnswer
 from headwater_gateway.signal.greeting import complete, server_info
-from headwater_gateway.signal.later import REVIVED_ANSWER_S, Later
+from headwater_gateway.signal.later import REVIVED_ANSWER_S, Later, Wakeup, now
 from headwater_gateway.signal.notices import Drop, End, Message, Move, Notice, Wanted
 from headwater_gateway.signal.session_media import SessionMedia
 from headwater_gateway.signal.types import (
@@ -63,7 +63,7 @@ class Session:
         self._media: SessionMedia | None = None
         self._sdp_faults = 0
         self._left_out = 0
-        self._later = Later()
+        self._later, self._soon = Later(), Wakeup(lambda: self._notify(Wanted((), ())))
         self._is_over = self._is_busy = self._is_revived = False
         self._log = log.bind(room=room_id, identity=identity)
 
@@ -84,13 +84,12 @@ class Session:
             self._notify(Wanted(changed, dropped))
             return
         try:
-            is_due = self._note_wanted(changed, dropped)
+            self._note_wanted(changed, dropped)
+            # Else an offer is out, and its answer leads to the next: many changes, one turn of the task.
+            if self._is_offer_due():
+                self._notify(Wanted((), ()))
         except Exception:
             self._fail("change_wanted")
-            return
-        # Else an offer is out, and its answer leads to the next: many changes, one turn of the task.
-        if is_due:
-            self._notify(Wanted((), ()))
 
     def move(
         self, facts: NodeFacts, why: str, *, was_connected: bool, delay_s: float, head_start_s: float
@@ -126,7 +125,10 @@ class Session:
         complete(joined.response, joined.facts, self._ice_servers(self.sid, joined.facts.node_id))
         await channel.send(rtc.SignalResponse(join=joined.response))
         room.command(self.sid, self._media.create())
-        # Clients wait for the subscriber connection: offer it even before there is a track.
+        # Clients wait for the subscriber connection: offer it with what there is, be it no track.
+        while self._notices and isinstance(notice := self._notices[0], Message | Wanted):
+            self._notices.popleft()
+            await self._perform(notice, and_offer=False)
         await self._offer_if_due()
 
     async def resume(self, channel: SignalChannel, last_sequence: int) -> None:
@@ -237,13 +239,15 @@ class Session:
             self._is_busy = False
         await self._later.finish()
 
-    async def _perform(self, notice: Notice) -> None:
+    async def _perform(self, notice: Notice, *, and_offer: bool = True) -> None:
         match notice:
             case Message(message, encoded):
                 if self._channel is not None:
                     await self._channel.send_encoded(encoded, message)
-            case Wanted():
-                await self._want(notice)
+            case Wanted(changed, dropped):
+                self._note_wanted(changed, dropped)
+                if and_offer:
+                    await self._offer_if_due()
             case Move():
                 await self._move(notice)
             case End(farewell, why):
@@ -274,6 +278,7 @@ class Session:
 
     async def _finish(self, farewell: rtc.LeaveRequest | None, why: str, code: int = CLOSE_NORMAL) -> None:
         self._is_over = True
+        self._soon.cancel()
         channel, self._channel = self._channel, None
         self._log.info("session.ended", reason=why)
         if channel is not None:
@@ -360,26 +365,26 @@ class Session:
 
     # -- the subscriber transport ----------------------------------------------------------------
 
-    def _note_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> bool:
-        """Whether an offer is due."""
+    def _note_wanted(self, changed: tuple[WantedTrack, ...], dropped: tuple[TrackSid, ...]) -> None:
         assert self._media is not None and self._room is not None
         self._room.command(self.sid, self._media.want(changed, dropped))
-        return self._media.offer_due()
 
-    async def _want(self, change: Wanted) -> None:
-        self._note_wanted(change.changed, change.dropped)
-        await self._offer_if_due()
+    def _is_offer_due(self) -> bool:
+        """One at a time, and only with a client to answer. Of one to come the task is told in time."""
+        assert self._media is not None
+        wait = self._media.offer_in(now()) if self._channel is not None else None
+        if wait:
+            self._soon.after(wait)
+        return wait == 0.0
 
     async def _offer_if_due(self) -> None:
-        """One offer at a time, and only with a client to answer; changes meanwhile are collected."""
-        assert self._media is not None
-        if self._channel is not None and self._media.offer_due():
+        if self._is_offer_due():
             await self._offer()
 
     async def _offer(self) -> None:
         assert self._media is not None
         try:
-            offer_id, sdp = self._media.offer()
+            offer_id, sdp = self._media.offer(now())
         except SdpError as error:
             self._log.warning("session.offer_impossible", detail=str(error))
             farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)

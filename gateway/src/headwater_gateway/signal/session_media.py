@@ -25,6 +25,7 @@ from headwater_gateway.sdp import (
     SubscriberNegotiation,
 )
 from headwater_gateway.sdp.render import MAX_MESSAGE_SIZE, candidate_lines
+from headwater_gateway.signal.offer_pace import OfferPace
 
 UFRAG_BYTES: Final = 6
 PWD_BYTES: Final = 18
@@ -77,7 +78,7 @@ class SessionMedia:
     def __init__(self, sid: ParticipantSid, facts: NodeFacts, ids: IdSource) -> None:
         self._sid, self._facts, self._ids = sid, facts, ids
         self._publisher = PublisherNegotiation()
-        self._subscriber = SubscriberNegotiation()
+        self._subscriber, self._pace = SubscriberNegotiation(), OfferPace()
         self._local = {t: self._credentials() for t in self._transports()}
         self._next_publisher: LocalTransport | None = None  # on the node that it moves to
         self._has_moved = False
@@ -308,17 +309,20 @@ class SessionMedia:
         )
         return node_pb2.Command(update_subscription=command)
 
-    def offer_due(self) -> bool:
-        """Something changed and no offer waits for its answer."""
-        return self._subscriber.dirty and not self._subscriber.pending
+    def offer_in(self, now: float) -> float | None:
+        """Seconds until the next offer is to go; None: nothing changed, or one waits for its answer."""
+        if not self._subscriber.dirty or self._subscriber.pending:
+            return None
+        return 0.0 if self._is_downlink_new else self._pace.wait(now, only_ends=self._subscriber.only_ends)
 
     def left_out(self) -> int:
         """How many wanted tracks find no place on the connection."""
         return len(self._subscriber.left_out)
 
-    def offer(self) -> tuple[int, str]:
+    def offer(self, now: float) -> tuple[int, str]:
         """The next offer. SdpError: the connection is used up, the client must reconnect."""
         self._is_downlink_new = False
+        self._pace.offered(now)
         return self._subscriber.offer(self._local[subscriber_transport(self._sid)])
 
     def restart_subscriber(self) -> tuple[node_pb2.Command, ...]:
