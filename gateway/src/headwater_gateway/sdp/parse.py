@@ -1,7 +1,9 @@
 """Reads an SDP text into sections (RFC 8866), within limits. Raises nothing but SdpError."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from headwater_gateway.sdp.types import SdpError
 
@@ -20,18 +22,61 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _ORIGIN = re.compile(r"^o=\S{1,64} \S{1,64} ([0-9]{1,20}) ", re.MULTILINE)
 MEDIA = "\nm="  # where one m-line with its attributes ends and the next begins
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+# Attributes by which m-lines of one client, and clients of one kind, differ. What is left of an m-line is the
+# same for thousands of them, and is read once.
+_OWN = tuple(
+    f"a={name}"
+    for name in (
+        "mid",
+        "ice-",
+        "fingerprint",
+        "setup",
+        "candidate",
+        "msid",
+        "ssrc",
+        "cname",
+        "rid",
+        "simulcast",
+    )
+)
+_KNOWN_BODIES = 256
+_MAX_KNOWN = 8 * 1024  # characters: longer ones are not kept
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One m-line with its attributes, grouped by name in their order."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Body:
+    """An m-line with the attributes that many others share. Equal texts of usual length are one object."""
 
     kind: str
     port: int
     protocol: str
     formats: tuple[str, ...]
     attributes: dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One m-line with its attributes, grouped by name in their order. Not to be changed: many share them."""
+
+    body: Body
+    attributes: dict[str, list[str]]
     mid: str
+
+    @property
+    def kind(self) -> str:
+        return self.body.kind
+
+    @property
+    def port(self) -> int:
+        return self.body.port
+
+    @property
+    def protocol(self) -> str:
+        return self.body.protocol
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return self.body.formats
 
     def first(self, name: str) -> str | None:
         values = self.attributes.get(name)
@@ -143,12 +188,29 @@ def parse(sdp: str, max_bytes: int = MAX_BYTES, max_sections: int = MAX_SECTIONS
         raise SdpError("the description must begin with v=0")
     if _CONTROL.search(sdp):
         raise SdpError("the description holds a control character or a lone surrogate")
-    session: dict[str, list[str]] = {}
-    blocks: list[tuple[str, dict[str, list[str]]]] = []
-    current = session
-    count = 0
-    for index, raw in enumerate(sdp.split("\n"), start=1):
-        line = raw.rstrip("\r")
+    text = sdp.replace("\r\n", "\n")
+    if "\r" in text:
+        text = "\n".join([line.rstrip("\r") for line in text.split("\n")])
+    head, *blocks = text.split(MEDIA)
+    if len(blocks) > max_sections:
+        raise SdpError(f"more than {max_sections} m-lines")
+    lines = head.split("\n")
+    session, index = _attributes(lines, 1), len(lines) + 1
+    sections = []
+    for block in blocks:
+        lines = block.split("\n")
+        sections.append(_section(lines, index))
+        index += len(lines)
+    _check_mids(sections)
+    return Description(session, tuple(sections), _version(sdp))
+
+
+def _attributes(lines: Sequence[str], first: int) -> dict[str, list[str]]:
+    """By name, in their order. `first`: the number of the first line."""
+    found: dict[str, list[str]] = {}
+    if len(lines) > MAX_ATTRIBUTES:
+        raise SdpError(f"line {first}: more than {MAX_ATTRIBUTES} lines in one section")
+    for index, line in enumerate(lines, start=first):
         if not line:
             continue
         if len(line) > MAX_LINE:
@@ -157,20 +219,49 @@ def parse(sdp: str, max_bytes: int = MAX_BYTES, max_sections: int = MAX_SECTIONS
             raise SdpError(f"line {index} holds a carriage return")
         if len(line) < 2 or line[1] != "=" or not line[0].isalpha():
             raise SdpError(f"line {index} is not of the form x=value: {line[:40]!r}")
-        if line[0] == "m":
-            if len(blocks) == max_sections:
-                raise SdpError(f"more than {max_sections} m-lines")
-            current, count = {}, 0
-            blocks.append((line[2:], current))
-        elif line[0] == "a":
-            count += 1
-            if count > MAX_ATTRIBUTES:
-                raise SdpError(f"line {index}: more than {MAX_ATTRIBUTES} attributes in one section")
+        if line[0] == "a":
             name, _, value = line[2:].partition(":")
-            current.setdefault(name, []).append(value.strip())
-    sections = tuple(_section(text, attributes) for text, attributes in blocks)
-    _check_mids(sections)
-    return Description(session, sections, _version(sdp))
+            found.setdefault(name, []).append(value.strip())
+    return found
+
+
+def _section(lines: Sequence[str], first: int) -> Section:
+    """The m-line without its m=, and what follows; `first`: its number."""
+    own = [line for line in lines if line.startswith(_OWN)]
+    shared = "\n".join([line for line in lines if not line.startswith(_OWN)])
+    try:
+        body = _body(shared) if len(shared) <= _MAX_KNOWN else _read_body(shared)
+        its_own = _attributes(own, first)
+    except SdpError:
+        _attributes(
+            ["m=" + lines[0], *lines[1:]], first
+        )  # knows the line's number, if it is one line's fault
+        raise
+    mids = its_own.get("mid")
+    if not mids:
+        raise SdpError(f"m={body.kind[:20]} has no a=mid")
+    return Section(body, {**body.attributes, **its_own}, identifier(mids[0], "a=mid"))
+
+
+def _read_body(shared: str) -> Body:
+    media, *lines = shared.split("\n")
+    attributes = _attributes(["m=" + media, *lines], 1)
+    parts = media.split()
+    if len(parts) < 4:
+        raise SdpError(f"m={media[:60]!r} is not <media> <port> <protocol> <format>…")
+    kind, port, protocol, *formats = parts
+    if len(formats) > MAX_FORMATS:
+        raise SdpError(f"m={kind[:20]} lists {len(formats)} formats, at most {MAX_FORMATS} are taken")
+    return Body(
+        kind=token(kind, "media of an m-line"),
+        port=number(port.partition("/")[0], f"port of m={kind[:20]}", 0, 65535),
+        protocol=_protocol(protocol),
+        formats=tuple(formats),
+        attributes=attributes,
+    )
+
+
+_body = lru_cache(_KNOWN_BODIES)(_read_body)
 
 
 def words_of(sdp: str) -> list[int]:
@@ -189,33 +280,13 @@ def _version(sdp: str) -> int:
     return int(found.group(1)) if found is not None else 0
 
 
-def _section(text: str, attributes: dict[str, list[str]]) -> Section:
-    parts = text.split()
-    if len(parts) < 4:
-        raise SdpError(f"m={text[:60]!r} is not <media> <port> <protocol> <format>…")
-    kind, port, protocol, *formats = parts
-    if len(formats) > MAX_FORMATS:
-        raise SdpError(f"m={kind[:20]} lists {len(formats)} formats, at most {MAX_FORMATS} are taken")
-    mids = attributes.get("mid")
-    if not mids:
-        raise SdpError(f"m={kind[:20]} has no a=mid")
-    return Section(
-        kind=token(kind, "media of an m-line"),
-        port=number(port.partition("/")[0], f"port of m={kind[:20]}", 0, 65535),
-        protocol=_protocol(protocol),
-        formats=tuple(formats),
-        attributes=attributes,
-        mid=identifier(mids[0], "a=mid"),
-    )
-
-
 def _protocol(text: str) -> str:
     if not all(_TOKEN.match(part) for part in text.split("/")) or len(text) > 64:
         raise SdpError(f"protocol of an m-line is malformed: {text[:40]!r}")
     return text
 
 
-def _check_mids(sections: tuple[Section, ...]) -> None:
+def _check_mids(sections: Sequence[Section]) -> None:
     seen: set[str] = set()
     for section in sections:
         if section.mid in seen:

@@ -71,7 +71,7 @@ class PublisherNegotiation:
     ) -> OfferedSection:
         kind = rtp.kind_of(section)
         stream, cid = rtp.track_ids(section)
-        offered = [] if section.rejected else rtp.formats(section)
+        offered = () if section.rejected else rtp.formats(section)
         known_cid, known_codec = self._codecs.get(section.mid, ("", None))
         wanted = preferred.get(cid, known_codec if known_cid == cid else None)
         chosen = rtp.choose(offered, kind, wanted)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from headwater_api.nodev1 import node_pb2
 
-from headwater_gateway.sdp.parse import Section, identifier, number
+from headwater_gateway.sdp.parse import Body, Section, identifier, number
 from headwater_gateway.sdp.types import SdpError
 
 Codec: TypeAlias = node_pb2.Codec.ValueType
@@ -92,6 +93,7 @@ MAX_LAYERS: Final = 3
 # libwebrtc's names for quarter, half and full picture: their order in the offer says nothing.
 _RID_ORDER: Final[Mapping[str, int]] = {"q": 0, "h": 1, "f": 2}
 _MAX_EXTENSIONS = 64
+_KNOWN = 256  # bodies of m-lines whose codecs and extensions are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +122,24 @@ def kind_of(section: Section) -> Kind:
     return _KINDS.get(section.kind, node_pb2.KIND_UNSPECIFIED)
 
 
-def formats(section: Section) -> list[Format]:
+def formats(section: Section) -> tuple[Format, ...]:
     """The payload types of codecs that we know, in the m-line's order of preference."""
-    maps = _by_payload_type(section, "rtpmap")
-    fmtps = _by_payload_type(section, "fmtp")
+    try:
+        return _formats(section.body)
+    except SdpError as error:
+        raise SdpError(f"mid {section.mid}: {error}") from None
+
+
+@lru_cache(_KNOWN)
+def _formats(body: Body) -> tuple[Format, ...]:
+    maps = _by_payload_type(body, "rtpmap")
+    fmtps = _by_payload_type(body, "fmtp")
     if any(len(fmtp) > MAX_FMTP for fmtp in fmtps.values()):
-        raise SdpError(f"mid {section.mid}: an a=fmtp has more than {MAX_FMTP} characters")
-    feedback = _feedback(section)
+        raise SdpError(f"an a=fmtp has more than {MAX_FMTP} characters")
+    feedback = _feedback(body)
     found: list[Format] = []
-    what = f"format of m={section.kind} (mid {section.mid})"
-    for text in section.formats:
+    what = f"format of m={body.kind}"
+    for text in body.formats:
         pt = number(text, what, 0, 127)
         name, clock, channels = _rtpmap(maps.get(pt), pt)
         if name in CODEC_NAMES:
@@ -137,26 +147,26 @@ def formats(section: Section) -> list[Format]:
             found.append(
                 Format(pt, codec, clock, channels, fmtps.get(pt, ""), frozenset(feedback.get(pt, ())))
             )
-    return found
+    return tuple(found)
 
 
-def _by_payload_type(section: Section, name: str) -> dict[int, str]:
+def _by_payload_type(body: Body, name: str) -> dict[int, str]:
     values: dict[int, str] = {}
     what = f"payload type of a={name}"
-    for value in section.all(name):
+    for value in body.attributes.get(name, ()):
         pt, _, rest = value.partition(" ")
         values.setdefault(number(pt, what, 0, 127), rest.strip())
     return values
 
 
-def _feedback(section: Section) -> dict[int, set[str]]:
+def _feedback(body: Body) -> dict[int, set[str]]:
     """a=rtcp-fb per payload type; `*` stands for all (RFC 4585 §4.2)."""
     feedback: dict[int, set[str]] = {}
-    for value in section.all("rtcp-fb"):
+    for value in body.attributes.get("rtcp-fb", ()):
         target, _, kind = value.partition(" ")
         if target == "*":
             targets: Iterable[int] = [
-                int(f) for f in section.formats if f.isascii() and f.isdigit() and len(f) < 4
+                int(f) for f in body.formats if f.isascii() and f.isdigit() and len(f) < 4
             ]
         else:
             targets = [number(target, "payload type of a=rtcp-fb", 0, 127)]
@@ -177,7 +187,9 @@ def _rtpmap(value: str | None, pt: int) -> tuple[str, int, int]:
     return name.strip().lower(), clock, channels
 
 
-def choose(offered: list[Format], kind: Kind, preferred: Codec | None) -> tuple[Format, Format | None] | None:
+def choose(
+    offered: Sequence[Format], kind: Kind, preferred: Codec | None
+) -> tuple[Format, Format | None] | None:
     """The one media format to answer with, and its RTX. None: nothing in common."""
     supported = AUDIO_CODECS if kind == node_pb2.KIND_AUDIO else VIDEO_CODECS
     media = [f for f in offered if f.codec in supported]
@@ -204,7 +216,7 @@ def _rank(format_: Format) -> int:
     return 0
 
 
-def _rtx_of(media: Format, offered: list[Format]) -> Format | None:
+def _rtx_of(media: Format, offered: Sequence[Format]) -> Format | None:
     for candidate in offered:
         if candidate.codec == node_pb2.CODEC_RTX and candidate.parameters.get("apt") == str(
             media.payload_type
@@ -248,11 +260,19 @@ def extensions(
     abs-send-time is only of use where transport-wide sequence numbers are not offered. Ids above 14 need
     two-byte headers, which we do not ask for.
     """
-    values = section.all("extmap")
+    try:
+        return _extensions(section.body, tuple(unusable))
+    except SdpError as error:
+        raise SdpError(f"mid {section.mid}: {error}") from None
+
+
+@lru_cache(_KNOWN)
+def _extensions(body: Body, unusable: tuple[str, ...]) -> tuple[node_pb2.ExtensionMap, ...]:
+    values = body.attributes.get("extmap", [])
     if len(values) > _MAX_EXTENSIONS:
-        raise SdpError(f"mid {section.mid}: more than {_MAX_EXTENSIONS} a=extmap")
+        raise SdpError(f"more than {_MAX_EXTENSIONS} a=extmap")
     found: dict[Extension, int] = {}
-    wanted = _WANTED.get(kind_of(section), frozenset())
+    wanted = _WANTED.get(_KINDS.get(body.kind, node_pb2.KIND_UNSPECIFIED), frozenset())
     for value in values:
         key, _, uri = value.partition(" ")
         id_, _, direction = key.partition("/")

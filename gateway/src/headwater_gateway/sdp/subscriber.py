@@ -1,6 +1,6 @@
 """Offers to a subscriber."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -77,7 +77,7 @@ def _key(codec: int, clock_rate: int, channels: int, fmtp: str) -> _Key:
     return codec, clock_rate, channels, frozenset(rtp.fmtp_parameters(fmtp).items())
 
 
-def _rtx_of(media: rtp.Format, formats: list[rtp.Format]) -> rtp.Format | None:
+def _rtx_of(media: rtp.Format, formats: Sequence[rtp.Format]) -> rtp.Format | None:
     apt = str(media.payload_type)
     return next(
         (f for f in formats if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == apt), None

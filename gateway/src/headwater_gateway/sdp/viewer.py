@@ -4,7 +4,7 @@ Nobody can make the viewer a new offer, so its m-lines stay as they are: the ans
 both ends know, and the track behind an m-line may change at any time, on the same SSRC.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headwater_api.nodev1 import node_pb2
@@ -102,7 +102,7 @@ def _line(section: Section, number: Callable[[], int]) -> ViewerLine | None:
     )
 
 
-def _rtx_of(media: rtp.Format, formats: list[rtp.Format]) -> rtp.Format | None:
+def _rtx_of(media: rtp.Format, formats: Sequence[rtp.Format]) -> rtp.Format | None:
     apt = str(media.payload_type)
     return next(
         (f for f in formats if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == apt), None
