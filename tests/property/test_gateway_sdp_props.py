@@ -3,7 +3,7 @@
 import contextlib
 
 from headwater_api.nodev1 import node_pb2
-from headwater_gateway.sdp import PublisherNegotiation, SdpError, SendTrack, SubscriberNegotiation
+from headwater_gateway.sdp import PublisherNegotiation, SdpError, SendTrack, SubscriberNegotiation, parse, rtp
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.sdp_fixtures import LOCAL, NAMES, sdp
@@ -71,3 +71,23 @@ def test_damaged_descriptions_raise_only_sdp_errors(text: str) -> None:
 @example("v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=setup:active\r\na=rtcp-mux\r\na=ssrc-group:")
 def test_arbitrary_text_raises_only_sdp_errors(text: str) -> None:
     _exercise(text)
+
+
+def _told(text: str) -> object:
+    try:
+        answer = PublisherNegotiation().answer(text, LOCAL)
+    except SdpError as error:
+        return str(error)
+    return answer.sdp, [(s, *map(str, (*s.codecs, *s.extensions, *s.layers))) for s in answer.sections]
+
+
+@settings(max_examples=150, deadline=2000, suppress_health_check=_SLOW)
+@given(st.lists(_mutated(), min_size=2, max_size=4))
+def test_what_others_have_said_changes_no_answer(texts: list[str]) -> None:
+    """M-lines that are equal but for their own attributes are read once, for all clients."""
+    alone = []
+    for text in texts:
+        for known in (parse._body, rtp._formats, rtp._extensions):
+            known.cache_clear()
+        alone.append(_told(text))
+    assert [_told(text) for text in (*texts, *texts)] == alone * 2

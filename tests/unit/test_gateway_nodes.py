@@ -10,7 +10,8 @@ import pytest
 from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.backoff import Backoff
-from headwater_gateway.nodes import commands
+from headwater_gateway.nodes import call_pace, commands
+from headwater_gateway.nodes.call_pace import CallPace
 from headwater_gateway.nodes.commands import ATTEMPTS, MAX_PENDING, CommandQueue
 from headwater_gateway.nodes.facts import NodeFacts, NodePod, Promises, node_view
 from headwater_gateway.nodes.pool import NodePool
@@ -261,7 +262,7 @@ async def test_what_follows_a_rooms_end_goes_in_a_call_of_its_own() -> None:
 
 
 async def test_what_follows_on_the_heels_of_a_call_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "PACE_S", 0.2)
+    monkeypatch.setattr(call_pace, "BETWEEN_S", 0.2)
     made = Queue()
     run = asyncio.create_task(made.queue.run())
     made.send(1)
@@ -274,6 +275,36 @@ async def test_what_follows_on_the_heels_of_a_call_is_collected(monkeypatch: pyt
     made.queue.close()
     await asyncio.wait_for(run, 2)
     assert [len(r.commands) for r in made.stub.requests] == [1, 3]
+
+
+async def test_whoever_waits_for_a_nodes_commands_need_not_wait_for_the_pace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(call_pace, "SUSTAINED_S", 60.0)
+    made = Queue()
+    run = asyncio.create_task(made.queue.run())
+    for number in range(call_pace.IN_A_ROW):
+        made.send(number)
+        await until(lambda: len(made.stub.requests) == number + 1, 2, "at once", 0.005)  # noqa: B023
+    made.send(98)
+    await until(lambda: made.queue._rest is not None, 2, "the next one rests", 0.005)
+    made.send(99)
+    await asyncio.wait_for(made.queue.carried_out(), 2)
+    made.queue.close()
+    await asyncio.wait_for(run, 2)
+    assert made.applied() == [*range(call_pace.IN_A_ROW), 98, 99]
+    assert len(made.stub.requests) == call_pace.IN_A_ROW + 1
+
+
+def test_a_busy_room_calls_its_node_at_a_steady_pace() -> None:
+    pace, calls, now = CallPace(), list[float](), 100.0
+    while now < 101.0:  # always something to say
+        now += pace.wait(now, is_awaited=False)
+        calls.append(now)
+        pace.called(now)
+    assert calls[: call_pace.IN_A_ROW] == pytest.approx([100.0, 100.01, 100.02, 100.03])
+    assert len(calls) == pytest.approx(call_pace.IN_A_ROW + 1.0 / call_pace.SUSTAINED_S, abs=1)
+    assert pace.wait(now, is_awaited=True) == pytest.approx(call_pace.BETWEEN_S)
 
 
 async def test_the_end_of_transports_waits_for_the_next_call_but_not_for_long(

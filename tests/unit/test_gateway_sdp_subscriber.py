@@ -14,6 +14,7 @@ from headwater_gateway.sdp import (
 )
 from headwater_gateway.sdp import parse as parse_module
 from headwater_gateway.sdp.parse import Description, parse
+from headwater_gateway.sdp.slots import Slot
 from headwater_gateway.sdp.subscriber import MAX_TRACKS
 from support.sdp_fixtures import LOCAL, RESTARTED, sdp
 
@@ -401,6 +402,6 @@ def test_what_is_answered_as_before_is_not_read_again_and_means_the_same(
     monkeypatch.setattr(subscriber, "parse", counting)
     mine, lengths = live(seed), sum(read)
     read.clear()
-    monkeypatch.setattr(subscriber._Slot, "still", lambda *_: None)
+    monkeypatch.setattr(Slot, "still", lambda *_: None)
     assert mine == live(seed)
     assert lengths < 0.9 * sum(read), "most of it was known"

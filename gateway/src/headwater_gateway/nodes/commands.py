@@ -11,6 +11,8 @@ import structlog
 from headwater_api.ids import GatewayId, NodeId, RoomId
 from headwater_api.nodev1 import node_pb2
 
+from headwater_gateway.nodes.call_pace import CallPace
+
 log = structlog.get_logger(__name__)
 
 APPLY_DEADLINE_S: Final = 2.0
@@ -21,11 +23,9 @@ LEASE_MS: Final = 180_000
 MAX_PENDING: Final = 4096
 MAX_BATCH: Final = 256
 MAX_BATCH_BYTES: Final = 1_000_000
-# The first command goes at once; what follows on its heels is collected: a join is told in several steps, and
-# a call costs both ends far more than one more command in it.
-PACE_S: Final = 0.01
 # Nobody waits for what ends: transports of those who have left go with the next call, or so much later.
 LAZY_S: Final = 0.1
+TICK_S: Final = 0.001  # of the loop's timers
 
 
 class Applier(Protocol):
@@ -75,7 +75,8 @@ class CommandQueue:
         self._ended = False
         self._queued = self._done = 0  # commands so far
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        self._next_at = 0.0  # the loop's clock
+        self._pace = CallPace()  # by the loop's clock
+        self._rest: asyncio.Future[None] | None = None  # before the next call, unless somebody comes to wait
 
     def send(self, commands: Iterable[node_pb2.Command]) -> None:
         """Queue commands. A queue that overflows means a node that takes nothing: it is given up."""
@@ -107,6 +108,7 @@ class CommandQueue:
         self._tell_waiting()
         if not done.done():
             self._hurry()
+            _wake(self._rest)
         return done
 
     def _tell_waiting(self) -> None:
@@ -126,6 +128,7 @@ class CommandQueue:
         """Send what is queued, then end."""
         self._closing = True
         self._hurry()
+        _wake(self._rest)
 
     def reopen(self) -> bool:
         """Take commands again, behind those that are still queued. False: it has ended."""
@@ -139,6 +142,7 @@ class CommandQueue:
         self._failed = True
         self._pending.clear()
         self._wake.set()
+        _wake(self._rest)
         self._tell_waiting()
 
     async def run(self) -> None:
@@ -163,7 +167,7 @@ class CommandQueue:
                     pass  # an empty Apply renews the lease
                 else:
                     continue
-            await self._pace()
+            await self._turn()
             before = len(self._pending)
             batch = self._take_batch()
             taken, self._is_due = before - len(self._pending), self._has_any()
@@ -174,12 +178,18 @@ class CommandQueue:
     def _has_any(self) -> bool:
         return bool(self._pending) or self._snapshot is not None
 
-    async def _pace(self) -> None:
-        """No call sooner than PACE_S after the one before."""
+    async def _turn(self) -> None:
+        """Until the next call may go."""
         loop = asyncio.get_running_loop()
-        if (pause := self._next_at - loop.time()) > 0:
-            await asyncio.sleep(pause)
-        self._next_at = loop.time() + PACE_S
+        while (pause := self._pace.wait(loop.time(), is_awaited=bool(self._waiting) or self._closing)) > 0:
+            self._rest = rest = loop.create_future()
+            timer = loop.call_later(max(pause, TICK_S), _wake, rest)
+            try:
+                await rest
+            finally:
+                timer.cancel()
+                self._rest = None
+        self._pace.called(loop.time())
 
     def _take_batch(self) -> list[node_pb2.Command]:
         batch: list[node_pb2.Command] = []
@@ -237,3 +247,8 @@ class CommandQueue:
         self._tell_waiting()
         log.warning("node.commands_failed", node=self.node_id, room=self._room_id, reason=sentence)
         tell(sentence)
+
+
+def _wake(waiter: "asyncio.Future[None] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

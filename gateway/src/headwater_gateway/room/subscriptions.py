@@ -43,7 +43,7 @@ def sync_subscriber(
 
 
 def _sync(room: RoomState, subscriber: Participant, tracks: tuple[TrackSid, ...]) -> None:
-    """Participant updates go first: a client must know a track before its media arrives."""
+    """Participant updates go before what comes: a client must know a track before its media arrives."""
     if subscriber.moving_at is not None:
         return
     changed: list[WantedTrack] = []
@@ -59,8 +59,9 @@ def _sync(room: RoomState, subscriber: Participant, tracks: tuple[TrackSid, ...]
         elif wanted is not before and wanted != before:
             subscriber.wanted[sid] = wanted
             changed.append(wanted)
-    if changed or dropped:
+    if changed:
         room.flush_updates()
+    if changed or dropped:
         room.effects.append(ChangeWanted(subscriber.sid, tuple(changed), tuple(dropped)))
 
 

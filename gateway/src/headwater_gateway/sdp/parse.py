@@ -1,7 +1,7 @@
 """Reads an SDP text into sections (RFC 8866), within limits. Raises nothing but SdpError."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,20 +24,10 @@ MEDIA = "\nm="  # where one m-line with its attributes ends and the next begins
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 # Attributes by which m-lines of one client, and clients of one kind, differ. What is left of an m-line is the
 # same for thousands of them, and is read once.
-_OWN = tuple(
-    f"a={name}"
-    for name in (
-        "mid",
-        "ice-",
-        "fingerprint",
-        "setup",
-        "candidate",
-        "msid",
-        "ssrc",
-        "cname",
-        "rid",
-        "simulcast",
-    )
+# By their first letters, which are quick to look at; attributes that begin alike are treated alike.
+_OWN = frozenset(
+    f"a={name[:3]}"
+    for name in ("mid", "ice-ufrag", "fingerprint", "setup", "candidate", "msid", "ssrc", "rid", "simulcast")
 )
 _KNOWN_BODIES = 256
 _MAX_KNOWN = 8 * 1024  # characters: longer ones are not kept
@@ -88,7 +78,10 @@ class Section:
     @property
     def direction(self) -> str:
         """sendrecv when none is given (RFC 8866 §6.7)."""
-        return next((d for d in _DIRECTIONS if d in self.attributes), "sendrecv")
+        for direction in _DIRECTIONS:
+            if direction in self.attributes:
+                return direction
+        return "sendrecv"
 
     @property
     def rejected(self) -> bool:
@@ -145,14 +138,17 @@ class Description:
     def setup(self) -> str:
         return self._transport("setup") or ""
 
-    def _transports(self, name: str) -> list[list[str]]:
-        """The session's values of a transport attribute, then each section's that is not rejected."""
-        found = [s.attributes[name] for s in self.sections if not s.rejected and name in s.attributes]
-        return [*found, self.attributes[name]] if name in self.attributes else found
+    def _transports(self, name: str) -> Iterator[list[str]]:
+        """Each section's values of a transport attribute, if it is not rejected, then the session's."""
+        for section in self.sections:
+            if name in section.attributes and not section.rejected:
+                yield section.attributes[name]
+        if name in self.attributes:
+            yield self.attributes[name]
 
     def _transport(self, name: str) -> str | None:
-        values = self._transports(name)
-        return values[0][0] if values else None
+        values = next(self._transports(name), None)
+        return values[0] if values else None
 
 
 def number(text: str, what: str, low: int, high: int) -> int:
@@ -227,8 +223,11 @@ def _attributes(lines: Sequence[str], first: int) -> dict[str, list[str]]:
 
 def _section(lines: Sequence[str], first: int) -> Section:
     """The m-line without its m=, and what follows; `first`: its number."""
-    own = [line for line in lines if line.startswith(_OWN)]
-    shared = "\n".join([line for line in lines if not line.startswith(_OWN)])
+    own: list[str] = []
+    common: list[str] = []
+    for line in lines:
+        (own if line[:5] in _OWN else common).append(line)
+    shared = "\n".join(common)
     try:
         body = _body(shared) if len(shared) <= _MAX_KNOWN else _read_body(shared)
         its_own = _attributes(own, first)

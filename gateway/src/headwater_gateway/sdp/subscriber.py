@@ -1,13 +1,13 @@
 """Offers to a subscriber."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import TypeAlias
 
 from headwater_api.nodev1 import node_pb2
 
 from headwater_gateway.sdp import render, rtp
 from headwater_gateway.sdp.parse import MEDIA, Description, Section, is_token, parse, speaks_for_all, words_of
+from headwater_gateway.sdp.slots import Slot, accept, rtx_of, slot_lines
 from headwater_gateway.sdp.types import LocalTransport, SdpError, SendTrack, StaleAnswer, SubscriberAnswer
 
 DATA_MID = "0"
@@ -15,73 +15,14 @@ MAX_TRACKS = 500
 _MAX_SLOTS = 2 * MAX_TRACKS  # a client that rejects m-lines uses them up
 _MAX_ANSWER_BYTES = 2 * 1024 * 1024
 _MAX_VERSION = 1_000_000_000
-_PROTOCOL = "UDP/TLS/RTP/SAVPF"
 # 96–127 first (RFC 3551 §6), then the free part below 64 that RFC 5761 §4 leaves when RTCP is multiplexed.
 _PAYLOAD_TYPES = (*range(96, 128), *range(35, 64))
-_EXTENSION_IDS = {
-    node_pb2.EXTENSION_MID: 1,
-    node_pb2.EXTENSION_AUDIO_LEVEL: 2,
-    node_pb2.EXTENSION_TRANSPORT_CC: 3,
-    node_pb2.EXTENSION_VIDEO_ORIENTATION: 4,
-    node_pb2.EXTENSION_PLAYOUT_DELAY: 5,
-    node_pb2.EXTENSION_ABS_CAPTURE_TIME: 6,
-}
-_EXTENSIONS_OF = {
-    node_pb2.KIND_AUDIO: (
-        node_pb2.EXTENSION_MID,
-        node_pb2.EXTENSION_AUDIO_LEVEL,
-        node_pb2.EXTENSION_TRANSPORT_CC,
-        node_pb2.EXTENSION_ABS_CAPTURE_TIME,
-    ),
-    node_pb2.KIND_VIDEO: (
-        node_pb2.EXTENSION_MID,
-        node_pb2.EXTENSION_TRANSPORT_CC,
-        node_pb2.EXTENSION_VIDEO_ORIENTATION,
-        node_pb2.EXTENSION_PLAYOUT_DELAY,
-        node_pb2.EXTENSION_ABS_CAPTURE_TIME,
-    ),
-}
-_EXTENSION_MAPS = {
-    kind: tuple(node_pb2.ExtensionMap(id=_EXTENSION_IDS[e], extension=e) for e in extensions)
-    for kind, extensions in _EXTENSIONS_OF.items()
-}
-_EXTENSION_LINES = {kind: render.extension_lines(maps) for kind, maps in _EXTENSION_MAPS.items()}
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One m-line. It keeps its mid and its place for the whole connection."""
-
-    mid: str
-    kind: rtp.Kind
-    track: SendTrack | None
-    codecs: tuple[node_pb2.CodecMap, ...]
-    stream: str
-    dead: bool = False  # the client rejected the m-line (port 0): its transceiver is stopped
-    free: bool = False  # the client has answered it without a track: a new one raises a new track event
-    # The hash of the client's last words on it, what they were about, and what was made of them.
-    taken: "tuple[int, SendTrack | None, tuple[node_pb2.CodecMap, ...], node_pb2.SendSection] | None" = None
-
-    def still(self, words: int) -> node_pb2.SendSection | None:
-        """What was made of these words before; None: they or the m-line have changed."""
-        known = self.taken
-        is_same = known is not None and known[0] == words and known[1] is self.track
-        return known[3] if known is not None and is_same and known[2] is self.codecs else None
-
-
 _Key: TypeAlias = tuple[int, int, int, frozenset[tuple[str, str]]]
 
 
 def _key(codec: int, clock_rate: int, channels: int, fmtp: str) -> _Key:
     """A codec variant, in whatever order its parameters are written."""
     return codec, clock_rate, channels, frozenset(rtp.fmtp_parameters(fmtp).items())
-
-
-def _rtx_of(media: rtp.Format, formats: Sequence[rtp.Format]) -> rtp.Format | None:
-    apt = str(media.payload_type)
-    return next(
-        (f for f in formats if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == apt), None
-    )
 
 
 class _NoPayloadType(SdpError):
@@ -104,7 +45,7 @@ class SubscriberNegotiation:
         self._wanted: dict[str, SendTrack] = {}
         self._refused: set[str] = set()
         self.left_out: set[str] = set()  # tracks for which this connection has no place
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._payload_types: dict[_Key, int] = {}
         self._dirty = self._is_awaited = True  # the first offer opens the data channels
 
@@ -125,7 +66,7 @@ class SubscriberNegotiation:
             made._slots.append(made._slot_of(section))
         return made
 
-    def _slot_of(self, section: Section) -> _Slot:
+    def _slot_of(self, section: Section) -> Slot:
         kind, formats = rtp.kind_of(section), rtp.formats(section)
         for known in formats:
             audio = known.codec in rtp.AUDIO_CODECS
@@ -135,12 +76,12 @@ class SubscriberNegotiation:
         stream, track_sid = rtp.track_ids(section)
         dead = section.rejected or not formats
         media = formats[0] if formats else None
-        codecs = rtp.codec_maps(media, _rtx_of(media, formats)) if media is not None else ()
+        codecs = rtp.codec_maps(media, rtx_of(media, formats)) if media is not None else ()
         if dead or not track_sid or section.direction != "sendonly":
-            return _Slot(section.mid, kind, None, codecs, stream, dead=dead, free=not dead)
+            return Slot(section.mid, kind, None, codecs, stream, dead=dead, free=not dead)
         ssrc, rtx_ssrc = rtp.own_ssrcs(section)
         track = SendTrack(track_sid, "", kind, codecs[0], ssrc, rtx_ssrc)
-        return _Slot(section.mid, kind, track, codecs, stream)
+        return Slot(section.mid, kind, track, codecs, stream)
 
     def ssrcs(self) -> dict[str, tuple[int, int]]:
         """Media and RTX SSRC of each track that has an m-line."""
@@ -200,8 +141,9 @@ class SubscriberNegotiation:
         bundle = [DATA_MID, *(s.mid for s in self._slots if not s.dead)]
         lines = render.session_lines(self._session_id, self._offer_id, bundle)
         lines += render.data_lines(DATA_MID, local, "actpass", True, "UDP/DTLS/SCTP")
+        transport = render.transport_lines(local, "actpass", False)
         for slot in self._slots:
-            lines += _slot_lines(slot, local)
+            lines += slot_lines(slot, transport)
         return self._offer_id, render.join_lines(lines)
 
     def apply_answer(self, answer_sdp: str, offer_id: int = 0) -> SubscriberAnswer:
@@ -219,7 +161,7 @@ class SubscriberNegotiation:
         accepted: list[node_pb2.SendSection] = []
         refused: list[str] = []
         outcomes = [
-            (slot, still[slot.mid] if slot.mid in still else _accepted(slot, by_mid[slot.mid]))
+            (slot, still[slot.mid] if slot.mid in still else accept(slot, by_mid[slot.mid]))
             for slot in self._slots
         ]
         result_parts = (answer.fingerprint, answer.ufrag)
@@ -284,7 +226,7 @@ class SubscriberNegotiation:
             if sid not in placed and sid not in self._refused and sid not in self.left_out:
                 self._try_assign(track)
 
-    def _change(self, slot: _Slot, track: SendTrack) -> None:
+    def _change(self, slot: Slot, track: SendTrack) -> None:
         try:
             slot.track, slot.codecs = track, self._codecs(track)
         except _NoPayloadType:
@@ -310,7 +252,7 @@ class SubscriberNegotiation:
         # The publisher's own words go into everybody's offer: only as one token (RFC 8830).
         named = track.stream_id if is_token(track.stream_id) else track.track_sid
         stream = f"{track.participant_sid}|{named}"
-        self._slots.append(_Slot(str(len(self._slots) + 1), track.kind, track, codecs, stream))
+        self._slots.append(Slot(str(len(self._slots) + 1), track.kind, track, codecs, stream))
 
     def _codecs(self, track: SendTrack) -> tuple[node_pb2.CodecMap, ...]:
         video = track.kind == node_pb2.KIND_VIDEO
@@ -334,67 +276,3 @@ class SubscriberNegotiation:
                 raise _NoPayloadType("no payload type is left for another codec variant on this connection")
             self._payload_types[key] = free
         return self._payload_types[key]
-
-
-def _slot_lines(slot: _Slot, local: LocalTransport) -> list[str]:
-    kind = "video" if slot.kind == node_pb2.KIND_VIDEO else "audio"
-    media = render.media_line(kind, 0 if slot.dead else 9, _PROTOCOL, (c.payload_type for c in slot.codecs))
-    if slot.dead:
-        return [media, "c=IN IP4 0.0.0.0", f"a=mid:{slot.mid}", "a=inactive"]
-    lines = [
-        media,
-        *render.transport_lines(local, "actpass", False),
-        f"a=mid:{slot.mid}",
-        "a=inactive" if slot.track is None else "a=sendonly",
-        "a=rtcp-mux",
-        "a=rtcp-rsize",
-        *render.codec_lines(slot.codecs, ccm_fir=True),
-        *_EXTENSION_LINES[slot.kind],
-    ]
-    return lines if slot.track is None else lines + _source_lines(slot, slot.track)
-
-
-def _source_lines(slot: _Slot, track: SendTrack) -> list[str]:
-    msid = f"{slot.stream} {track.track_sid}"
-    lines = [f"a=msid:{msid}"]
-    if track.rtx_ssrc:
-        lines.append(f"a=ssrc-group:FID {track.ssrc} {track.rtx_ssrc}")
-    for ssrc in (track.ssrc, track.rtx_ssrc):
-        if ssrc:
-            lines += [f"a=ssrc:{ssrc} cname:{track.participant_sid}", f"a=ssrc:{ssrc} msid:{msid}"]
-    return lines
-
-
-def _accepted(slot: _Slot, answered: Section) -> node_pb2.SendSection | None:
-    """The m-line as the client took it; None if it did not."""
-    if slot.track is None or slot.dead or answered.rejected:
-        return None
-    if answered.direction not in ("recvonly", "sendrecv"):
-        return None
-    formats = rtp.formats(answered)
-    offered = slot.codecs[0]
-    media = next((f for f in formats if f.codec == offered.codec), None)
-    if media is None:
-        return None
-    codecs = [_with_payload_type(offered, media.payload_type)]
-    rtx = _rtx_of(media, formats)
-    if len(slot.codecs) > 1 and rtx is not None:
-        codecs.append(_with_payload_type(slot.codecs[1], rtx.payload_type, media.payload_type))
-    agreed = {(e.id, e.extension) for e in rtp.extensions(answered, unusable=("sendonly", "inactive"))}
-    return node_pb2.SendSection(
-        mid=slot.mid,
-        kind=slot.kind,
-        track_id=slot.track.track_sid,
-        ssrc=slot.track.ssrc,
-        rtx_ssrc=slot.track.rtx_ssrc if len(codecs) > 1 else 0,
-        codecs=codecs,
-        extensions=[e for e in _EXTENSION_MAPS[slot.kind] if (e.id, e.extension) in agreed],
-    )
-
-
-def _with_payload_type(codec: node_pb2.CodecMap, payload_type: int, apt: int = 0) -> node_pb2.CodecMap:
-    changed = node_pb2.CodecMap()
-    changed.CopyFrom(codec)
-    changed.payload_type = payload_type
-    changed.apt = apt
-    return changed

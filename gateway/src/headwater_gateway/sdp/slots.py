@@ -1,0 +1,151 @@
+"""The m-lines of a subscriber's connection: how each is offered, and what an answer makes of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headwater_api.nodev1 import node_pb2
+
+from headwater_gateway.sdp import render, rtp
+from headwater_gateway.sdp.parse import Section
+from headwater_gateway.sdp.types import SendTrack
+
+_PROTOCOL = "UDP/TLS/RTP/SAVPF"
+_EXTENSION_IDS = {
+    node_pb2.EXTENSION_MID: 1,
+    node_pb2.EXTENSION_AUDIO_LEVEL: 2,
+    node_pb2.EXTENSION_TRANSPORT_CC: 3,
+    node_pb2.EXTENSION_VIDEO_ORIENTATION: 4,
+    node_pb2.EXTENSION_PLAYOUT_DELAY: 5,
+    node_pb2.EXTENSION_ABS_CAPTURE_TIME: 6,
+}
+_EXTENSIONS_OF = {
+    node_pb2.KIND_AUDIO: (
+        node_pb2.EXTENSION_MID,
+        node_pb2.EXTENSION_AUDIO_LEVEL,
+        node_pb2.EXTENSION_TRANSPORT_CC,
+        node_pb2.EXTENSION_ABS_CAPTURE_TIME,
+    ),
+    node_pb2.KIND_VIDEO: (
+        node_pb2.EXTENSION_MID,
+        node_pb2.EXTENSION_TRANSPORT_CC,
+        node_pb2.EXTENSION_VIDEO_ORIENTATION,
+        node_pb2.EXTENSION_PLAYOUT_DELAY,
+        node_pb2.EXTENSION_ABS_CAPTURE_TIME,
+    ),
+}
+_EXTENSION_MAPS = {
+    kind: tuple(node_pb2.ExtensionMap(id=_EXTENSION_IDS[e], extension=e) for e in extensions)
+    for kind, extensions in _EXTENSIONS_OF.items()
+}
+_EXTENSION_LINES = {kind: render.extension_lines(maps) for kind, maps in _EXTENSION_MAPS.items()}
+
+
+@dataclass(slots=True)
+class Slot:
+    """One m-line. It keeps its mid and its place for the whole connection."""
+
+    mid: str
+    kind: rtp.Kind
+    track: SendTrack | None
+    codecs: tuple[node_pb2.CodecMap, ...]
+    stream: str
+    dead: bool = False  # the client rejected the m-line (port 0): its transceiver is stopped
+    free: bool = False  # the client has answered it without a track: a new one raises a new track event
+    # The hash of the client's last words on it, what they were about, and what was made of them.
+    taken: "tuple[int, SendTrack | None, tuple[node_pb2.CodecMap, ...], node_pb2.SendSection] | None" = None
+    # What was last offered of it, without the transport's lines, and what that was about.
+    drawn: "tuple[tuple[object, ...], str, str] | None" = None
+
+    def still(self, words: int) -> node_pb2.SendSection | None:
+        """What was made of these words before; None: they or the m-line have changed."""
+        known = self.taken
+        is_same = known is not None and known[0] == words and known[1] is self.track
+        return known[3] if known is not None and is_same and known[2] is self.codecs else None
+
+
+def rtx_of(media: rtp.Format, formats: Sequence[rtp.Format]) -> rtp.Format | None:
+    apt = str(media.payload_type)
+    return next(
+        (f for f in formats if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == apt), None
+    )
+
+
+def slot_lines(slot: Slot, transport: Sequence[str]) -> list[str]:
+    """The m-line in an offer, with the lines of the `transport` that carries it."""
+    about = (slot.track, slot.codecs, slot.stream, slot.dead)
+    if slot.drawn is None or slot.drawn[0] != about:
+        slot.drawn = about, _media_line(slot), "\r\n".join(_lines(slot))
+    _, media, lines = slot.drawn
+    return [media, "c=IN IP4 0.0.0.0", lines] if slot.dead else [media, *transport, lines]
+
+
+def _media_line(slot: Slot) -> str:
+    kind = "video" if slot.kind == node_pb2.KIND_VIDEO else "audio"
+    return render.media_line(kind, 0 if slot.dead else 9, _PROTOCOL, (c.payload_type for c in slot.codecs))
+
+
+def _lines(slot: Slot) -> list[str]:
+    if slot.dead:
+        return [f"a=mid:{slot.mid}", "a=inactive"]
+    lines = [
+        f"a=mid:{slot.mid}",
+        "a=inactive" if slot.track is None else "a=sendonly",
+        "a=rtcp-mux",
+        "a=rtcp-rsize",
+        *render.codec_lines(slot.codecs, ccm_fir=True),
+        *_EXTENSION_LINES[slot.kind],
+    ]
+    return lines if slot.track is None else lines + _source_lines(slot, slot.track)
+
+
+def _source_lines(slot: Slot, track: SendTrack) -> list[str]:
+    msid = f"{slot.stream} {track.track_sid}"
+    lines = [f"a=msid:{msid}"]
+    if track.rtx_ssrc:
+        lines.append(f"a=ssrc-group:FID {track.ssrc} {track.rtx_ssrc}")
+    for ssrc in (track.ssrc, track.rtx_ssrc):
+        if ssrc:
+            lines += [f"a=ssrc:{ssrc} cname:{track.participant_sid}", f"a=ssrc:{ssrc} msid:{msid}"]
+    return lines
+
+
+def accept(slot: Slot, answered: Section) -> node_pb2.SendSection | None:
+    """The m-line as the client took it; None if it did not."""
+    if slot.track is None or slot.dead or answered.rejected:
+        return None
+    if answered.direction not in ("recvonly", "sendrecv"):
+        return None
+    formats = rtp.formats(answered)
+    offered = slot.codecs[0]
+    media = next((f for f in formats if f.codec == offered.codec), None)
+    if media is None:
+        return None
+    codecs = [_with_payload_type(offered, media.payload_type)]
+    rtx = rtx_of(media, formats) if len(slot.codecs) > 1 else None
+    if rtx is not None:
+        codecs.append(_with_payload_type(slot.codecs[1], rtx.payload_type, media.payload_type))
+    return node_pb2.SendSection(
+        mid=slot.mid,
+        kind=slot.kind,
+        track_id=slot.track.track_sid,
+        ssrc=slot.track.ssrc,
+        rtx_ssrc=slot.track.rtx_ssrc if len(codecs) > 1 else 0,
+        codecs=codecs,
+        extensions=_agreed(answered, slot.kind),
+    )
+
+
+def _agreed(answered: Section, kind: rtp.Kind) -> list[node_pb2.ExtensionMap]:
+    """The extensions that were offered and taken under their ids."""
+    taken = {(e.id, e.extension) for e in rtp.extensions(answered, unusable=("sendonly", "inactive"))}
+    return [e for e in _EXTENSION_MAPS[kind] if (e.id, e.extension) in taken]
+
+
+def _with_payload_type(codec: node_pb2.CodecMap, payload_type: int, apt: int = 0) -> node_pb2.CodecMap:
+    if codec.payload_type == payload_type and codec.apt == apt:
+        return codec  # as nearly always
+    changed = node_pb2.CodecMap()
+    changed.CopyFrom(codec)
+    changed.payload_type = payload_type
+    changed.apt = apt
+    return changed
