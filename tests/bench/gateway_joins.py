@@ -1,11 +1,16 @@
 """How many joins a gateway core takes: a gateway process, nodes that only answer, real signalling.
 
-    python tests/bench/gateway_joins.py [--seconds 20] [--rate 250] [--room 10]
+    python tests/bench/gateway_joins.py [--seconds 20] [--rate 250] [--room 10] [--filling 1]
 
-Each join is a WebSocket, the join response, the publisher's offer made; its client answers every offer and
-stays for three seconds. The figures: joins done a second, the wait until the join response, the
-gateway's CPU for each join (from which the joins a second that one core takes), its own time of admission.
-Not a timed test.
+A join: the WebSocket's upgrade with its token, the join response, add_track and the publisher's offer with
+their answers, the subscriber's first offer answered, and, for the three seconds that the client stays, all
+that follows: the roster, offers for what others publish and for what ends (each answered at once), leaving.
+The nodes' ends of it are calls to nodes that only answer. People come to `--filling` rooms by turns, of
+`--room` each, before they come to the next: by default one room fills after the other, within a moment.
+
+The figures: joins done a second, the wait until the join response, the gateway's CPU for each join, threads
+and kernel included (from which the joins a second that one core takes), its own time of admission, and of
+what a join is made. Not a timed test.
 """
 
 import argparse
@@ -20,14 +25,17 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import grpc
 import jwt
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from headwater_api import wellknown
+from headwater_api.nodev1 import node_pb2
 from livekit.protocol import rtc
 from support.fake_channel import answer_to, publisher_offer
 from support.fake_node import FakeNode, serving
@@ -47,11 +55,11 @@ def a_token(room: str, identity: str) -> str:
 class Load:
     """Joins at a steady rate."""
 
-    def __init__(self, url: str, room_size: int) -> None:
-        self._url, self._size = url, room_size
+    def __init__(self, url: str, room_size: int, filling: int) -> None:
+        self._url, self._size, self._filling = url, room_size, filling
         self.waits: list[float] = []
         self.failures: dict[str, int] = {}
-        self.done = 0
+        self.done = self.answered = 0
 
     async def run(self, rate: float, seconds: float) -> None:
         """Start `rate` joins a second for so long, then wait for the last."""
@@ -69,7 +77,8 @@ class Load:
             await asyncio.gather(*tasks)
 
     async def _join(self, http: aiohttp.ClientSession, number: int) -> None:
-        room, identity = f"room-{number // self._size}", f"p{number}"
+        before = number // (self._size * self._filling) * self._filling
+        room, identity = f"room-{before + number % self._filling}", f"p{number}"
         headers = {"Authorization": f"Bearer {a_token(room, identity)}"}
         began = time.monotonic()
         try:
@@ -102,6 +111,7 @@ class Load:
                     type="answer", sdp=answer_to(response.offer.sdp), id=response.offer.id
                 )
                 await socket.send_bytes(rtc.SignalRequest(answer=answer).SerializeToString())
+                self.answered += 1
             if kind in missing:
                 missing.remove(kind)
                 self.done += not missing
@@ -120,7 +130,7 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, set(cores))
 
 
-async def measure(seconds: float, rate: float, room_size: int) -> dict[str, object]:
+async def measure(seconds: float, rate: float, room_size: int, filling: int) -> dict[str, object]:
     """Run it; the figures."""
     folder = Path(tempfile.mkdtemp(prefix="gateway-joins-"))
     keys = folder / "keys"
@@ -145,12 +155,14 @@ async def measure(seconds: float, rate: float, room_size: int) -> dict[str, obje
                 running("headwater_gateway", env, address, folder / "gateway.log")
             )
         process = psutil.Process(gateway.process.pid)
-        load = Load(f"http://{address}:{wellknown.PORT_SIGNAL}", room_size)
+        load = Load(f"http://{address}:{wellknown.PORT_SIGNAL}", room_size, filling)
         with on_core(0):
             await load.run(20, 2)  # warm
             load.waits.clear()
             load.failures.clear()
-            load.done = 0
+            load.done = load.answered = 0
+            for node in nodes:
+                node.calls = 0
             cpu, mine, began = _cpu(process), _own_cpu(), time.monotonic()
             await load.run(rate, seconds)
             took = time.monotonic() - began
@@ -165,15 +177,29 @@ async def measure(seconds: float, rate: float, room_size: int) -> dict[str, obje
         "join_response_ms": {"p50": _ms(waits, 0.5), "p99": _ms(waits, 0.99)},
         "gateway_cpu_ms_per_join": round(1000 * used / max(1, load.done), 2),
         "joins_per_core_s": round(load.done / used, 1) if used else 0,
+        "offers_answered_per_join": round(load.answered / max(1, load.done), 2),
+        "node_calls_per_join": round(sum(node.calls for node in nodes) / max(1, load.done), 2),
         "gateway_core_busy": round(used / (took - STAY_S), 2),
         "load_core_busy": round(own / took, 2),
         "admission_within_20ms": _share(admission, "0.02"),
     }
 
 
-def _node(number: int) -> FakeNode:
+class CountingNode(FakeNode):
+    """How often it is called."""
+
+    calls = 0
+
+    async def Apply(
+        self, request: node_pb2.ApplyRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> node_pb2.ApplyResponse:
+        self.calls += 1
+        return await super().Apply(request, context)
+
+
+def _node(number: int) -> CountingNode:
     """It reports once a second, as real ones do."""
-    return FakeNode(f"eu-{number}", with_token=NODE_TOKEN, max_connections=100_000, interval_s=1.0)
+    return CountingNode(f"eu-{number}", with_token=NODE_TOKEN, max_connections=100_000, interval_s=1.0)
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -204,8 +230,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rate", type=float, default=250)
     parser.add_argument("--room", type=int, default=10)
+    parser.add_argument("--filling", type=int, default=1)
     wanted = parser.parse_args()
-    print(json.dumps(asyncio.run(measure(wanted.seconds, wanted.rate, wanted.room)), indent=2))
+    print(
+        json.dumps(asyncio.run(measure(wanted.seconds, wanted.rate, wanted.room, wanted.filling)), indent=2)
+    )
 
 
 if __name__ == "__main__":
