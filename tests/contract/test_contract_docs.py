@@ -60,3 +60,15 @@ def test_generated_pages_are_up_to_date() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_files_of_the_repository_that_pages_name_are_there() -> None:
+    named = re.compile(r"`([a-z-]+/[\w./-]+\.(?:py|rs|go|yaml|toml|proto|md))`")
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    gone = {
+        (page.name, name)
+        for page in pages
+        for name in named.findall(page.read_text())
+        if (ROOT / name.split("/")[0]).is_dir() and not (ROOT / name).is_file() and "NNNN" not in name
+    }
+    assert len(pages) > 50 and gone == set()
