@@ -110,7 +110,6 @@ fmt: ## Format all code
 
 generate: ## Make what is derived and committed: stubs, the chart's CRDs, dashboards, the docs' reference
 	$(BIN)/python crds/generate.py
-	$(BIN)/python dashboards/build.py
 	$(BIN)/python scripts/reference
 
 fuzz: ## Fuzz each parser for FUZZ_SECONDS (default 60); needs `cargo install cargo-fuzz`

@@ -23,7 +23,7 @@ import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
-from build import Board, Panel, read_boards
+from boards import Board, Panel, read_boards
 
 COLUMNS: Final = 3
 POINTS: Final = 240

@@ -1,7 +1,7 @@
-"""Writes docs/reference from what it describes: `python scripts/reference`; `--check` only compares.
+"""Writes docs/reference and the chart's dashboards from what they describe; `--check` only compares.
 
 Sources: the CRDs, the REST endpoints' models, the node's proto, docstrings of the contract and the planner,
-the chart's values, the alert rules, and the `console` blocks of the pages.
+the chart's values, the alert rules, and the `console` blocks of the pages; dashboards/boards.yaml.
 """
 
 import sys
@@ -17,7 +17,8 @@ import proto
 import rest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-OUT: Final = ROOT / "docs" / "reference"
+PAGES: Final = ROOT / "docs" / "reference"
+DASHBOARDS: Final = ROOT / "charts" / "headwater" / "files" / "dashboards"
 NOTE: Final = "<!-- Written by scripts/reference. Change its source, then run it. -->\n\n"
 
 
@@ -36,19 +37,34 @@ def pages() -> dict[str, str]:
     return {name: NOTE + text for name, text in made.items()}
 
 
+def dashboards() -> dict[str, str]:
+    """The text of each dashboard, by file name."""
+    sys.path.append(str(ROOT / "dashboards"))
+    import boards
+
+    return boards.dashboards()
+
+
+def stale(folder: Path, wanted: dict[str, str], kind: str) -> dict[Path, str | None]:
+    """The files that are not as they are wanted, with what they should be; None: they should not be."""
+    found = {path.name: path.read_text() for path in folder.glob(kind) if path.name != "index.md"}
+    names = sorted(wanted.keys() | found.keys())
+    return {folder / name: wanted.get(name) for name in names if wanted.get(name) != found.get(name)}
+
+
 def main() -> None:
-    wanted = pages()
-    found = {path.name: path.read_text() for path in OUT.glob("*.md") if path.name != "index.md"}
+    wrong = stale(PAGES, pages(), "*.md") | stale(DASHBOARDS, dashboards(), "*.json")
     if sys.argv[1:] == ["--check"]:
-        stale = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        if stale:
-            sys.exit(f"docs/reference is stale ({', '.join(stale)}): run `python scripts/reference`")
+        if wrong:
+            sys.exit(
+                f"stale: {', '.join(str(path.relative_to(ROOT)) for path in wrong)}: run `make generate`"
+            )
         return
-    OUT.mkdir(parents=True, exist_ok=True)
-    for name in found.keys() - wanted.keys():
-        (OUT / name).unlink()
-    for name, text in wanted.items():
-        (OUT / name).write_text(text)
+    for path, text in wrong.items():
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_what_a_browser_would_fetch_is_recognised() -> None:
     )
 
 
-def test_generated_pages_are_up_to_date() -> None:
+def test_generated_pages_and_dashboards_are_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "reference"), "--check"],
         capture_output=True,

@@ -1,10 +1,9 @@
-"""Writes the Grafana dashboards that the chart installs: `python dashboards/build.py`; `--check` compares.
+"""The Grafana dashboards that the chart installs, from boards.yaml; `make generate` writes them.
 
 A panel of boards.yaml is a title, what it tells, a unit and queries; everything else is the same for all.
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,6 @@ from typing import Any, Final
 import yaml
 
 HERE: Final = Path(__file__).resolve().parent
-OUT: Final = HERE.parent / "charts" / "headwater" / "files" / "dashboards"
 SELECT: Final = 'job=~"$job",instance=~"$instance"'
 WIDTH: Final = 8
 HEIGHT: Final = 8
@@ -128,19 +126,6 @@ def render(board: Board) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def main() -> None:
-    wanted = {f"{board.name}.json": render(board) for board in read_boards()}
-    found = {path.name: path.read_text() for path in OUT.glob("*.json")}
-    if sys.argv[1:] == ["--check"]:
-        if wanted != found:
-            sys.exit("dashboards are not what dashboards/build.py writes: run it")
-        return
-    OUT.mkdir(parents=True, exist_ok=True)
-    for name in found.keys() - wanted.keys():
-        (OUT / name).unlink()
-    for name, text in wanted.items():
-        (OUT / name).write_text(text)
-
-
-if __name__ == "__main__":
-    main()
+def dashboards() -> dict[str, str]:
+    """The text of each dashboard, by file name."""
+    return {f"{board.name}.json": render(board) for board in read_boards()}
