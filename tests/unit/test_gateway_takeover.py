@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,10 +13,11 @@ from headwater_gateway.room.keeper import EVERY_S
 from headwater_gateway.room.model import Migration
 from headwater_gateway.room.ports import JoinRefusal
 from headwater_gateway.room.state import RoomState
+from headwater_gateway.room.succession import NodesSilent
 from headwater_gateway.room.takeover import RETURN_S
 from headwater_gateway.signal.session_runner import join_request
 from headwater_gateway.signal.types import CLOSE_GOING_AWAY
-from livekit.protocol import rtc
+from livekit.protocol import models, rtc
 from support.deadline import until
 from support.fake_channel import hello
 from support.two_gateways import ROOM, World, publish, resume, sync_state, two_gateways
@@ -185,6 +186,103 @@ async def test_a_command_given_just_before_the_room_is_handed_over_is_kept_or_fa
         await ban
     taken = await second.take_over()
     assert not taken.state.access.banned, "nobody was told that it would hold"
+
+
+def _meanwhile(world: World, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[object]]) -> None:
+    """Once the successor has read what the nodes hold, and before it has claimed the room."""
+    pool, acted = world.gateways[1].directory.pool, []
+    read = pool.rooms_held
+
+    async def then_act(*args: Any, **options: Any) -> Any:
+        held = await read(*args, **options)
+        if not acted:
+            acted.append(True)
+            await act()
+        return held
+
+    monkeypatch.setattr(pool, "rooms_held", then_act)
+
+
+async def test_what_the_old_owner_acknowledges_while_it_is_succeeded_holds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for dead and lives: a frozen process that goes on."""
+    first, second = world.gateways
+    ann = await first.join("ann", "eu")
+    await first.join("eve", "us")
+    await first.room().ask(lambda state, _: moderation.set_lock(state, True))
+    await world.kept()
+
+    async def decide() -> None:
+        await first.room().ask(lambda state, now: moderation.remove(state, "eve", now, ban=True))
+        await first.room().ask(lambda state, _: moderation.set_lock(state, False))
+
+    _meanwhile(world, monkeypatch, decide)
+    room = await second.take_over()
+    assert room.state.access.banned == {"eve"} and room.state.of_identity("eve") is None
+    assert not room.state.access.locked, "the newest word of one owner, not the stricter of two"
+    back = await resume(second, ann, "ann")
+    assert back.all("reconnect") and room.state.of_identity("ann") is not None
+    with pytest.raises(TimeoutError):
+        await first.room().ask(lambda state, _: moderation.set_lock(state, True))
+
+
+async def test_what_a_node_says_to_its_new_owner_before_that_has_the_room_is_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node tells the state of its transports, and the data that it has kept, to who claims the room."""
+    first, second = world.gateways
+    ann = await first.join("ann", "eu")
+    await world.kept()
+    pool = second.directory.pool
+    claim = pool.claim_room
+
+    async def adopted(*args: Any, **options: Any) -> None:
+        await claim(*args, **options)
+        event = node_pb2.Event(room_id=ROOM)
+        event.transport.transport_id = f"{ann.sid}/sub"
+        event.transport.state = node_pb2.TRANSPORT_CONNECTED
+        second.directory.on_node_event(NodeId("eu-1"), event)
+
+    monkeypatch.setattr(pool, "claim_room", adopted)
+    left = (await second.take_over()).state.participants[ParticipantSid(ann.sid)]
+    await until(lambda: left.state == models.ParticipantInfo.ACTIVE, 15, "it is connected", 0.01)
+
+
+async def test_a_room_that_the_old_owner_ends_while_it_is_succeeded_stays_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.gateways
+    await first.join("ann", "eu")
+    await world.kept()
+
+    async def end() -> None:
+        first.room().end(models.DisconnectReason.ROOM_DELETED, "deleted by the API")
+        await until(lambda: not world.nodes["eu-1"].held, 15, "its node has closed it", 0.01)
+
+    _meanwhile(world, monkeypatch, end)
+    assert await second.succession.take_over(ROOM) is None
+    assert second.directory.room(ROOM) is None
+    assert not any(node.held for node in world.nodes.values()), "nothing of it is left on a node"
+
+
+async def test_a_room_whose_nodes_do_not_answer_is_not_begun_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.gateways
+    await first.join("ann", "eu")
+    await world.kept()
+    pool = second.directory.pool
+    await until(lambda: pool.room_reports(ROOM), 15, "the room is reported", 0.01)
+
+    async def silence(*_: Any, **__: Any) -> dict[NodeId, node_pb2.RoomHeld | None]:
+        return {}
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(pool, "rooms_held", silence)
+        with pytest.raises(NodesSilent, match="eu-1"):
+            await second.succession.take_over(ROOM)
+    assert (await second.take_over()).state.of_identity("ann") is not None
 
 
 async def test_a_process_that_stands_while_it_makes_a_snapshot_makes_the_next_one_in_time(

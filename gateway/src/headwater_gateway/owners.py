@@ -21,7 +21,7 @@ from headwater_gateway.directory.peers import Peers
 from headwater_gateway.fleet import Fleet
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.snapshot import Claim
-from headwater_gateway.room.succession import Succession
+from headwater_gateway.room.succession import NodesSilent, Succession
 from headwater_gateway.signal.types import GatewayPeer, JoinRefused
 
 log = structlog.get_logger(__name__)
@@ -100,7 +100,10 @@ class Owners:
             successor = choose(room, self.serving())
             if successor != self._myself and hops < MAX_HOPS:
                 return self._forward(successor, hops)
-        taken = await self._succession.take_over(room)
+        try:
+            taken = await self._succession.take_over(room)
+        except NodesSilent as silent:
+            raise JoinRefused(503, Reason.OWNER_UNREACHABLE, f"{silent}: connect again") from None
         return self._forward(taken.gateway, hops) if isinstance(taken, Claim) else None
 
     def _lives_here(self, room: RoomId) -> bool:
@@ -148,7 +151,7 @@ class Owners:
             for start in range(0, len(orphans), AT_ONCE):
                 batch = [self._succession.take_over(room) for room in orphans[start : start + AT_ONCE]]
                 for result in await asyncio.gather(*batch, return_exceptions=True):
-                    if isinstance(result, Exception):
+                    if isinstance(result, Exception) and not isinstance(result, NodesSilent):
                         log.error("room.takeover_failed", exc_info=result)
 
     def _look(self, now: float) -> list[RoomId]:

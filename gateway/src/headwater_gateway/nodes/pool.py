@@ -14,7 +14,7 @@ from headwater_api.nodev1 import node_pb2
 from headwater_dial.nodes import CannotVerify, Dialer
 from headwater_planner.place import NodeView
 
-from headwater_gateway.nodes.commands import CommandQueue
+from headwater_gateway.nodes.commands import LEASE_MS, CommandQueue
 from headwater_gateway.nodes.connection import CHANNEL_OPTIONS, NodeConnection, NodeListener
 from headwater_gateway.nodes.decisions import Decisions
 from headwater_gateway.nodes.facts import NodeFacts, NodePod
@@ -119,10 +119,10 @@ class NodePool:
         return found
 
     async def rooms_held(
-        self, room_id: RoomId, nodes: Iterable[NodeId], deadline_s: float
+        self, room_id: RoomId, nodes: Iterable[NodeId], deadline_s: float, *, with_blobs: bool = True
     ) -> dict[NodeId, node_pb2.RoomHeld | None]:
         """What these nodes hold of a room, with its snapshot; None: nothing. Silent nodes are left out."""
-        request = node_pb2.RoomsRequest(room_ids=[room_id], with_blobs=True)
+        request = node_pb2.RoomsRequest(room_ids=[room_id], with_blobs=with_blobs)
 
         async def ask(node_id: NodeId) -> tuple[NodeId, node_pb2.RoomsResponse] | None:
             try:
@@ -133,6 +133,34 @@ class NodePool:
 
         answers = await asyncio.gather(*(ask(node_id) for node_id in nodes))
         return {a[0]: a[1].rooms[0] if a[1].rooms else None for a in answers if a is not None}
+
+    async def claim_room(
+        self,
+        room_id: RoomId,
+        epoch: int,
+        nodes: Iterable[NodeId],
+        deadline_s: float,
+        *,
+        audio_top_n: int = 0,
+        commands: tuple[node_pb2.Command, ...] = (),
+    ) -> None:
+        """From now on these nodes obey this gateway's claim, and no lesser one. Silent nodes are left out."""
+        request = node_pb2.ApplyRequest(
+            room_id=room_id,
+            epoch=epoch,
+            controller_id=self._controller_id,
+            lease_ms=LEASE_MS,
+            commands=commands,
+            audio_top_n=audio_top_n,
+        )
+
+        async def tell(node_id: NodeId) -> None:
+            try:
+                await self._nodes[node_id].apply(request, deadline_s)
+            except (KeyError, grpc.aio.AioRpcError) as error:
+                log.warning("node.not_claimed", node=node_id, room=room_id, reason=type(error).__name__)
+
+        await asyncio.gather(*(tell(node_id) for node_id in nodes))
 
     def promise(self, node_id: NodeId) -> None:
         connection = self._nodes.get(node_id)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,7 @@ log = structlog.get_logger(__name__)
 MAX_ROOMS: Final = 20_000
 MAX_ENDED: Final = 20_000
 MAX_ROOM_NAME: Final = 256
+MAX_EARLY: Final = 8192  # events of a room that is being taken over: the state of two transports of each
 VERDICT_KEPT_S: Final = 0.05
 
 
@@ -129,6 +131,7 @@ class RoomDirectory:
         self._rooms: dict[RoomId, RoomActor] = {}
         self._ended: dict[RoomId, int] = {}  # the epochs of rooms that ended here
         self._tasks: dict[RoomId, asyncio.Task[None]] = {}
+        self._early: dict[RoomId, deque[tuple[NodeId, node_pb2.Event]]] = {}
         self._meetings: dict[RoomId, RoomConfig] = {}
         self._last_verdict: tuple[RoomConfig, float, Placement] | None = None
         self._moved_before = 0
@@ -268,6 +271,13 @@ class RoomDirectory:
         """Whether the room of that epoch has ended here: nodes may still report it for a moment."""
         return self._ended.get(room_id, -1) >= epoch
 
+    def expect(self, room_id: RoomId, *, is_coming: bool) -> None:
+        """The room is about to live here, or is not after all: what its nodes say meanwhile waits for it."""
+        if is_coming:
+            self._early.setdefault(room_id, deque(maxlen=MAX_EARLY))
+        else:
+            self._early.pop(room_id, None)
+
     def install(self, state: RoomState, keeper: SnapshotKeeper) -> RoomActor:
         """Let a room live here from now on."""
         room_id = state.room_id
@@ -283,6 +293,8 @@ class RoomDirectory:
             on_chat=lambda said: self._on_chat(room_id, said),
         )
         self._rooms[room_id] = actor
+        for node_id, event in self._early.pop(room_id, ()):
+            actor.node_event(node_id, event)
         # An own context: the first participant's log fields are not the room's.
         task = asyncio.create_task(actor.run(), name=f"room {room_id}", context=Context())
         self._tasks[room_id] = task
@@ -346,8 +358,10 @@ class RoomDirectory:
 
     def on_node_event(self, node_id: NodeId, event: node_pb2.Event) -> None:
         actor = self._rooms.get(RoomId(event.room_id))
-        if actor is not None:
+        if actor is not None and not actor.state.ended:
             actor.node_event(node_id, event)
+        elif (early := self._early.get(RoomId(event.room_id))) is not None:
+            early.append((node_id, event))
         if self.figures is not None and event.HasField("quality"):
             said = event.quality
             verdict, _ = rate(said.uplink_loss, said.downlink_loss, said.rtt_ms)

@@ -1,7 +1,7 @@
 """Rooms change gateways: taking over those whose gateway is gone, giving up those that another one has."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -33,6 +33,37 @@ class Archive(Protocol):
         """Note that this gateway has the room under that epoch. Nothing happens when it is away."""
 
 
+class NodesSilent(Exception):
+    """Nodes report the room and do not answer: what they hold must not be replaced by an empty room."""
+
+
+def _claim_of(row: node_pb2.RoomHeld) -> Claim:
+    return Claim(row.epoch, GatewayId(row.controller_id))
+
+
+class _Left:
+    """What was left of a room when it was looked at."""
+
+    def __init__(
+        self,
+        nodes: frozenset[NodeId],
+        archived: int,
+        blobs: list[bytes],
+        held: Mapping[NodeId, node_pb2.RoomHeld | None],
+    ) -> None:
+        """`nodes`: those that were up; `held`: what those hold that answered; `archived`: an epoch, or 0."""
+        rows = [row for row in held.values() if row is not None]
+        self.nodes, self.held = nodes, held
+        self.found = takeover.read_inheritance(rows, blobs)
+        self.epoch = max(self.found.epoch, archived)
+        self.holder = max(map(_claim_of, rows), default=None)
+
+    def version(self, node_id: NodeId) -> int:
+        """Of the snapshot on that node; 0: none."""
+        row = self.held.get(node_id)
+        return row.snapshot_version if row is not None else 0
+
+
 class Succession:
     """Takes rooms over, one at a time each: whoever asks meanwhile waits for the same result."""
 
@@ -56,6 +87,7 @@ class Succession:
         A claim: the nodes obey another gateway that lives, whatever their last reports said.
 
         The claim is over all that nodes and the archive have seen, so that whoever had the room is refused.
+        NodesSilent: it is not known what is left.
         """
         task = self._running.get(room_id)
         if task is None:
@@ -65,31 +97,82 @@ class Succession:
         return await asyncio.shield(task)
 
     async def _take_over(self, room_id: RoomId) -> RoomActor | Claim | None:
-        directory, pool = self._directory, self._directory.pool
+        directory = self._directory
         started = self._clock()
-        nodes = frozenset(view.node_id for view in pool.views())
-        (epoch, blobs), held = await asyncio.gather(self._archive.read(room_id), self._ask(room_id, nodes))
-        rows = [row for row in held.values() if row is not None]
-        found = takeover.read_inheritance(rows, blobs)
-        holder = max((Claim(row.epoch, GatewayId(row.controller_id)) for row in rows), default=None)
-        known = directory.room(room_id)
-        if known is not None and not known.state.ended:
+        left = await self._look(room_id, frozenset(view.node_id for view in directory.pool.views()))
+        if (known := self._living(room_id)) is not None:
             return known
+        holder = left.holder
         is_others = holder is not None and holder.gateway != directory.controller_id
         if holder is not None and is_others and not self._is_gone(holder.gateway):
             return holder
-        if not found.epoch and not epoch:
+        if not left.epoch:
+            silent = directory.pool.room_reports(room_id).keys() - left.held.keys()
+            if silent:
+                raise NodesSilent(f"nodes that have the room do not answer: {', '.join(sorted(silent))}")
             return None
-        now = self._clock()
+        claim = directory.claim(room_id, left.epoch + 1)
+        if not is_others:
+            return await self._settle(room_id, claim, left, started)
+        directory.expect(room_id, is_coming=True)
+        try:
+            settled = await self._fence(room_id, claim, left)
+            known = self._living(room_id)
+            if not isinstance(settled, _Left):
+                return known or settled
+            return known or await self._settle(room_id, claim, settled, started)
+        finally:
+            directory.expect(room_id, is_coming=False)
+
+    def _living(self, room_id: RoomId) -> RoomActor | None:
+        known = self._directory.room(room_id)
+        return known if known is not None and not known.state.ended else None
+
+    async def _look(self, room_id: RoomId, nodes: frozenset[NodeId]) -> _Left:
+        (epoch, blobs), held = await asyncio.gather(self._archive.read(room_id), self._ask(room_id, nodes))
+        return _Left(nodes, epoch, blobs, held)
+
+    async def _fence(self, room_id: RoomId, claim: Claim, left: _Left) -> _Left | Claim | None:
+        """From here on the old owner, which may live, can store nothing. What it stored until then counts.
+
+        It was told so, and its host too. A claim: a third gateway was faster. None: it has ended the room.
+        """
+        pool = self._directory.pool
+        holders = frozenset(node_id for node_id, row in left.held.items() if row is not None)
+        was = takeover.rebuild(left.found, room_id, self._ids, self._clock())
+        top_n = was.config.audio_top_n if was is not None else 0
+        await pool.claim_room(room_id, claim.epoch, holders, ASK_S, audio_top_n=top_n)
+        again = await pool.rooms_held(room_id, holders, ASK_S, with_blobs=False)
+        rows = {node_id: row for node_id, row in again.items() if row is not None}
+        greatest = max((_claim_of(row) for row in rows.values()), default=claim)
+        if greatest > claim and not self._is_gone(greatest.gateway):
+            return greatest
+        had = any(left.version(node_id) for node_id in rows)
+        if had and not any(row.snapshot_version for row in rows.values()):
+            log.info("room.ended_meanwhile", room=room_id)
+            close = (node_pb2.Command(close_room=node_pb2.CloseRoom()),)
+            await pool.claim_room(room_id, claim.epoch, rows.keys(), ASK_S, commands=close)
+            return None
+        changed = [n for n, row in rows.items() if row.snapshot_version != left.version(n)]
+        if not changed:
+            return left
+        newer = await pool.rooms_held(room_id, changed, ASK_S)
+        log.info("room.changed_meanwhile", room=room_id, nodes=sorted(newer))
+        epoch, blobs = await self._archive.read(room_id)
+        return _Left(left.nodes, epoch, blobs, {**left.held, **newer})
+
+    async def _settle(self, room_id: RoomId, claim: Claim, left: _Left, started: float) -> RoomActor | None:
+        """Let the room go on here."""
+        directory, found, now = self._directory, left.found, self._clock()
         state = takeover.rebuild(found, room_id, self._ids, now)
         if state is None:
             log.warning("room.lost", room=room_id, reason=Reason.STALE_EPOCH, why="no snapshot is left")
             return None
-        claim = directory.claim(room_id, max(found.epoch, epoch) + 1)
         # A node that did not answer in time may have the room: it is taken to have it until it says no.
         used = {participant.node_id for participant in state.participants.values()}
-        holders = frozenset(n for n in nodes if (held[n] is not None if n in held else n in used))
-        alive = {n: facts for n in nodes if (facts := pool.facts(n)) is not None}
+        held = left.held
+        holders = frozenset(n for n in left.nodes if (held[n] is not None if n in held else n in used))
+        alive = {n: facts for n in left.nodes if (facts := directory.pool.facts(n)) is not None}
         meeting = directory.meeting(room_id)
         config = replace(meeting, metadata=state.config.metadata) if meeting is not None else None
         takeover.adopt(state, alive, holders, config, now)
