@@ -168,11 +168,8 @@ class GatewayFleet:
     async def is_whole(self) -> bool:
         """Whether every gateway knows all nodes, and has heard all others: else not hashing has the rooms."""
         alive = [gateway for gateway in self.gateways if gateway is not None]
-        return all(
-            gateway.printed().count("gateway.heard") >= len(alive) - 1
-            and await knows_nodes(gateway, len(self.nodes))
-            for gateway in alive
-        )
+        known = [await knows_nodes(gateway, len(self.nodes)) for gateway in alive]
+        return all(known) and all(g.printed().count("gateway.heard") >= len(alive) - 1 for g in alive)
 
     async def kill(self, number: int, how: signal.Signals = signal.SIGKILL) -> float:
         """End a gateway. The time of it (monotonic seconds)."""
