@@ -14,7 +14,7 @@ from headwater_planner.scale.history import History, from_json, to_json
 from headwater_operator.kube.client import KubeClient
 from headwater_operator.kube.errors import KubeError, NotFound, NotLeader
 from headwater_operator.kube.resources import CONFIG_MAPS
-from headwater_operator.render.sfu_node import owner_of
+from headwater_operator.render.pod import owner_of
 
 log = structlog.get_logger(__name__)
 _KEY: Final = "history.json"

@@ -7,22 +7,28 @@ newcomer for the node whose rooms it does not have.
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from headwater_api import wellknown as wk
 from headwater_api.external import annotation_of
-from headwater_api.sfucluster import KIND, RegionSpec, SFUCluster
+from headwater_api.sfucluster import RegionSpec, SFUCluster
 from headwater_api.traces import ENV_ENDPOINT
-from headwater_planner.status import selector_of
 from headwater_planner.world import Guard
 
-from headwater_operator.render.pod import spread
+from headwater_operator.render.pod import (
+    USER,
+    Manifest,
+    env_of,
+    labels_of,
+    owner_of,
+    pair_of,
+    probe,
+    security_of,
+    spec_of,
+)
 
-Manifest = dict[str, Any]
 CONTAINER: Final = "sfu"
 TLS_DIR: Final = "/etc/headwater/node-tls"
-_TLS_ITEMS: Final = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
-_USER: Final = 65532  # the image's user
 _MORE_THAN_ANY: Final = 1_000_000  # nodes of one fleet
 # What the kubelet's own work takes of the termination grace.
 GRACE_MARGIN_S: Final = 5.0
@@ -40,37 +46,13 @@ class SfuDefaults:
 
 def render_sfu_pod(cluster: SFUCluster, region: RegionSpec, name: str, defaults: SfuDefaults) -> Manifest:
     """The Pod `name` of the cluster in the region, owned by the cluster."""
-    node, template = cluster.spec.node, cluster.spec.node.pod_template
-    host_network = node.exposure.mode == "HostNetwork"
-    spec: Manifest = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": int(template.termination_grace_period.total_seconds()),
-        "serviceAccountName": node.service_account_name,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "nodeSelector": selector_of(region),
-        "tolerations": [toleration.to_kubernetes() for toleration in region.tolerations],
-        "topologySpreadConstraints": spread(
-            {wk.LABEL_CLUSTER: cluster.metadata.name, wk.LABEL_REGION: region.name}
-        ),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [_container(cluster, region, defaults)],
-    }
+    grace_s = int(cluster.spec.node.pod_template.termination_grace_period.total_seconds())
+    together = {wk.LABEL_CLUSTER: cluster.metadata.name, wk.LABEL_REGION: region.name}
+    spec = spec_of(cluster, region, together, grace_s)
+    spec["containers"] = [_container(cluster, region, defaults)]
     if defaults.node_tls_secret:
-        secret = {"secretName": defaults.node_tls_secret, "items": _TLS_ITEMS, "defaultMode": 0o440}
-        spec["volumes"] = [{"name": "node-tls", "secret": secret}]
-        spec["securityContext"]["fsGroup"] = _USER
-    if host_network:
-        spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
-    if node.image_pull_secrets:
-        spec["imagePullSecrets"] = [secret.to_kubernetes() for secret in node.image_pull_secrets]
-    if template.priority_class_name:
-        spec["priorityClassName"] = template.priority_class_name
+        spec["volumes"] = [{"name": "node-tls", "secret": pair_of(defaults.node_tls_secret)}]
+        spec["securityContext"]["fsGroup"] = USER
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -159,25 +141,7 @@ def budget_name(cluster: str) -> str:
 
 def node_labels(cluster: str, region: str) -> dict[str, str]:
     """What finds an SFU Pod."""
-    return {
-        wk.LABEL_MANAGED_BY: wk.MANAGED_BY,
-        wk.LABEL_COMPONENT: wk.COMPONENT_SFU,
-        wk.LABEL_CLUSTER: cluster,
-        wk.LABEL_REGION: region,
-    }
-
-
-def owner_of(cluster: SFUCluster) -> Manifest:
-    """The owner reference of whatever a fleet owns."""
-    return {
-        "apiVersion": f"{wk.GROUP}/{wk.VERSION}",
-        "kind": KIND,
-        "name": cluster.metadata.name,
-        "uid": cluster.metadata.uid,
-        "controller": True,
-        # True would need a permission on the owner's finalizers subresource.
-        "blockOwnerDeletion": False,
-    }
+    return labels_of(wk.COMPONENT_SFU, cluster, region)
 
 
 def _container(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> Manifest:
@@ -194,15 +158,13 @@ def _container(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -
             {"name": "admin", "containerPort": wk.PORT_ADMIN, "protocol": "TCP"},
         ],
         "resources": node.resources.to_kubernetes(),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": security_of(),
         **_tls_mounts(defaults),
-        "readinessProbe": _probe("/readyz", periodSeconds=1, failureThreshold=3),
+        "readinessProbe": probe("/readyz", wk.PORT_ADMIN, periodSeconds=1, failureThreshold=3),
         # The process's own loop only; generous, for a busy node is not a dead one.
-        "livenessProbe": _probe("/healthz", periodSeconds=5, failureThreshold=6, initialDelaySeconds=10),
+        "livenessProbe": probe(
+            "/healthz", wk.PORT_ADMIN, periodSeconds=5, failureThreshold=6, initialDelaySeconds=10
+        ),
     }
 
 
@@ -223,10 +185,6 @@ def _drain_grace_s(cluster: SFUCluster) -> float:
     return max(grace_s - GRACE_MARGIN_S, grace_s / 2)
 
 
-def _probe(path: str, **times: int) -> Manifest:
-    return {"httpGet": {"path": path, "port": wk.PORT_ADMIN}, "timeoutSeconds": 2, **times}
-
-
 def _env(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> list[Manifest]:
     fields = {
         wk.ENV_POD_NAME: "metadata.name",
@@ -243,11 +201,4 @@ def _env(cluster: SFUCluster, region: RegionSpec, defaults: SfuDefaults) -> list
         values[wk.ENV_NODE_TLS_DIR] = TLS_DIR
     if defaults.traces:
         values[ENV_ENDPOINT] = defaults.traces
-    return [
-        *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
-        *({"name": name, "value": value} for name, value in values.items()),
-        {
-            "name": wk.ENV_NODE_TOKEN,
-            "valueFrom": {"secretKeyRef": {"name": defaults.node_token_secret, "key": wk.NODE_TOKEN_KEY}},
-        },
-    ]
+    return env_of(fields, values, defaults.node_token_secret)

@@ -3,24 +3,29 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from headwater_api import wellknown as wk
 from headwater_api.sfucluster import RegionSpec, SFUCluster
-from headwater_planner.status import selector_of
 
-from headwater_operator.render.pod import spread
-from headwater_operator.render.sfu_node import owner_of
+from headwater_operator.render.pod import (
+    USER,
+    Manifest,
+    env_of,
+    labels_of,
+    owner_of,
+    pair_of,
+    probe,
+    security_of,
+    spec_of,
+)
 
-Manifest = dict[str, Any]
 CONTAINER: Final = "turn"
 SECRETS_DIR: Final = "/etc/headwater/turn-secrets"
 TLS_DIR: Final = "/etc/headwater/turn-tls"
 ADMIN_TLS_DIR: Final = "/etc/headwater/turn-admin-tls"
-_TLS_ITEMS: Final = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
 RUN_DIR: Final = "/run/headwater-turn"
 GRACE_S: Final = 60
-_USER: Final = 65532  # the image's user
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,7 @@ def revision_of(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults)
 
 def turn_labels(cluster: str, region: str) -> dict[str, str]:
     """What finds a TURN Pod."""
-    return {
-        wk.LABEL_MANAGED_BY: wk.MANAGED_BY,
-        wk.LABEL_COMPONENT: wk.COMPONENT_TURN,
-        wk.LABEL_CLUSTER: cluster,
-        wk.LABEL_REGION: region,
-    }
+    return labels_of(wk.COMPONENT_TURN, cluster, region)
 
 
 def tls_port(cluster: SFUCluster) -> int:
@@ -91,46 +91,23 @@ def _filters(cluster: SFUCluster) -> bool:
 
 
 def _spec(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Manifest:
-    node = cluster.spec.node
-    spec: Manifest = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_S,
-        "serviceAccountName": node.service_account_name,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "nodeSelector": selector_of(region),
-        "tolerations": [toleration.to_kubernetes() for toleration in region.tolerations],
-        "topologySpreadConstraints": spread(turn_labels(cluster.metadata.name, region.name)),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [_container(cluster, region, defaults)],
-        "volumes": _volumes(cluster, defaults),
-    }
+    spec = spec_of(cluster, region, turn_labels(cluster.metadata.name, region.name), GRACE_S)
+    spec["containers"] = [_container(cluster, region, defaults)]
+    spec["volumes"] = _volumes(cluster, defaults)
+    spec["securityContext"]["fsGroup"] = USER
     if _filters(cluster):
-        # Added capabilities reach root only. The agent is root, of coturn's group; it starts coturn as _USER.
+        # Added capabilities reach root only. The agent is root, of coturn's group; it starts coturn as USER.
         spec["securityContext"] |= {"runAsNonRoot": False, "runAsUser": 0}
-    if _on_host(cluster):
-        spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
-    else:  # 443 without a capability, which Pod Security's restricted profile allows
+    if not _on_host(cluster):  # 443 without a capability, which Pod Security's restricted profile allows
         sysctl = {"name": "net.ipv4.ip_unprivileged_port_start", "value": str(wk.PORT_TURN_TLS)}
         spec["securityContext"]["sysctls"] = [sysctl]
-    if node.image_pull_secrets:
-        spec["imagePullSecrets"] = [secret.to_kubernetes() for secret in node.image_pull_secrets]
-    if node.pod_template.priority_class_name:
-        spec["priorityClassName"] = node.pod_template.priority_class_name
     return spec
 
 
 def _container(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> Manifest:
     turn = cluster.spec.turn
-    capabilities: Manifest = {"drop": ["ALL"]}
-    if _filters(cluster):  # nft; starting coturn as another user, and signalling it
-        capabilities["add"] = ["NET_ADMIN", "SETUID", "SETGID", "KILL"]
+    # nft; starting coturn as another user, and signalling it
+    capabilities = ("NET_ADMIN", "SETUID", "SETGID", "KILL") if _filters(cluster) else ()
     port = tls_port(cluster)
     return {
         "name": CONTAINER,
@@ -145,13 +122,11 @@ def _container(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) 
             {"name": "admin", "containerPort": wk.PORT_TURN_ADMIN, "protocol": "TCP"},
             *_commands_port(defaults),
         ],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": capabilities,
-        },
-        "readinessProbe": _probe("/readyz", periodSeconds=1, failureThreshold=1),
-        "livenessProbe": _probe("/healthz", periodSeconds=5, failureThreshold=6, initialDelaySeconds=10),
+        "securityContext": security_of(*capabilities),
+        "readinessProbe": probe("/readyz", wk.PORT_TURN_ADMIN, periodSeconds=1, failureThreshold=1),
+        "livenessProbe": probe(
+            "/healthz", wk.PORT_TURN_ADMIN, periodSeconds=5, failureThreshold=6, initialDelaySeconds=10
+        ),
         "volumeMounts": _mounts(cluster, defaults),
     }
 
@@ -159,10 +134,6 @@ def _container(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) 
 def _commands_port(defaults: TurnDefaults) -> list[Manifest]:
     port = {"name": "commands", "containerPort": wk.PORT_TURN_COMMANDS, "protocol": "TCP"}
     return [port] if defaults.admin_tls_secret else []
-
-
-def _probe(path: str, **times: int) -> Manifest:
-    return {"httpGet": {"path": path, "port": wk.PORT_TURN_ADMIN}, "timeoutSeconds": 2, **times}
 
 
 def _env(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> list[Manifest]:
@@ -176,20 +147,13 @@ def _env(cluster: SFUCluster, region: RegionSpec, defaults: TurnDefaults) -> lis
         "HEADWATER_TURN_GRACE_SECONDS": str(GRACE_S - 10),
     }
     if _filters(cluster):
-        values["HEADWATER_TURN_RUN_AS"] = str(_USER)
+        values["HEADWATER_TURN_RUN_AS"] = str(USER)
     if turn.tls_secret_ref is not None:
         values["HEADWATER_TURN_TLS_DIR"] = TLS_DIR
     if defaults.admin_tls_secret:
         values[wk.ENV_TURN_ADMIN_TLS_DIR] = ADMIN_TLS_DIR
     fields = {wk.ENV_POD_NAME: "metadata.name", wk.ENV_POD_IP: "status.podIP"}
-    return [
-        *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
-        *({"name": name, "value": value} for name, value in values.items()),
-        {
-            "name": wk.ENV_NODE_TOKEN,
-            "valueFrom": {"secretKeyRef": {"name": defaults.node_token_secret, "key": wk.NODE_TOKEN_KEY}},
-        },
-    ]
+    return env_of(fields, values, defaults.node_token_secret)
 
 
 def _secret_names(cluster: SFUCluster) -> list[str]:
@@ -206,8 +170,7 @@ def _volumes(cluster: SFUCluster, defaults: TurnDefaults) -> list[Manifest]:
         source = {"secretName": cluster.spec.turn.tls_secret_ref.name, "defaultMode": 0o440}
         volumes.append({"name": "tls", "secret": source})
     if defaults.admin_tls_secret:
-        source = {"secretName": defaults.admin_tls_secret, "items": _TLS_ITEMS, "defaultMode": 0o440}
-        volumes.append({"name": "admin-tls", "secret": source})
+        volumes.append({"name": "admin-tls", "secret": pair_of(defaults.admin_tls_secret)})
     return volumes
 
 
