@@ -147,7 +147,6 @@ async def measure(seconds: float, rate: float, room_size: int, filling: int) -> 
             wellknown.ENV_API_KEYS_DIR: str(keys),
             "HEADWATER_MAX_CONNECTIONS_PER_ADDRESS": "0",
             "HEADWATER_MAX_JOINS_PER_ADDRESS": "0",
-            "HEADWATER_LOG_LEVEL": "warning",
             "HEADWATER_STATIC_NODES": ",".join(f"{n.node_id}={n.region}@{n.address}" for n in nodes),
         }
         with on_core(1):

@@ -38,3 +38,9 @@ class LateTask:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+
+def wake(waiter: "asyncio.Future[None] | None") -> None:
+    """Let a task go on that waits for a bare future; nothing if none waits."""
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -12,6 +12,7 @@ from headwater_api.ids import GatewayId, NodeId, RoomId
 from headwater_api.nodev1 import node_pb2
 
 from headwater_gateway.nodes.call_pace import CallPace
+from headwater_gateway.tasks import wake
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +109,7 @@ class CommandQueue:
         self._tell_waiting()
         if not done.done():
             self._hurry()
-            _wake(self._rest)
+            wake(self._rest)
         return done
 
     def _tell_waiting(self) -> None:
@@ -128,7 +129,7 @@ class CommandQueue:
         """Send what is queued, then end."""
         self._closing = True
         self._hurry()
-        _wake(self._rest)
+        wake(self._rest)
 
     def reopen(self) -> bool:
         """Take commands again, behind those that are still queued. False: it has ended."""
@@ -142,7 +143,7 @@ class CommandQueue:
         self._failed = True
         self._pending.clear()
         self._wake.set()
-        _wake(self._rest)
+        wake(self._rest)
         self._tell_waiting()
 
     async def run(self) -> None:
@@ -183,7 +184,7 @@ class CommandQueue:
         loop = asyncio.get_running_loop()
         while (pause := self._pace.wait(loop.time(), is_awaited=bool(self._waiting) or self._closing)) > 0:
             self._rest = rest = loop.create_future()
-            timer = loop.call_later(max(pause, TICK_S), _wake, rest)
+            timer = loop.call_later(max(pause, TICK_S), wake, rest)
             try:
                 await rest
             finally:
@@ -247,8 +248,3 @@ class CommandQueue:
         self._tell_waiting()
         log.warning("node.commands_failed", node=self.node_id, room=self._room_id, reason=sentence)
         tell(sentence)
-
-
-def _wake(waiter: "asyncio.Future[None] | None") -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)

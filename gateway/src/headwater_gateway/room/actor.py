@@ -17,7 +17,7 @@ from headwater_gateway.room.calls import PendingCalls
 from headwater_gateway.room.inbox import Inbox
 from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, promised
 from headwater_gateway.room.mailbox import Job, Share
-from headwater_gateway.room.memo import note_commands
+from headwater_gateway.room.memo import note_commands, pass_on
 from headwater_gateway.room.model import JoinRequest, Wish, transport_owner
 from headwater_gateway.room.mover import Mover
 from headwater_gateway.room.outlets import Listeners, OnSnapshot, Outlets
@@ -39,6 +39,7 @@ TELL_DEADLINE_S: Final = 0.5
 TURN_S: Final = 0.01
 
 T = TypeVar("T")
+Commands = Iterable[node_pb2.Command]
 
 
 class RoomActor:
@@ -110,30 +111,22 @@ class RoomActor:
         """A client's request that concerns the room."""
         self._inbox.post(sid, lambda now: handle_request(self._state, sid, request, now), Share.REQUEST)
 
-    def publish(self, sid: ParticipantSid, sections: Iterable[OfferedSection]) -> None:
-        """The m-lines of the publisher's answered offer."""
-        rows = tuple(sections)
+    def publish(
+        self, sid: ParticipantSid, sections: Iterable[OfferedSection], commands: Commands = ()
+    ) -> None:
+        """The m-lines of the publisher's answered offer, after the commands that the offer leads to."""
+        rows, batch = tuple(sections), tuple(commands)
 
         def job(now: float) -> None:
-            participant = self._state.participants.get(sid)
-            if participant is not None and participant.moving_at is None:
+            if (participant := pass_on(self._state, sid, batch)) is not None:
                 tracks.set_sections(self._state, participant, rows, now)
 
         self._inbox.post(sid, job, Share.REQUEST)
 
-    def command(self, sid: ParticipantSid, commands: Iterable[node_pb2.Command]) -> None:
+    def command(self, sid: ParticipantSid, commands: Commands) -> None:
         """Commands for the participant's own transports."""
-        batch = tuple(commands)
-        if not batch:
-            return
-
-        def job(_: float) -> None:
-            participant = self._state.participants.get(sid)
-            if participant is not None and participant.moving_at is None:
-                note_commands(participant, batch)
-                self._state.command(participant.node_id, batch)
-
-        self._inbox.post(sid, job, Share.REQUEST)
+        if batch := tuple(commands):
+            self.subscribed(sid, (), batch)
 
     def prepared(self, sid: ParticipantSid, commands: tuple[node_pb2.Command, ...]) -> None:
         """The session has made the participant's transports for its new node."""
@@ -188,10 +181,15 @@ class RoomActor:
         """Send the client the whole roster and who speaks: it may have missed updates."""
         self._inbox.post(sid, lambda _: roster.tell_everything(self._state, sid))
 
-    def subscribed(self, sid: ParticipantSid, track_sids: Iterable[str]) -> None:
-        """The client has taken these tracks: their publishers are told of the first subscriber."""
-        taken = tuple(track_sids)
-        self._inbox.post(sid, lambda _: tracks.note_subscribed(self._state, taken), Share.REQUEST)
+    def subscribed(self, sid: ParticipantSid, track_sids: Iterable[str], commands: Commands) -> None:
+        """The client has taken these tracks: its node is told, and publishers of their first subscriber."""
+        taken, batch = tuple(track_sids), tuple(commands)
+
+        def job(_: float) -> None:
+            pass_on(self._state, sid, batch)
+            tracks.note_subscribed(self._state, taken)
+
+        self._inbox.post(sid, job, Share.REQUEST)
 
     def leave(self, sid: ParticipantSid, reason: models.DisconnectReason) -> None:
         """The participant goes for good."""

@@ -8,6 +8,8 @@ from typing import Final
 
 from headwater_api.ids import ParticipantSid
 
+from headwater_gateway.tasks import wake
+
 Job = Callable[[float], None]
 
 
@@ -49,7 +51,7 @@ class Mailbox:
             return False
         self._taken[share] += 1
         self._queue.append((share, blame, job))
-        _wake(self._waiter)
+        wake(self._waiter)
         return True
 
     async def get(self, wait_s: float) -> tuple[ParticipantSid | None, Job] | None:
@@ -62,7 +64,7 @@ class Mailbox:
         """Until there is a message. A bare timer: this is done for each message of a quiet room."""
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
-        timer = loop.call_later(wait_s, _wake, waiter)
+        timer = loop.call_later(wait_s, wake, waiter)
         try:
             await waiter
         finally:
@@ -77,8 +79,3 @@ class Mailbox:
         share, blame, job = self._queue.popleft()
         self._taken[share] -= 1
         return blame, job
-
-
-def _wake(waiter: "asyncio.Future[None] | None") -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from headwater_api.ids import TransportId
+from headwater_api.ids import ParticipantSid, TransportId
 from headwater_api.nodev1 import node_pb2
 
 from headwater_gateway.room.model import Participant, TransportMemo
+from headwater_gateway.room.state import RoomState
 
 
 def note_commands(participant: Participant, commands: Iterable[node_pb2.Command]) -> None:
@@ -35,6 +36,19 @@ def note_commands(participant: Participant, commands: Iterable[node_pb2.Command]
                 )
             case _:
                 pass
+
+
+def pass_on(
+    state: RoomState, sid: ParticipantSid, commands: tuple[node_pb2.Command, ...]
+) -> Participant | None:
+    """Commands for a participant's own transports, to its node. None: it is not on one now."""
+    participant = state.participants.get(sid)
+    if participant is None or participant.moving_at is not None:
+        return None
+    if commands:
+        note_commands(participant, commands)
+        state.command(participant.node_id, commands)
+    return participant
 
 
 def _change(participant: Participant, transport_id: str, **changes: str) -> None:

@@ -14,6 +14,7 @@ from livekit.protocol import models, rtc
 
 from headwater_gateway.metrics import Metrics
 from headwater_gateway.signal.types import CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TRY_AGAIN
+from headwater_gateway.tasks import wake
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +93,7 @@ class Channel:
         self._limits = limits or ChannelLimits()
         self._queue: deque[bytes | str] = deque()
         self._queued_bytes = 0
-        self._wake = asyncio.Event()
+        self._idle: asyncio.Future[None] | None = None  # the writer has nothing to write
         self._drained = asyncio.Event()
         self._drained.set()
         self._is_gone = False
@@ -187,7 +188,7 @@ class Channel:
             return
         if not queue:
             self._drained.clear()
-            self._wake.set()
+            wake(self._idle)
         queue.append(frame)
         self._queued_bytes = queued
 
@@ -200,7 +201,7 @@ class Channel:
     def _lose(self) -> None:
         self._is_gone = True
         self._drop_queue()
-        self._wake.set()
+        wake(self._idle)
 
     def _drop_queue(self) -> None:
         self._queue.clear()
@@ -210,8 +211,9 @@ class Channel:
     async def _write_loop(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._is_gone:
-            await self._wake.wait()
-            self._wake.clear()
+            if not self._queue:
+                self._idle = loop.create_future()
+                await self._idle
             while self._queue:
                 frame = self._queue.popleft()
                 self._queued_bytes -= len(frame)

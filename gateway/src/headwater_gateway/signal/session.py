@@ -322,8 +322,7 @@ class Session:
     async def _on_offer(self, room: RoomActor, offer: rtc.SessionDescription) -> None:
         assert self._media is not None
         answered = self._media.answer(offer.sdp)
-        room.command(self.sid, answered.commands)
-        room.publish(self.sid, answered.sections)
+        room.publish(self.sid, answered.sections, answered.commands)
         restarts = any(command.HasField("restart_ice") for command in answered.commands)
         if restarts:
             await room.carried_out(self.sid)
@@ -344,8 +343,7 @@ class Session:
             self._log.debug("session.stale_answer", detail=str(stale))
             return
         self._log.debug("session.answer_taken", offer=answer.id, tracks=taken.track_sids)
-        room.command(self.sid, taken.commands)
-        room.subscribed(self.sid, taken.track_sids)
+        room.subscribed(self.sid, taken.track_sids, taken.commands)
         await self._offer_if_due()
 
     async def _on_sdp_error(self, request: rtc.SignalRequest, error: SdpError) -> None:
