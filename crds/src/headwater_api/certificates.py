@@ -8,6 +8,7 @@ from typing import Final
 
 CERTIFICATE: Final = "tls.crt"
 KEY: Final = "tls.key"
+AUTHORITY: Final = "ca.crt"
 _FLIGHTS: Final = 4  # of a handshake
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import grpc
+from headwater_api.certificates import AUTHORITY
 from headwater_api.wellknown import ENV_NODE_TLS_DIR, NODE_TLS_NAME
-
-CA: Final = "ca.crt"
 
 
 class CannotVerify(ValueError):
@@ -33,6 +32,6 @@ class Dialer:
         if self._tls_dir is None:
             raise CannotVerify(f"{ENV_NODE_TLS_DIR} is not set, and the node's Pod was made with TLS")
         try:
-            return (self._tls_dir / CA).read_bytes()
+            return (self._tls_dir / AUTHORITY).read_bytes()
         except OSError as error:
             raise CannotVerify(f"{ENV_NODE_TLS_DIR}: {error}") from None

@@ -5,15 +5,12 @@ One certificate for all gateways, for the DNS name `gateway.headwater`: their ad
 
 import ssl
 from pathlib import Path
-from typing import Final
 
 import structlog
-from headwater_api.certificates import CERTIFICATE, KEY, Shown, taken_until
+from headwater_api.certificates import AUTHORITY, CERTIFICATE, KEY, Shown, taken_until
 from headwater_api.wellknown import ENV_GATEWAY_TLS_DIR, GATEWAY_TLS_NAME
 
 from headwater_gateway.settings import SettingsError
-
-AUTHORITY: Final = "ca.crt"
 
 log = structlog.get_logger(__name__)
 

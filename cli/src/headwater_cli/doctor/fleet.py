@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Final
 
+from headwater_api.certificates import CERTIFICATE, KEY
 from headwater_api.conditions import Status, find_condition
 from headwater_api.sfucluster import ADDRESS_REACHABLE, RegionSpec, SFUCluster
 
@@ -119,7 +120,7 @@ def _turn(facts: Facts, cluster: SFUCluster) -> Iterator[Finding]:
     if turn.tls_secret_ref is None:
         return
     name = turn.tls_secret_ref.name
-    if any(_lacks(facts, name, key) for key in ("tls.crt", "tls.key")):
+    if any(_lacks(facts, name, key) for key in (CERTIFICATE, KEY)):
         yield Finding(
             Level.ERROR,
             subject,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from headwater_api.certificates import AUTHORITY
 from headwater_api.turn_token import turn_token
 from headwater_api.wellknown import (
     ENV_TURN_ADMIN_TLS_DIR,
@@ -84,9 +85,11 @@ class TurnClient:
             raise TurnUnreachable(f"{ENV_TURN_ADMIN_TLS_DIR} is not set, and its Pod was made with TLS")
         if self._tls is None:
             try:
-                self._tls = ssl.create_default_context(cafile=self._tls_dir / "ca.crt")
+                self._tls = ssl.create_default_context(cafile=self._tls_dir / AUTHORITY)
             except OSError as error:  # ssl.SSLError is one
-                raise TurnUnreachable(f"{ENV_TURN_ADMIN_TLS_DIR}={self._tls_dir}: ca.crt: {error}") from None
+                raise TurnUnreachable(
+                    f"{ENV_TURN_ADMIN_TLS_DIR}={self._tls_dir}: {AUTHORITY}: {error}"
+                ) from None
         return self._tls
 
     async def close(self) -> None:

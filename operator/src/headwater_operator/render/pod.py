@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from headwater_api import wellknown as wk
+from headwater_api.certificates import CERTIFICATE, KEY
 from headwater_api.sfucluster import KIND, RegionSpec, SFUCluster
 from headwater_planner.status import selector_of
 
 Manifest = dict[str, Any]
 USER: Final = 65532  # the images' user
-_PAIR: Final = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
+_PAIR: Final = [{"key": name, "path": name} for name in (CERTIFICATE, KEY)]
 
 
 def spec_of(
