@@ -1,6 +1,9 @@
-"""WHIP and WHEP with real media over a real node: aiortc at both ends."""
+"""WHIP and WHEP with real media over a real node: aiortc, and GStreamer's stack by simple-whip-client."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,11 +16,18 @@ from headwater_api import wellknown
 from headwater_sandbox.demo.tokens import make_token
 from headwater_sandbox.demo.watermark import read_mark
 from support.deadline import until
+from support.netns import need_root
 from support.processes import loopback_address, running
 from support.protocol_client import MarkedTrack
+from support.whip_client import need_whip_client, whip_client
 
 NODE_TOKEN, API_KEY, API_SECRET = "n" * 32, "devkey", "s" * 40
 SDP = "application/sdp"
+INSIDE = bool(os.environ.get("HEADWATER_TEST_INSIDE"))
+NETWORK = (
+    "ip link set lo up && ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up &&"
+    ' ip addr add 10.9.0.1/24 dev v0 && ip addr add 10.9.0.2/24 dev v0 && exec "$@"'
+)
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -27,7 +37,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[str]:
     keys = tmp_path / "keys"
     keys.mkdir()
     (keys / API_KEY).write_text(API_SECRET)
-    node_ip, gateway_ip = loopback_address(), loopback_address()
+    node_ip, gateway_ip = ("10.9.0.1", "10.9.0.2") if INSIDE else (loopback_address(), loopback_address())
     node_env = {
         wellknown.ENV_POD_NAME: "eu-1",
         wellknown.ENV_REGION: "eu",
@@ -42,9 +52,9 @@ async def gateway(tmp_path: Path) -> AsyncIterator[str]:
     }
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(running("headwater_sfu", node_env, node_ip, tmp_path / "node.log"))
-        await stack.enter_async_context(
-            running("headwater_gateway", gateway_env, gateway_ip, tmp_path / "gateway.log")
-        )
+        log = tmp_path / "gateway.log"
+        await stack.enter_async_context(running("headwater_gateway", gateway_env, gateway_ip, log))
+        await until(lambda: '"node.up"' in log.read_text(), 20, "the gateway knows the node")
         yield f"http://{gateway_ip}:{wellknown.PORT_SIGNAL}"
 
 
@@ -124,3 +134,39 @@ async def test_whip_to_whep_by_aiortc(gateway: str) -> None:
                     await other.close()
         finally:
             await sender.close()
+
+
+if INSIDE:  # in a network that the test below has made
+
+    async def test_inside_simple_whip_client_is_seen_and_heard(gateway: str, tmp_path: Path) -> None:
+        async with (
+            aiohttp.ClientSession() as http,
+            Viewer().at(http, f"{gateway}/whep/demo") as viewer,
+            whip_client(f"{gateway}/whip/demo", _token("gst"), tmp_path) as client,
+        ):
+            try:
+                await until(
+                    lambda: viewer.pictures > 20 and viewer.sounds > 50, 30, "the viewer decodes both"
+                )
+            except AssertionError as error:
+                seen = f"{viewer.pictures} pictures, {viewer.sounds} sounds"
+                raise AssertionError(f"{error}: {seen}\n{client.printed()}") from None
+            await client.interrupt()
+            assert "[ERR]" not in client.printed(), client.printed()
+
+
+def test_simple_whip_client_is_seen_and_heard(tmp_path: Path) -> None:
+    """GStreamer 1.22 signs with RSA: what is decoded came by a finished handshake. It uses no loopback."""
+    need_root()
+    need_whip_client()
+    again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'in'}"]
+    inside = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sh", "-c", NETWORK, "sh", *again]
+    done = subprocess.run(
+        [*inside, __file__, "-k", "test_inside"],
+        env={**os.environ, "HEADWATER_TEST_INSIDE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-6000:] + done.stderr[-2000:]

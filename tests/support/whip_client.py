@@ -59,12 +59,18 @@ def _library(folder: Path) -> Path:
     return folder
 
 
-@asynccontextmanager
-async def whip_client(url: str, token: str, folder: Path) -> AsyncIterator[WhipClient]:
-    """Publish a voice and a picture to that endpoint while the block runs. Skips where it is missing."""
+def need_whip_client() -> str:
+    """The program. Skips where it is missing."""
     program = shutil.which("whip-client")
     if program is None:
         pytest.skip("simple-whip-client is not installed: run scripts/setup as root on Debian")
+    return program
+
+
+@asynccontextmanager
+async def whip_client(url: str, token: str, folder: Path) -> AsyncIterator[WhipClient]:
+    """Publish a voice and a picture to that endpoint while the block runs. Skips where it is missing."""
+    program = need_whip_client()
     log = folder / "whip-client.log"
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(

@@ -1,7 +1,7 @@
 //! A client of the node: full enough to be admitted (ICE, DTLS, SRTP), cheap enough for hundreds.
 
 use crate::sys;
-use dimpl::{Config, Dtls, DtlsCertificate, Output, SrtpProfile};
+use headwater_dtls::{Config, Dtls, DtlsCertificate, Output, SrtpProfile};
 use headwater_wire::{
     demux::{PacketKind, classify},
     srtp::{self, Inbound, Outbound, Profile, Role},
@@ -49,14 +49,17 @@ pub struct Identity {
 
 impl Identity {
     pub fn new() -> Result<Self, String> {
-        let certificate = dimpl::certificate::generate_self_signed_certificate()
+        let certificate = headwater_dtls::certificate::generate_self_signed_certificate()
             .map_err(|e| format!("certificate: {e}"))?;
         let config = Config::builder().build().map_err(|e| format!("DTLS configuration: {e}"))?;
         Ok(Self { certificate, config: Arc::new(config) })
     }
 
     pub fn fingerprint(&self) -> String {
-        format!("sha-256 {}", dimpl::certificate::format_fingerprint(&self.certificate.fingerprint()))
+        format!(
+            "sha-256 {}",
+            headwater_dtls::certificate::format_fingerprint(&self.certificate.fingerprint())
+        )
     }
 }
 

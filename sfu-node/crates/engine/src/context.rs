@@ -13,8 +13,8 @@ use std::{cell::Cell, net::SocketAddr, sync::Arc};
 /// Fixed for the life of the engine.
 pub(crate) struct Shared {
     pub clock: Clock,
-    pub certificate: dimpl::DtlsCertificate,
-    pub dtls: Arc<dimpl::Config>,
+    pub certificate: headwater_dtls::DtlsCertificate,
+    pub dtls: Arc<headwater_dtls::Config>,
     /// Local addresses, in the order of [`Path::socket`].
     pub sockets: Vec<SocketAddr>,
     pub seed: Cell<u64>,

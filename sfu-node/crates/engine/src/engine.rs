@@ -3,6 +3,7 @@
 use crate::{
     api::{Apply, Id, Report, StaleEpoch},
     arena::{Arena, Key},
+    client_certificate,
     clock::{Clock, Now},
     context::{Context, Shared},
     hold::Holds,
@@ -12,7 +13,7 @@ use crate::{
     routes::{RouteKey, Routes},
     timers::{Owner, Timers},
 };
-use dimpl::certificate;
+use headwater_dtls::certificate;
 use headwater_wire::{
     demux::{PacketKind, classify},
     relay, stun,
@@ -48,7 +49,7 @@ pub struct Config {
 
 /// A node's certificate: one, whatever the number of its engines.
 #[derive(Clone)]
-pub struct Certificate(dimpl::DtlsCertificate);
+pub struct Certificate(headwater_dtls::DtlsCertificate);
 
 impl Certificate {
     /// A fresh one.
@@ -103,7 +104,11 @@ impl Engine {
         unix: Duration,
     ) -> Result<Self, String> {
         // No cookie: a check with the right password came from the address before (RFC 8445 §7.3).
-        let dtls = dimpl::Config::builder().use_server_cookie(false).build().map_err(|e| e.to_string())?;
+        let dtls = headwater_dtls::Config::builder()
+            .use_server_cookie(false)
+            .with_crypto_provider(client_certificate::provider())
+            .build()
+            .map_err(|e| e.to_string())?;
         Ok(Self {
             shared: Shared {
                 clock: Clock::new(now, unix),

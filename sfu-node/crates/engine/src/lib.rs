@@ -5,6 +5,7 @@
 
 pub mod api;
 mod arena;
+mod client_certificate;
 mod clock;
 mod context;
 mod control;

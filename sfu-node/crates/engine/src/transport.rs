@@ -2,6 +2,7 @@
 
 use crate::{
     api::{CreateTransport, DataChannel, EventKind, Id, TransportState},
+    client_certificate,
     clock::Now,
     context::Context,
     control::Control,
@@ -12,7 +13,7 @@ use crate::{
     senders::Senders,
     timers::Armed,
 };
-use dimpl::{Dtls, Output, SrtpProfile, certificate};
+use headwater_dtls::{Dtls, Output, SrtpProfile, certificate};
 use headwater_wire::srtp::{self, Inbound, Outbound, Profile, Role};
 
 /// Steps of one drain: a bound against a library that never finishes.
@@ -117,10 +118,11 @@ impl Transport {
         let Some(dtls) = &mut self.dtls else { return };
         // The library reads no clock: its retransmissions count from what it was told last.
         let result = dtls.handle_timeout(cx.now.instant).and_then(|()| dtls.handle_packet(datagram));
-        if result.is_err() {
-            cx.out.drop(DropReason::DtlsError);
+        if let Err(error) = result {
+            let (dropped, reason) = client_certificate::refusal(&error);
+            cx.out.drop(dropped);
             self.drain_dtls(cx);
-            self.fail(cx.out, TransportState::Failed, "DTLS error");
+            self.fail(cx.out, TransportState::Failed, reason);
             return;
         }
         self.pump(cx);

@@ -359,8 +359,8 @@ fn a_full_or_draining_node_takes_no_more_but_goes_on() {
 #[test]
 fn keys_wait_for_the_fingerprint_and_a_wrong_one_fails() {
     let mut w = World::new(1);
-    let certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
-    let right = dimpl::certificate::format_fingerprint(&certificate.fingerprint());
+    let certificate = headwater_dtls::certificate::generate_self_signed_certificate().unwrap();
+    let right = headwater_dtls::certificate::format_fingerprint(&certificate.fingerprint());
     let late = w.client_with(0, "late", certificate.clone(), "");
     let wrong = w.client_with(0, "wrong", certificate, &["00"; 32].join(":"));
     w.connect(late);

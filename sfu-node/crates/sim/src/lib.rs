@@ -8,7 +8,7 @@
     clippy::panic
 )]
 
-use dimpl::{Dtls, Output, SrtpProfile, certificate};
+use headwater_dtls::{Dtls, Output, SrtpProfile, certificate};
 use headwater_engine::{Config, Engine, Outbox, Path, api::*};
 use headwater_wire::{
     demux::{PacketKind, classify},
@@ -28,6 +28,7 @@ use std::{
 
 pub mod crowd;
 pub mod exercise;
+pub mod rsa;
 
 pub const ROOM: &str = "room";
 const PWD: &str = "0123456789abcdef0123456789abcdef";
@@ -321,7 +322,7 @@ impl World {
 
     /// A client and its transport `name` on a node, not yet connected.
     pub fn client(&mut self, node: usize, name: &str) -> usize {
-        static CERTIFICATE: OnceLock<dimpl::DtlsCertificate> = OnceLock::new();
+        static CERTIFICATE: OnceLock<headwater_dtls::DtlsCertificate> = OnceLock::new();
         let certificate =
             CERTIFICATE.get_or_init(|| certificate::generate_self_signed_certificate().unwrap());
         let fingerprint = certificate::format_fingerprint(&certificate.fingerprint());
@@ -332,8 +333,20 @@ impl World {
         &mut self,
         node: usize,
         name: &str,
-        certificate: dimpl::DtlsCertificate,
+        certificate: headwater_dtls::DtlsCertificate,
         fingerprint: &str,
+    ) -> usize {
+        self.client_on(node, name, certificate, fingerprint, Arc::new(headwater_dtls::Config::default()))
+    }
+
+    /// As [`Self::client_with`], with DTLS settings of its own.
+    pub fn client_on(
+        &mut self,
+        node: usize,
+        name: &str,
+        certificate: headwater_dtls::DtlsCertificate,
+        fingerprint: &str,
+        settings: Arc<headwater_dtls::Config>,
     ) -> usize {
         let spec = CreateTransport {
             transport_id: name.into(),
@@ -345,7 +358,7 @@ impl World {
             max_message_size: 0,
         };
         self.apply(node, Command::CreateTransport(spec));
-        let mut dtls = Dtls::new_12(Arc::new(dimpl::Config::default()), certificate, self.now);
+        let mut dtls = Dtls::new_12(settings, certificate, self.now);
         dtls.set_active(true);
         dtls.handle_timeout(self.now).unwrap();
         self.clients.push(Client {
