@@ -1,8 +1,4 @@
-"""SFUCluster's policies: autoscaling, cascade, placement, drain, upgrade, turn.
-
-What is marked "reserved" is in the contract so that manifests need not change later;
-no program acts on it yet.
-"""
+"""SFUCluster's policies: autoscaling, cascade, placement, drain, upgrade, turn."""
 
 from datetime import timedelta
 from typing import Annotated, Final, Literal
