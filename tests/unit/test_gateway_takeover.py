@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RoomId
 from headwater_api.nodev1 import node_pb2
-from headwater_gateway.room import migration, moderation, snapshot
+from headwater_gateway.room import actor, migration, moderation, snapshot
+from headwater_gateway.room.ending import end_for_all
 from headwater_gateway.room.keeper import EVERY_S
 from headwater_gateway.room.model import Migration
 from headwater_gateway.room.ports import JoinRefusal
@@ -167,11 +168,40 @@ async def test_an_owner_that_has_lost_the_room_acknowledges_nothing(world: World
     ]
     answers = await asyncio.gather(*(stale.ask(command) for command in commands), return_exceptions=True)
     assert [type(answer) for answer in answers] == [TimeoutError] * len(commands)
+    with pytest.raises(JoinRefusal):
+        await end_for_all(stale, "deleted by the API")
     await until(lambda: first.directory.room(ROOM) is None, 15, "the first gateway has no such room")
     for command in commands:
         await taken.ask(command)
     assert taken.state.access.banned == {"eve"} and taken.state.access.locked
     assert taken.state.of_identity("bob") is None
+
+
+async def test_a_room_is_ended_only_by_who_has_it(world: World) -> None:
+    first, second = world.gateways
+    ann = await first.join("ann", "eu")
+    await world.kept()
+    stale = first.room()
+    taken = await second.take_over()
+    await until(lambda: world.nodes["eu-1"].held[ROOM].controller_id == "gw-b", 15, "adopted", 0.01)
+    with pytest.raises(TimeoutError):
+        await end_for_all(stale, "deleted by the API")
+    assert not ann.all("leave") and not taken.state.ended
+    await end_for_all(taken, "deleted by the API")
+    await until(lambda: not world.nodes["eu-1"].held, 15, "its node has closed it", 0.01)
+
+
+async def test_a_room_is_ended_though_its_node_does_not_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor, "STORED_DEADLINE_S", 0.05)
+    first, _ = world.gateways
+    ann = await first.join("ann", "eu")
+    await world.kept()
+    world.nodes["eu-1"].frozen = True
+    await end_for_all(first.room(), "deleted by the API")
+    await ann.wait("leave")
+    world.nodes["eu-1"].frozen = False
 
 
 async def test_a_command_given_just_before_the_room_is_handed_over_is_kept_or_fails(world: World) -> None:

@@ -24,6 +24,7 @@ from headwater_gateway.api.rest import (
 )
 from headwater_gateway.room import moderation
 from headwater_gateway.room.access import Role
+from headwater_gateway.room.ending import end_for_all
 from headwater_gateway.room.state import RoomState
 
 T = TypeVar("T")
@@ -203,7 +204,5 @@ class ControlsApi:
 
     async def end(self, call: RestCall) -> Answer:
         need_host(self._context, call)
-        self._context.room(call.meeting_id).end(
-            models.DisconnectReason.ROOM_DELETED, "a host ended it for all"
-        )
+        await end_for_all(self._context.room(call.meeting_id), "a host ended it for all")
         return schemas.Done()

@@ -14,6 +14,7 @@ from headwater_gateway.api.context import ApiContext, Caller
 from headwater_gateway.api.errors import ApiError
 from headwater_gateway.api.twirp import PROTOBUF, Call, Method
 from headwater_gateway.room import moderation
+from headwater_gateway.room.ending import end_for_all
 from headwater_gateway.room.roster import SERVER_PREFIX
 from headwater_gateway.room.rules import may_moderate
 from headwater_gateway.room.state import RoomState
@@ -142,7 +143,7 @@ class RoomService:
     async def delete(self, call: Call, message: Message) -> room.DeleteRoomResponse:
         request = cast(room.DeleteRoomRequest, message)
         _need(call.caller.claims.video.room_create, "roomCreate")
-        self._context.room(request.room).end(models.DisconnectReason.ROOM_DELETED, "deleted by the API")
+        await end_for_all(self._context.room(request.room), "deleted by the API")
         return room.DeleteRoomResponse()
 
     async def update_metadata(self, call: Call, message: Message) -> models.Room:

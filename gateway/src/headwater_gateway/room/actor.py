@@ -263,16 +263,17 @@ class RoomActor:
         async with asyncio.timeout(ANSWER_DEADLINE_S):
             return await attached
 
-    async def ask(self, decide: Callable[[RoomState, float], T]) -> T:
+    async def ask(self, decide: Callable[[RoomState, float], T], *, proves: bool = False) -> T:
         """Have `decide` made between two messages, and its result. RoomError of it; TimeoutError.
 
         JoinRefusal: the room has ended, or is too busy. A change of who is in and of who may come in is
-        acknowledged once another process holds it too: a gateway that has lost the room cannot.
+        acknowledged once another process holds it too: a gateway that has lost the room cannot. `proves`: it
+        is to show that it has not, though nothing changes.
         """
         kept: list[asyncio.Future[None]] = []
 
         def guarded(now: float) -> T:
-            before = promised(self._state)
+            before = None if proves else promised(self._state)
             try:
                 return decide(self._state, now)
             finally:
@@ -282,14 +283,11 @@ class RoomActor:
         answer = self._inbox.decide(guarded)
         async with asyncio.timeout(ANSWER_DEADLINE_S):
             result = await answer
-            await self._until_kept(kept)
+            # Of a room that is over, and goes on nowhere, nothing is kept.
+            if kept and self._out.has_keeper and (self.is_handed_over or not self._state.ended):
+                async with asyncio.timeout(STORED_DEADLINE_S):
+                    await kept[0]
             return result
-
-    async def _until_kept(self, kept: "list[asyncio.Future[None]]") -> None:
-        """TimeoutError: no second place holds it. A room that is over, and goes on nowhere, needs none."""
-        if kept and self._out.has_keeper and (self.is_handed_over or not self._state.ended):
-            async with asyncio.timeout(STORED_DEADLINE_S):
-                await kept[0]
 
     def inform(self, change: Callable[[RoomState, float], None]) -> None:
         """A change of policy, decided elsewhere, to be made between two messages."""
