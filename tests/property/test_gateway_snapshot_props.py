@@ -227,3 +227,16 @@ def test_a_merged_roster_has_each_identity_once_and_the_latest(
         latest = max((p.joined_at_ms, p.sid) for p in joined if p.identity == identity)
         assert (left.participants[sid].joined_at_ms, sid) == latest
     assert set(left.tracks) == {t for p in left.participants.values() for t in p.tracks}
+
+
+_plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@SETTINGS
+@given(_plain)
+def test_what_is_written_fast_reads_as_what_json_writes(value: object) -> None:
+    assert json.loads(snapshot._PLAIN.dump_json(value)) == value
