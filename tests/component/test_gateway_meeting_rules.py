@@ -88,8 +88,8 @@ async def test_the_waiting_room_tells_hosts_who_knocks_and_strangers_nothing(pai
             assert (status, reason) == (403, "InWaitingRoom")
         actor = pair.planes[pair.owner(ROOM)].directory.room(ROOM)
         assert actor is not None
-        await until(lambda: list(actor.state.access.waiting) == ["bob"], 5, "bob waits")
-        lobby = await until(lambda: _lobby_packets(pair), 5, "the host is told")
+        await until(lambda: list(actor.state.access.waiting) == ["bob"], 15, "bob waits")
+        lobby = await until(lambda: _lobby_packets(pair), 15, "the host is told")
         assert len(lobby) == 1 and b'"identity": "bob"' in lobby[0].user.payload
         await actor.ask(lambda s, _: moderation.admit(s, [ParticipantIdentity("bob")], let_in=True))
         async with SignalClient(pair.urls[1], "bob"):
@@ -143,12 +143,12 @@ async def test_mute_all_spares_hosts_and_an_unmute_is_the_owners(pair: Gateways)
         actor = pair.planes[pair.owner(ROOM)].directory.room(ROOM)
         assert actor is not None
         wanted = actor.state.of_identity("carl").wanted  # type: ignore[union-attr]
-        await until(lambda: len(wanted) == 2, 5, "carl gets both")
+        await until(lambda: len(wanted) == 2, 15, "carl gets both")
         assert await actor.ask(moderation.mute_all) == 1
         assert (await bob.wait("mute")).sid == his.sid
         assert (wanted[his.sid].paused, wanted[mine.sid].paused) == (True, False)
         await bob.say(mute=rtc.MuteTrackRequest(sid=his.sid, muted=False))
-        await until(lambda: not wanted[his.sid].paused, 5, "bob is heard again")
+        await until(lambda: not wanted[his.sid].paused, 15, "bob is heard again")
 
 
 async def test_encryption_may_be_required(pair: Gateways) -> None:

@@ -168,7 +168,7 @@ async def test_gateways_without_a_good_certificate_refuse_who_lives_elsewhere_an
             plane.fleet.gateway_seen(f"gw-{other}", pod_of(other, pair.urls[other]))
         owner = pair.planes[far].fleet.gateways[f"gw-{near}"]
         assert owner.url.startswith("https://")
-        await until(lambda: _is_alive(pair.planes[far], near), 5, "beats are heard")
+        await until(lambda: _is_alive(pair.planes[far], near), 15, "beats are heard")
         async with SignalClient(pair.urls[far], "ann"):
             room = pair.planes[near].directory.room(RoomId("demo"))
             assert room is not None and pair.planes[far].directory.room(RoomId("demo")) is None
@@ -180,7 +180,7 @@ async def test_gateways_without_a_good_certificate_refuse_who_lives_elsewhere_an
                     assert told == (503, Reason.OWNER_UNREACHABLE)
                 async with session.get(f"{pair.urls[near]}/rtc/validate", headers=headers) as answer:
                     assert answer.status == 200, "at the room's own gateway all is as ever"
-            await until(lambda: _is_alive(pair.planes[far], near), 5, "it is alive")
+            await until(lambda: _is_alive(pair.planes[far], near), 15, "it is alive")
             assert pair.planes[near].directory.room(RoomId("demo")) is room
             assert pair.planes[far].directory.room(RoomId("demo")) is None
 

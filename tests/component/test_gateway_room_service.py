@@ -173,7 +173,7 @@ async def test_data_subscriptions_and_calls_reach_the_participant(
         await service.send_data(
             api.SendDataRequest(room="demo", data=b"hello", topic="t", destination_identities=["bob"])
         )
-        packet = await until(lambda: _packet(pair, "user"), 5, "data is sent")
+        packet = await until(lambda: _packet(pair, "user"), 15, "data is sent")
         assert (packet.user.payload, packet.user.topic) == (b"hello", "t")
         await service.update_subscriptions(
             api.UpdateSubscriptionsRequest(
@@ -182,14 +182,14 @@ async def test_data_subscriptions_and_calls_reach_the_participant(
         )
         plane = pair.planes[pair.owner("demo")]
         state = plane.directory.rooms()[0].state
-        await until(lambda: track.sid in state.of_identity("bob").wanted, 5, "bob gets the track")
+        await until(lambda: track.sid in state.of_identity("bob").wanted, 15, "bob gets the track")
 
         headers = {"Authorization": f"Bearer {token(video={'roomAdmin': True, 'room': 'demo'})}"}
         body = {"room": "demo", "destination_identity": "bob", "method": "ping", "payload": "?"}
         async with aiohttp.ClientSession() as http:
             url = f"{pair.urls[_far(pair, 'demo')]}/twirp/livekit.RoomService/PerformRpc"
             asking = asyncio.create_task(http.post(url, json=body, headers=headers))
-            request = await until(lambda: _packet(pair, "rpc_request"), 5, "the call is sent")
+            request = await until(lambda: _packet(pair, "rpc_request"), 15, "the call is sent")
             answer = models.DataPacket(
                 destination_identities=[request.participant_identity],
                 rpc_response=models.RpcResponse(request_id=request.rpc_request.id, payload="!"),

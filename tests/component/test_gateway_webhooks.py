@@ -65,7 +65,7 @@ async def test_events_of_a_room_come_signed_in_order_and_again_after_a_failure(
             async with SignalClient(gateways.urls[0], "ann") as ann:
                 gateways.connect(ann.me)
                 track = await ann.publish("audio", "mic")
-                await until(lambda: "track_published" in other.names(), 5, "published")
+                await until(lambda: "track_published" in other.names(), 15, "published")
                 async with aiohttp.ClientSession() as http:
                     client = api.LiveKitAPI(gateways.urls[0], API_KEY, API_SECRET, session=http)
                     await client.room.delete_room(api.DeleteRoomRequest(room="demo"))

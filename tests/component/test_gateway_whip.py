@@ -63,7 +63,7 @@ async def test_whip_publishes_at_any_gateway_until_deleted(
                 "update",
                 match=lambda u, w=who: any(p.identity == w and len(p.tracks) == 2 for p in u.participants),  # type: ignore[misc]
             )
-            sections = (await until(lambda: _commands(pair, "configure_receive"), 5, "configured"))[
+            sections = (await until(lambda: _commands(pair, "configure_receive"), 15, "configured"))[
                 -1
             ].sections
             assert [len(s.layers) for s in sections] == [1, 3]
@@ -82,7 +82,7 @@ async def test_whip_publishes_at_any_gateway_until_deleted(
             async with http.patch(resource, data=restart, headers={**trickle, "If-Match": "*"}) as answer:
                 assert answer.status == 200 and answer.headers["ETag"] != tag
                 assert f"a=ice-ufrag:{answer.headers['ETag'].strip(chr(34))}" in await answer.text()
-            again = await until(lambda: _commands(pair, "restart_ice"), 5, "ICE restarts")
+            again = await until(lambda: _commands(pair, "restart_ice"), 15, "ICE restarts")
             assert again[-1].transport_id.endswith("/pub")
             mine = [c for c in _commands(pair, "set_remote") if c.transport_id == again[-1].transport_id]
             assert mine[-1].remote_ufrag == "newfrag"
@@ -112,7 +112,7 @@ async def test_a_resource_outlives_the_gateway_of_its_room(
         held = [node.held["demo"].snapshot for node in pair.nodes if "demo" in node.held]
         return any(snapshot.decode(blob).packed["participants"] for blob in held if blob)
 
-    await until(is_kept, 5, "a node keeps the room with who is in")
+    await until(is_kept, 15, "a node keeps the room with who is in")
     plane = pair.planes[pair.owner("demo")]
     room = plane.directory.room(RoomId("demo"))
     assert room is not None
@@ -127,13 +127,13 @@ async def test_a_resource_outlives_the_gateway_of_its_room(
     async with http.patch(pair.urls[1] + path, data=restart, headers={**trickle, "If-Match": "*"}) as answer:
         assert answer.status == 200 and answer.headers["ETag"] != tag
         assert f"a=ice-ufrag:{answer.headers['ETag'].strip(chr(34))}" in await answer.text()
-    again = await until(lambda: _commands(pair, "restart_ice"), 5, "ICE restarts")
+    again = await until(lambda: _commands(pair, "restart_ice"), 15, "ICE restarts")
     assert again[-1].transport_id.endswith("/pub")
     async with http.delete(pair.urls[0] + path, headers=_auth("somebody")) as answer:
         assert answer.status == 404, "only its owner"
     async with http.delete(pair.urls[0] + path, headers=_auth()) as answer:
         assert answer.status == 200
-    await until(lambda: _commands(pair, "close_transport"), 5, "its transport is closed")
+    await until(lambda: _commands(pair, "close_transport"), 15, "its transport is closed")
 
 
 async def test_whep_gets_what_is_there_and_what_comes(pair: Gateways, http: aiohttp.ClientSession) -> None:
@@ -150,12 +150,12 @@ async def test_whep_gets_what_is_there_and_what_comes(pair: Gateways, http: aioh
             sent = _commands(pair, "configure_send", lambda c: c.transport_id == mine)
             return [s.track_id for s in sent[-1].sections] if sent else []
 
-        await until(lambda: carried() == [video.sid], 5, "the video is carried")
+        await until(lambda: carried() == [video.sid], 15, "the video is carried")
         async with SignalClient(pair.urls[0], "bob") as bob:
             audio = await bob.publish("audio", "a1")
             await until(lambda: sorted(carried()) == sorted([video.sid, audio.sid]), 5, "the voice too")
             await bob.say(leave=rtc.LeaveRequest())
-        await until(lambda: carried() == [video.sid], 5, "it has gone")
+        await until(lambda: carried() == [video.sid], 15, "it has gone")
 
 
 @pytest.mark.parametrize("over", [node_pb2.TRANSPORT_FAILED, node_pb2.TRANSPORT_CLOSED])
@@ -172,7 +172,7 @@ async def test_a_transport_that_fails_or_is_closed_ends_the_resource(
         for node in pair.nodes:
             node.emit(event)
     directory = pair.planes[pair.owner("demo")].directory
-    await until(lambda: not directory.rooms()[0].state.participants, 5, "it is off the roster")
+    await until(lambda: not directory.rooms()[0].state.participants, 15, "it is off the roster")
     async with http.delete(pair.urls[0] + location, headers=_auth()) as answer:
         assert answer.status == 404
 
@@ -194,7 +194,7 @@ async def test_refusals(pair: Gateways, http: aiohttp.ClientSession) -> None:
             assert answer.status == status, (target, headers, await answer.text())
     for plane in pair.planes:
         for room in plane.directory.rooms():
-            await until(lambda r=room: not r.state.participants, 5, "nobody is left behind")  # type: ignore[misc]
+            await until(lambda r=room: not r.state.participants, 15, "nobody is left behind")  # type: ignore[misc]
     async with http.options(url) as answer:
         assert answer.status == 204 and answer.headers["Accept-Post"] == SDP
 

@@ -73,5 +73,5 @@ async def test_simple_whip_client_opens_trickles_and_deletes(gateways: Gateways,
         await client.interrupt()
         actor = directory.room(RoomId("demo"))
         assert actor is not None
-        await until(lambda: not actor.state.participants, 5, f"it has left ({client.printed()})")
+        await until(lambda: not actor.state.participants, 15, f"it has left ({client.printed()})")
         assert "[ERR]" not in client.printed(), client.printed()
