@@ -65,7 +65,7 @@ async def test_messages_leave_in_order() -> None:
     async with Channel(wire, Metrics()) as channel:
         for n in range(100):
             await channel.send(_pong(n))
-        await until(lambda: len(wire.sent) == 100, 5, "all sent")
+        await until(lambda: len(wire.sent) == 100, 15, "all sent")
     numbers = [rtc.SignalResponse.FromString(frame).pong for frame in wire.sent if isinstance(frame, bytes)]
     assert numbers == list(range(100))
 

@@ -63,20 +63,20 @@ async def test_a_node_comes_up_and_its_events_are_heard(setup: Setup) -> None:
     node = FakeNode("eu-1", with_token="token", max_connections=50)
     async with serving(node):
         setup.see(node)
-        await until(lambda: setup.heard.up, 3, "the node is up", 0.01)
-        await until(lambda: node.watchers == ["gw"], 3, "it is watched", 0.01)
+        await until(lambda: setup.heard.up, 15, "the node is up", 0.01)
+        await until(lambda: node.watchers == ["gw"], 15, "it is watched", 0.01)
         node.set_rooms({"demo": 3})
-        await until(lambda: setup.pool.views()[0].connections == 6, 3, "its load is known", 0.01)
+        await until(lambda: setup.pool.views()[0].connections == 6, 15, "its load is known", 0.01)
         assert setup.pool.views()[0].max_connections == 50
         node.emit(node_pb2.Event(room_id="demo", room_closed=node_pb2.RoomClosed(reason="x")))
-        await until(lambda: setup.heard.events, 3, "its event is heard", 0.01)
+        await until(lambda: setup.heard.events, 15, "its event is heard", 0.01)
 
 
 async def test_a_wrong_token_never_counts_as_up(setup: Setup) -> None:
     node = FakeNode("eu-1", with_token="another")
     async with serving(node):
         setup.see(node)
-        await until(lambda: node.refused >= 2, 5, "it is asked again", 0.01)
+        await until(lambda: node.refused >= 2, 15, "it is asked again", 0.01)
         assert setup.heard.up == [] and setup.pool.views() == ()
 
 
@@ -84,36 +84,36 @@ async def test_a_dead_process_is_lost_at_once_and_comes_back_anew(setup: Setup) 
     node = FakeNode("eu-1", with_token="token")
     async with serving(node):
         setup.see(node)
-        await until(lambda: node.watchers, 3, "watched", 0.01)
+        await until(lambda: node.watchers, 15, "watched", 0.01)
         port = int(node.address.rpartition(":")[2])
         died = asyncio.get_running_loop().time()
-    await until(lambda: setup.heard.lost, 3, "lost", 0.01)
+    await until(lambda: setup.heard.lost, 15, "lost", 0.01)
     assert asyncio.get_running_loop().time() - died < 1.5
     assert setup.pool.views() == () and setup.pool.facts(NodeId("eu-1")) is None
     again = FakeNode("eu-1", with_token="token", incarnation="2")
     async with serving(again, port=port):
-        await until(lambda: "eu-1/2" in setup.heard.up, 5, "up again", 0.01)
+        await until(lambda: "eu-1/2" in setup.heard.up, 15, "up again", 0.01)
 
 
 async def test_a_restart_between_two_looks_is_a_death(setup: Setup) -> None:
     node = FakeNode("eu-1", with_token="token")
     async with serving(node):
         setup.see(node)
-        await until(lambda: node.watchers, 3, "watched", 0.01)
+        await until(lambda: node.watchers, 15, "watched", 0.01)
         node.incarnation = "2"
         node.silent = True
         await until(lambda: setup.heard.lost, 6, "lost", 0.01)
-        await until(lambda: len(setup.heard.up) == 2, 3, "up as another incarnation", 0.01)
+        await until(lambda: len(setup.heard.up) == 2, 15, "up as another incarnation", 0.01)
 
 
 async def test_pod_gone_is_the_nodes_end(setup: Setup) -> None:
     node = FakeNode("eu-1", with_token="token")
     async with serving(node):
         setup.see(node)
-        await until(lambda: setup.heard.up, 3, "up", 0.01)
+        await until(lambda: setup.heard.up, 15, "up", 0.01)
         setup.pool.pod_gone(NodeId("eu-1"))
         assert setup.heard.lost == [("eu-1", "its Pod is gone")]
-        await until(lambda: not node.watchers, 3, "no longer watched", 0.01)
+        await until(lambda: not node.watchers, 15, "no longer watched", 0.01)
 
 
 async def test_promises_count_until_the_node_reports_them(setup: Setup) -> None:
@@ -121,7 +121,7 @@ async def test_promises_count_until_the_node_reports_them(setup: Setup) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(serving(node))
         setup.see(node)
-        await until(setup.pool.views, 3, "up", 0.01)
+        await until(setup.pool.views, 15, "up", 0.01)
         setup.pool.promise(NodeId("eu-1"))
         assert setup.pool.views()[0].connections == 2
 
@@ -141,7 +141,7 @@ async def test_an_external_address_that_comes_later_is_told_and_nothing_else_cha
     node = FakeNode("eu-1", with_token="token", media_address="10.244.0.5:7882")
     async with serving(node):
         setup.see(node)
-        facts = await until(lambda: setup.pool.facts(NodeId("eu-1")), 3, "up", 0.01)
+        facts = await until(lambda: setup.pool.facts(NodeId("eu-1")), 15, "up", 0.01)
         assert facts.client_addresses == ("10.244.0.5:7882",)
         setup.see(node, "203.0.113.7:30123")
         told = setup.pool.facts(NodeId("eu-1"))
@@ -285,9 +285,9 @@ async def test_whoever_waits_for_a_nodes_commands_need_not_wait_for_the_pace(
     run = asyncio.create_task(made.queue.run())
     for number in range(call_pace.IN_A_ROW):
         made.send(number)
-        await until(lambda: len(made.stub.requests) == number + 1, 2, "at once", 0.005)  # noqa: B023
+        await until(lambda: len(made.stub.requests) == number + 1, 5, "at once", 0.005)  # noqa: B023
     made.send(98)
-    await until(lambda: made.queue._rest is not None, 2, "the next one rests", 0.005)
+    await until(lambda: made.queue._rest is not None, 15, "the next one rests", 0.005)
     made.send(99)
     await asyncio.wait_for(made.queue.carried_out(), 2)
     made.queue.close()
@@ -319,13 +319,13 @@ async def test_the_end_of_transports_waits_for_the_next_call_but_not_for_long(
         await asyncio.sleep(0)
     assert not made.stub.requests, "nobody waits for it"
     made.send(1)
-    await until(lambda: [len(r.commands) for r in made.stub.requests] == [2], 2, "both, in order", 0.01)
+    await until(lambda: [len(r.commands) for r in made.stub.requests] == [2], 15, "both, in order", 0.01)
     assert made.stub.requests[0].commands[0].HasField("close_transport")
     made.queue.send(ends[1:2])
     await asyncio.wait_for(made.queue.carried_out(), 2)
     monkeypatch.setattr(commands, "LAZY_S", 0.01)
     made.queue.send(ends[2:])
-    await until(lambda: len(made.stub.requests) == 3, 2, "by itself", 0.01)
+    await until(lambda: len(made.stub.requests) == 3, 5, "by itself", 0.01)
     made.queue.send(ends[:1])
     made.queue.close()
     await asyncio.wait_for(run, 2)
@@ -337,7 +337,7 @@ async def test_a_hiccup_is_retried_and_a_standing_fault_reported_once() -> None:
     made.stub.failures = [grpc.StatusCode.UNAVAILABLE]
     run = asyncio.create_task(made.queue.run())
     made.send(1)
-    await until(lambda: made.stub.requests[1:], 3, "a second attempt", 0.01)
+    await until(lambda: made.stub.requests[1:], 15, "a second attempt", 0.01)
     made.stub.failures = [grpc.StatusCode.DEADLINE_EXCEEDED] * ATTEMPTS
     made.send(2)
     await asyncio.wait_for(run, 5)
@@ -361,7 +361,7 @@ async def test_refused_commands_are_told_and_overflow_gives_up() -> None:
     made.stub.error = "no such transport"
     run = asyncio.create_task(made.queue.run())
     made.send(1)
-    await until(lambda: made.refused == ["no such transport"], 2, "the refusal is told", 0.01)
+    await until(lambda: made.refused == ["no such transport"], 15, "the refusal is told", 0.01)
     made.stub.gate.clear()
     made.send(*range(MAX_PENDING + 2))
     assert len(made.failed) == 1
@@ -376,7 +376,7 @@ async def test_who_asks_is_told_when_the_node_has_its_commands() -> None:
     assert made.queue.carried_out().done(), "nothing was waiting"
     made.send(1, 2)
     first = made.queue.carried_out()
-    await until(lambda: not made.queue._pending, 3, "they are on their way", 0.01)
+    await until(lambda: not made.queue._pending, 15, "they are on their way", 0.01)
     assert not first.done()
     made.send(3)
     second = made.queue.carried_out()

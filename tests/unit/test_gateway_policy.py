@@ -67,7 +67,7 @@ async def gateway() -> AsyncIterator[Gateway]:
             node = gateway.nodes[name] = FakeNode(name, name[:2], with_token="token")
             await stack.enter_async_context(serving(node))
             gateway.directory.pool.pod_seen(NodePod(NodeId(name), RegionName(name[:2]), node.address, DEMO))
-        await until(lambda: len(gateway.directory.pool.reports()) == 2, 5, "both nodes are up", 0.01)
+        await until(lambda: len(gateway.directory.pool.reports()) == 2, 15, "both nodes are up", 0.01)
         try:
             yield gateway
         finally:
@@ -162,7 +162,7 @@ async def test_nodes_that_take_nobody_mean_503(gateway: Gateway, how: str) -> No
         node.report.connections = 1000 if how == "full" else 0
         node.push()
     views = gateway.directory.pool.views
-    await until(lambda: all(v.draining or v.connections >= 1000 for v in views()), 3, "reports are in", 0.01)
+    await until(lambda: all(v.draining or v.connections >= 1000 for v in views()), 15, "reports are in", 0.01)
     refused = await gateway.refusal()
     assert (refused.status, refused.reason) == (503, "NoCapacity")
     assert how in refused.message
@@ -183,7 +183,7 @@ async def test_room_policy_before_the_upgrade(
     gateway.directory.meeting_seen(RoomId("demo"), config)
     room = gateway.directory.room(RoomId("demo"))
     assert room is not None
-    await until(lambda: room.state.config == config, 3, "the policy is taken", 0.01)
+    await until(lambda: room.state.config == config, 15, "the policy is taken", 0.01)
     refused = await gateway.refusal()
     assert (refused.status, refused.reason) == (status, reason)
     await gateway.runner.admit(hello("ann"))  # she is in already and may come back
@@ -217,9 +217,9 @@ async def test_a_superseded_room_lets_its_clients_resume_at_the_newer_one(gatewa
     room = gateway.directory.room(RoomId("demo"))
     ann = gateway.clients[0]
     ann.say(leave=rtc.LeaveRequest())  # a command for the node
-    await until(lambda: bob.closed, 3, "bob's connection is closed")
+    await until(lambda: bob.closed, 15, "bob's connection is closed")
     assert bob.closed is not None and bob.closed[0] == CLOSE_GOING_AWAY
     assert bob.all("leave") == [], "a client that is told to leave does not resume"
     other = gateway.nodes["us-1"].applied
     assert not [r for r in other for c in r.commands if c.HasField("close_room")], "its media goes on"
-    await until(lambda: gateway.directory.room(RoomId("demo")) is not room, 3, "the old room is gone")
+    await until(lambda: gateway.directory.room(RoomId("demo")) is not room, 15, "the old room is gone")

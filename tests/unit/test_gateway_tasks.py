@@ -27,4 +27,4 @@ async def test_a_node_whose_following_breaks_is_in_the_log(
             shown += capsys.readouterr().out
             return "node.task_failed" in shown and "a fault of ours" in shown
 
-        await until(logged, 3, "the log says so", 0.01)
+        await until(logged, 15, "the log says so", 0.01)

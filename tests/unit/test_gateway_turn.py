@@ -52,7 +52,7 @@ class World:
         config = TurnConfig(name, region, ip_address(ip), TOKEN, place, place)
         await stack.enter_async_context(serve_admin(turn, config))
         self.servers.pod_seen(TurnPod(name, region, ip, DEMO))
-        await until(lambda: any(ip in url for url in self.urls()), 5, f"{name} is named")
+        await until(lambda: any(ip in url for url in self.urls()), 15, f"{name} is named")
         return turn, ip
 
     def told(self, near: RegionName = EU) -> list[Any]:
@@ -105,7 +105,7 @@ async def test_a_node_that_drains_is_named_no_more_and_its_users_stay(world: Wor
     turn.wish = Desired(secrets=turn.wish.secrets, draining=True)
     changed, turn.changed = turn.changed, asyncio.Event()
     changed.set()
-    await until(lambda: not world.told(), 5, "it leaves the list")
+    await until(lambda: not world.told(), 15, "it leaves the list")
     assert world.left == []
 
 
@@ -113,7 +113,7 @@ async def test_the_end_of_a_node_is_noticed_at_once_and_told_once(world: World) 
     _, ip = await world.start("t-eu", EU)
     started = time.monotonic()
     await world.stacks.pop("t-eu").aclose()
-    await until(lambda: world.left == [ip], 5, "its users are sent another way")
+    await until(lambda: world.left == [ip], 15, "its users are sent another way")
     assert time.monotonic() - started < 3
     assert world.told() == []
     world.servers.pod_gone("t-eu")
@@ -155,7 +155,7 @@ async def test_what_is_sent_to_a_turn_node_does_not_open_an_sfu_node(world: Worl
 
 async def _answered(servers: TurnServers) -> None:
     """Until the follower has been refused: it has had its answer once its task waits for the next try."""
-    await until(lambda: servers.ready() == {EU: 0}, 5, "it is followed")
+    await until(lambda: servers.ready() == {EU: 0}, 15, "it is followed")
 
 
 async def test_another_clusters_node_is_not_named(world: World) -> None:

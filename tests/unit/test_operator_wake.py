@@ -128,9 +128,9 @@ class TestWorkers:
 
         task = asyncio.create_task(Workers("Test", queue, reconcile, rng=Random(1), metrics=Metrics()).run(1))
         queue.wake("bad")
-        await until(lambda: "bad" in seen, 5, "the bad key")
+        await until(lambda: "bad" in seen, 15, "the bad key")
         queue.wake("good")
-        await until(lambda: "good" in seen, 5, "the good key")
+        await until(lambda: "good" in seen, 15, "the good key")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
