@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from support.sandboxes import ROOT
 
-PACKAGES = ("./internal/forward", "./internal/manifest", "./internal/supervise")
+PACKAGES = ("./internal/forward", "./internal/manifest", "./internal/patient", "./internal/supervise")
 
 
 @pytest.mark.timeout(600)  # the first time, test binaries are linked against Kubernetes

@@ -46,6 +46,7 @@ import (
 	"k8s.io/mount-utils"
 
 	"headwater.dev/sandbox/internal/cri"
+	"headwater.dev/sandbox/internal/patient"
 	"headwater.dev/sandbox/internal/pki"
 )
 
@@ -172,6 +173,7 @@ func (o Options) dependencies(runtime *cri.Runtime, config *kubeletconfig.Kubele
 		return nil, err
 	}
 	rest.QPS, rest.Burst = 200, 400
+	patient.Wrap(rest)
 	client, err := kubernetes.NewForConfig(rest)
 	if err != nil {
 		return nil, err

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"headwater.dev/sandbox/internal/pki"
 )
@@ -21,10 +24,10 @@ func (u *up) startServer(ctx context.Context) error {
 		return err
 	}
 	etcd := fmt.Sprintf("http://127.0.0.1:%d", client)
-	if err := u.start("etcd", "etcd", "--data-dir="+u.path("etcd"), "--client-url="+etcd, fmt.Sprintf("--peer-url=http://127.0.0.1:%d", peer)); err != nil {
+	if err := u.start(ctx, "etcd", "etcd", "--data-dir="+u.path("etcd"), "--client-url="+etcd, fmt.Sprintf("--peer-url=http://127.0.0.1:%d", peer)); err != nil {
 		return err
 	}
-	if err := u.start("apiserver", "apiserver", u.serverFlags(etcd)...); err != nil {
+	if err := u.start(ctx, "apiserver", "apiserver", u.serverFlags(etcd)...); err != nil {
 		return err
 	}
 	return u.waitReady(ctx)
@@ -52,10 +55,22 @@ func (u *up) serverFlags(etcd string) []string {
 // controllers leaves out those that would only complain of loopback Pod addresses.
 const controllers = "*,-endpoints-controller,-endpointslice-controller,-endpointslice-mirroring-controller,-node-ipam-controller,-node-route-controller,-cloud-node-lifecycle-controller"
 
-func (u *up) startRest() error {
+// schedulerConfig reads its caches only once it leads: where the API server goes away before that, a scheduler that
+// reads first would wait for them for good, in pauses that grow, and never end for want of its Lease.
+const schedulerConfig = `apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+clientConnection: {kubeconfig: %q, qps: 200, burst: 400}
+delayCacheUntilActive: true
+enableProfiling: false
+`
+
+// startRest starts what needs the API server.
+func (u *up) startRest(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	if u.has("controller-manager") {
-		err := u.start("controller-manager", "controller-manager", "--kubeconfig="+u.path("controller-manager.kubeconfig"),
-			"--secure-port=0", "--leader-elect=false", "--controllers="+controllers,
+		err := u.start(ctx, "controller-manager", "controller-manager", "--kubeconfig="+u.path("controller-manager.kubeconfig"),
+			"--secure-port=0", "--controllers="+controllers,
 			"--use-service-account-credentials=true", "--root-ca-file="+u.path("pki/ca.crt"),
 			"--service-account-private-key-file="+u.path("pki/sa.key"),
 			"--kube-api-qps=500", "--kube-api-burst=1000",
@@ -65,9 +80,11 @@ func (u *up) startRest() error {
 		}
 	}
 	if u.has("scheduler") {
-		err := u.start("scheduler", "scheduler", "--kubeconfig="+u.path("scheduler.kubeconfig"), "--secure-port=0", "--leader-elect=false",
-			"--kube-api-qps=200", "--kube-api-burst=400", "--profiling=false")
-		if err != nil {
+		config := u.path("scheduler.yaml")
+		if err := os.WriteFile(config, fmt.Appendf(nil, schedulerConfig, u.path("scheduler.kubeconfig")), 0o600); err != nil {
+			return err
+		}
+		if err := u.start(ctx, "scheduler", "scheduler", "--config="+config, "--secure-port=0"); err != nil {
 			return err
 		}
 	}
@@ -75,7 +92,7 @@ func (u *up) startRest() error {
 		return nil
 	}
 	for i, n := range u.Nodes {
-		err := u.start("node-"+n.Name, "node", "--name="+n.Name, "--region="+n.Region, "--zone="+n.Zone,
+		err := u.start(ctx, "node-"+n.Name, "node", "--name="+n.Name, "--region="+n.Region, "--zone="+n.Zone,
 			"--kubeconfig="+u.path("node-"+n.Name+".kubeconfig"), "--ca-file="+u.path("pki/ca.crt"),
 			"--root-dir="+u.path("nodes", n.Name), "--init="+u.init, "--ip="+u.nodeIP(i), fmt.Sprintf("--block=%d", u.nodeBlock(i)),
 			"--server="+u.server, "--path="+u.Path, "--writable="+u.Writable)
@@ -86,7 +103,12 @@ func (u *up) startRest() error {
 	return nil
 }
 
-func (u *up) start(name, command string, args ...string) error {
+func (u *up) start(ctx context.Context, name, command string, args ...string) error {
+	if lease := elected[name]; lease != "" {
+		if err := release(ctx, u.client.CoordinationV1().Leases(metav1.NamespaceSystem), lease); err != nil {
+			return fmt.Errorf("%s: lease %s: %w", name, lease, err)
+		}
+	}
 	pid, err := u.procs.start(name, command, args)
 	if err != nil {
 		return err
@@ -97,13 +119,6 @@ func (u *up) start(name, command string, args ...string) error {
 		}
 		s.Processes[name] = pid
 	})
-}
-
-// startAgain is for a component that was killed.
-func (u *up) startAgain(c *child) {
-	if err := u.start(c.name, c.command, c.args...); err != nil {
-		u.procs.fail(err)
-	}
 }
 
 func (u *up) waitReady(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,9 +31,11 @@ type processes struct {
 	forks  chan func()
 	mu     sync.Mutex
 	kids   []*child
+	lives  map[string]*history
 	ending bool
-	// again starts a component once more that was killed, as a kubelet does with a static Pod's; nil: none is.
-	again func(c *child)
+	// again starts a component once more after a wait; nil: none is. It returns soon after the sandbox was told to end.
+	again    func(c *child, wait time.Duration)
+	restarts sync.WaitGroup
 }
 
 type child struct {
@@ -40,12 +43,13 @@ type child struct {
 	command string
 	args    []string
 	cmd     *exec.Cmd
+	began   time.Time
 	done    chan struct{}
 }
 
 func newProcesses(logs string) *processes {
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) // orphans of dead nodes come here, see stopAll
-	p := &processes{logs: logs, failed: make(chan error, 1), forks: make(chan func())}
+	p := &processes{logs: logs, failed: make(chan error, 1), forks: make(chan func()), lives: map[string]*history{}}
 	go func() {
 		runtime.LockOSThread() // a child's Pdeathsig is sent when the forking thread ends
 		for f := range p.forks {
@@ -66,7 +70,7 @@ func (p *processes) start(name, command string, args []string) (int, error) {
 		return 0, err
 	}
 	defer log.Close()
-	c := &child{name, command, args, niced(command, self, args), make(chan struct{})}
+	c := &child{name, command, args, niced(command, self, args), time.Now(), make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	c.cmd.Env = append(os.Environ(), "GOGC=60")
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
@@ -76,7 +80,11 @@ func (p *processes) start(name, command string, args []string) (int, error) {
 		return 0, fmt.Errorf("%s: %w", name, err)
 	}
 	p.mu.Lock()
-	p.kids = append(p.kids, c)
+	p.kids = append(slices.DeleteFunc(p.kids, func(old *child) bool { return old.name == name }), c)
+	if p.lives[name] == nil {
+		p.lives[name] = &history{}
+	}
+	p.lives[name].starts++
 	if p.ending { // too late for stopAll, which knows the others
 		_ = c.cmd.Process.Kill()
 	}
@@ -93,41 +101,12 @@ func niced(command, self string, args []string) *exec.Cmd {
 	return exec.Command("nice", append([]string{"-n", controlNiceness, self, command}, args...)...)
 }
 
-// await owns one child. A node may die, as machines do: the cluster goes on
-// and sees it. An API server that is killed is started again. Without any
-// other component there is no cluster.
-func (p *processes) await(c *child, log string) {
-	err := c.cmd.Wait()
-	close(c.done)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ending {
-		return
-	}
-	message := fmt.Errorf("%s ended (%v): %s", c.name, describe(err), lastLine(log))
-	if strings.HasPrefix(c.name, "node-") && p.settled(c) {
-		fmt.Fprintln(os.Stderr, "kube-sandbox:", message)
-		return
-	}
-	if c.name == "apiserver" && p.again != nil && p.settled(c) {
-		fmt.Fprintln(os.Stderr, "kube-sandbox:", message)
-		go p.again(c)
-		return
-	}
-	p.fail(message)
-}
-
 // fail ends the sandbox.
 func (p *processes) fail(err error) {
 	select {
 	case p.failed <- err:
 	default: // one reason is enough
 	}
-}
-
-// settled: it has run for a while, so what ended it is no mistake in its configuration.
-func (p *processes) settled(c *child) bool {
-	return c.cmd.ProcessState != nil && c.cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled()
 }
 
 func describe(err error) string {
@@ -156,6 +135,9 @@ func lastLine(path string) string {
 func (p *processes) stopAll() {
 	p.mu.Lock()
 	p.ending = true
+	p.mu.Unlock()
+	p.restarts.Wait() // what they have started is among the kids
+	p.mu.Lock()
 	kids := append([]*child{}, p.kids...)
 	p.mu.Unlock()
 	var nodes, middle, store []*child

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"headwater.dev/sandbox/internal/forward"
+	"headwater.dev/sandbox/internal/patient"
 	"headwater.dev/sandbox/internal/pki"
 )
 
@@ -44,11 +45,12 @@ func Up(args []string) error {
 	}
 	yield()
 	u := &up{Options: o, state: &stateFile{path: o.path("state.json")}, procs: newProcesses(o.path("logs"))}
-	u.procs.again = u.startAgain
+	u.procs.again = func(c *child, wait time.Duration) { u.startAgain(ctx, c, wait) }
 	err = u.run(ctx)
 	if ctx.Err() != nil {
 		err = nil // told to end, at whatever point
 	}
+	cancel()
 	if err != nil {
 		_ = u.state.update(func(s *State) { s.Phase, s.Error = Failed, err.Error() })
 	}
@@ -69,6 +71,7 @@ type up struct {
 	Options
 	state  *stateFile
 	procs  *processes
+	client kubernetes.Interface // once the API server has a port
 	server string
 	index  int
 	init   string
@@ -96,7 +99,10 @@ func (u *up) run(ctx context.Context) error {
 	if err := u.startServer(ctx); err != nil {
 		return err
 	}
-	if err := u.startRest(); err != nil {
+	if u.client, err = u.administrator(); err != nil {
+		return err
+	}
+	if err := u.startRest(ctx); err != nil {
 		return err
 	}
 	if err := u.serve(ctx, listeners); err != nil {
@@ -116,22 +122,23 @@ func (u *up) serve(ctx context.Context, listeners []net.Listener) error {
 	if err := u.state.update(func(s *State) { s.Phase = Serving }); err != nil {
 		return err
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", u.path("admin.kubeconfig"))
-	if err != nil {
-		return err
-	}
-	config.QPS, config.Burst = 100, 200
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	go forward.Serve(ctx, client, u.Forward, listeners)
+	go forward.Serve(ctx, u.client, u.Forward, listeners)
 	if u.has("nodes") {
-		if err := u.adopt(ctx, client); err != nil {
+		if err := u.adopt(ctx, u.client); err != nil {
 			return err
 		}
 	}
 	return u.state.update(func(s *State) { s.Phase = Ready })
+}
+
+func (u *up) administrator() (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", u.path("admin.kubeconfig"))
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = 100, 200
+	patient.Wrap(config)
+	return kubernetes.NewForConfig(config)
 }
 
 // prepare picks the port, writes the identities and the first state.
