@@ -5,11 +5,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+import pytest
 from headwater_api.ids import GatewayId, NodeId, RegionName, RoomId
 from headwater_gateway.directory.archive import NoArchive
+from headwater_gateway.nodes import commands, connection
 from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.room import actor, succession
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory
 from headwater_gateway.room.ids import SystemIds
@@ -85,10 +88,25 @@ class World:
         return room.keeper.version
 
 
+# Deadlines that a machine without a processor to spare would miss. None of these tests is about them.
+PATIENCE: Final = (
+    (succession, "ASK_S", 10.0),
+    (succession, "ASK_AGAIN_S", 10.0),
+    (connection, "QUIET_S", 30.0),
+    (connection, "INFO_DEADLINE_S", 10.0),
+    (commands, "APPLY_DEADLINE_S", 15.0),
+    (actor, "STORED_DEADLINE_S", 15.0),
+    (actor, "ANSWER_DEADLINE_S", 20.0),
+)
+
+
 @asynccontextmanager
 async def two_gateways() -> AsyncIterator[World]:
     """`gw-a` and `gw-b` over `eu-1` and `us-1`."""
     async with AsyncExitStack() as stack:
+        patient = stack.enter_context(pytest.MonkeyPatch.context())
+        for module, name, seconds in PATIENCE:
+            patient.setattr(module, name, seconds)
         nodes: dict[str, FakeNode] = {}
         for number, (name, region) in enumerate((("eu-1", "eu"), ("us-1", "us"))):
             nodes[name] = FakeNode(name, region, media_address=f"127.0.0.1:{7000 + number}", interval_s=0.05)

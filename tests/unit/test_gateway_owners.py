@@ -33,6 +33,7 @@ from livekit.protocol import rtc
 from support.deadline import until
 from support.fake_channel import FakeClient, hello
 from support.fake_node import FakeNode, serving
+from support.two_gateways import PATIENCE
 
 A, B, C = GatewayId("gw-a"), GatewayId("gw-b"), GatewayId("gw-c")
 
@@ -113,6 +114,8 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(owners_module, "LOOK_S", 0.05)
     monkeypatch.setattr(owners_module, "MOURN_S", 0.2)
     monkeypatch.setattr(owners_module, "STRANGE_S", 0.3)
+    for module, name, seconds in PATIENCE:
+        monkeypatch.setattr(module, name, seconds)
     async with AsyncExitStack() as stack:
         nodes = {}
         for number, (name, region) in enumerate((("eu-1", "eu"), ("us-1", "us"))):

@@ -134,7 +134,10 @@ async def test_what_an_empty_room_was_told_outlives_its_gateways_shutdown(world:
     assert ParticipantIdentity("eve") in room.state.access.banned
 
 
-async def test_a_node_that_keeps_nothing_makes_the_command_fail(world: World) -> None:
+async def test_a_node_that_keeps_nothing_makes_the_command_fail(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor, "STORED_DEADLINE_S", 0.3)
     first, _ = world.gateways
     await first.join("ann", "eu")
     await world.kept()
