@@ -22,7 +22,7 @@ SWITCHES = [
     "--disable-renderer-backgrounding",
     "--disable-backgrounding-occluded-windows",
 ]
-PUBLISH = """async () => {
+PUBLISH = """async ({codec, encodings}) => {
   const canvas = document.createElement('canvas');
   canvas.width = 1280; canvas.height = 720;
   const c = canvas.getContext('2d');
@@ -38,13 +38,20 @@ PUBLISH = """async () => {
   tone.connect(sink); tone.start();
   window.pc = new RTCPeerConnection();
   pc.addTransceiver(sink.stream.getAudioTracks()[0], {direction: 'sendonly'});
-  pc.addTransceiver(video, {direction: 'sendonly', sendEncodings: [
-    {rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150000},
-    {rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500000},
-    {rid: 'f', maxBitrate: 1500000}]});
+  const camera = pc.addTransceiver(video, {direction: 'sendonly', sendEncodings: encodings});
+  if (codec) {
+    const all = RTCRtpReceiver.getCapabilities('video').codecs;
+    const chosen = all.filter((x) => x.mimeType === 'video/' + codec);
+    camera.setCodecPreferences([...chosen, ...all.filter((x) => x.mimeType === 'video/rtx')]);
+  }
   await pc.setLocalDescription();
   return pc.localDescription.sdp;
 }"""
+SIMULCAST: list[dict[str, Any]] = [
+    {"rid": "q", "scaleResolutionDownBy": 4, "maxBitrate": 150_000},
+    {"rid": "h", "scaleResolutionDownBy": 2, "maxBitrate": 500_000},
+    {"rid": "f", "maxBitrate": 1_500_000},
+]
 ANSWERED = "(sdp) => pc.setRemoteDescription({type: 'answer', sdp})"
 SUBSCRIBE = """async (sdp) => {
   if (!window.pc) {
@@ -77,7 +84,19 @@ def chromium() -> AbstractAsyncContextManager[Browser]:
 
 
 async def publish(page: Page, node: Node) -> list[node_pb2.ReceiveSection]:
-    offer = await page.evaluate(PUBLISH)
+    """Simulcast: three streams."""
+    return await _publish(page, node, None, SIMULCAST)
+
+
+async def publish_layers(page: Page, node: Node, codec: str, mode: str) -> list[node_pb2.ReceiveSection]:
+    """One stream with layers in itself (W3C scalability mode)."""
+    return await _publish(page, node, codec, [{"scalabilityMode": mode, "maxBitrate": 1_700_000}])
+
+
+async def _publish(
+    page: Page, node: Node, codec: str | None, encodings: list[dict[str, Any]]
+) -> list[node_pb2.ReceiveSection]:
+    offer = await page.evaluate(PUBLISH, {"codec": codec, "encodings": encodings})
     local = node.local()
     answer = PublisherNegotiation().answer(offer, local)
     node.create("chrome/pub", local, answer.remote_fingerprint)

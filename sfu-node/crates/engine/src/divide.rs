@@ -9,6 +9,7 @@ use crate::{
     track::Subscriber,
 };
 use headwater_cc::{Allocator, Choice, Class, Stream};
+use headwater_wire::svc::Limit;
 
 /// Audio with headers, bit/s: little enough not to be measured.
 const AUDIO_BPS: u32 = 60_000;
@@ -37,8 +38,8 @@ impl Room {
             if section.kind == Kind::Audio {
                 stream.add(Choice { id: 0, bps: AUDIO_BPS });
             } else {
-                for (spatial, bps) in track.choices(section.max_spatial) {
-                    stream.add(Choice { id: spatial, bps });
+                for (limit, bps) in track.choices(section.max_spatial) {
+                    stream.add(Choice { id: limit.rank(), bps });
                 }
             }
             streams.push(stream);
@@ -50,10 +51,10 @@ impl Room {
             let Some(sender) = transport.senders.get_mut(stream.key) else { continue };
             sender.memory = stream.memory;
             let allowed = match (budget, stream.chosen()) {
-                (None, _) => Some(u8::MAX),
+                (None, _) => Some(Limit::ALL),
                 // Nothing is known to flow yet: let it begin.
-                (Some(_), None) if stream.wanted_bps() == 0 => Some(u8::MAX),
-                (Some(_), chosen) => chosen.map(|c| c.id),
+                (Some(_), None) if stream.wanted_bps() == 0 => Some(Limit::ALL),
+                (Some(_), chosen) => chosen.map(|c| Limit::from_rank(c.id)),
             };
             if sender.allow(allowed) {
                 changed.push((stream.key, sender.section.ssrc, allowed.is_none()));

@@ -21,6 +21,7 @@ use headwater_wire::{
     rtcp,
     rtp::RtpView,
     stun,
+    svc::Tag,
 };
 
 /// RTCP packets looked at in one compound.
@@ -192,7 +193,8 @@ impl Room {
             let mut exit = Exit { srtp, path, out: cx.out, control, now_us: cx.now.us };
             let mut changed = false;
             for packet in run.iter().flatten() {
-                changed |= sender.forward(cx.now, &packet.media, &packet.source(), cx.shared, &mut exit);
+                let source = packet.source();
+                changed |= sender.forward(cx.now, &packet.media, &source, packet.tag, cx.shared, &mut exit);
             }
             if changed {
                 sender.announce(&transport.id, cx.out);
@@ -415,6 +417,7 @@ struct Packet<'a> {
     media: Media<'a>,
     index: u64,
     vp8: Option<vp8::Descriptor>,
+    tag: Option<Tag>,
 }
 
 impl<'a> Packet<'a> {
@@ -422,7 +425,7 @@ impl<'a> Packet<'a> {
         let stored = track.stored(held.spatial, (held.index & 0xFFFF) as u16)?;
         let media = media_of(held.spatial, &stored, held.key_frame, held.retransmission)?;
         let vp8 = if media.codec == Codec::Vp8 { vp8::Descriptor::parse(media.payload) } else { None };
-        Some(Self { media, index: held.index, vp8 })
+        Some(Self { media, index: held.index, vp8, tag: stored.tag })
     }
 
     fn source(&self) -> munge::Source<'_> {

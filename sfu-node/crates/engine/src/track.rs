@@ -4,12 +4,14 @@ use crate::{
     api::{EventKind, Id, Kind},
     arena::Key,
     hold::Run,
+    scalable::Scalable,
 };
 use headwater_wire::{
     codec::Codec,
     history::{History, Stored},
     relay::Media,
     seq::{SeqExtender, is_newer},
+    svc::{Limit, Tag},
 };
 
 /// Spatial layers of a track.
@@ -27,11 +29,11 @@ const SUPPLANTED_US: u64 = 100_000;
 /// Key frames of one layer are asked for at most this often.
 const KEY_REQUEST_US: u64 = 500_000;
 /// Headers of a packet on its way to a subscriber, about.
-const OVERHEAD: usize = 45;
+pub(crate) const OVERHEAD: usize = 45;
 /// Rates are measured over at least this long.
 const MEASURE_US: u64 = 100_000;
 /// Rates assumed of layers that never flowed, bit/s.
-const UNKNOWN_BPS: [u32; LAYERS] = [150_000, 500_000, 1_700_000];
+pub(crate) const UNKNOWN_BPS: [u32; LAYERS] = [150_000, 500_000, 1_700_000];
 /// Levels older than this are silence (discontinuous transmission).
 const LEVEL_AGE_US: u64 = 500_000;
 /// Nobody hears it.
@@ -128,6 +130,8 @@ pub(crate) struct Track {
     /// Packets that came and are not forwarded yet.
     pub run: Run,
     layers: [Option<Box<LayerState>>; LAYERS],
+    /// Layers within the only stream.
+    scalable: Option<Box<Scalable>>,
     /// Layers whose key frame may have to be asked for.
     key_mask: u8,
     measured_us: u64,
@@ -149,6 +153,7 @@ impl Track {
             unheard: false,
             run: Run::default(),
             layers: [None, None, None],
+            scalable: None,
             key_mask: 0,
             measured_us: 0,
             level: f32::from(SILENT),
@@ -167,6 +172,8 @@ impl Track {
                 *count = layer.as_ref().map_or(0, |l| l.frames);
             }
         }
+        let scalable = media.codec.is_scalable() || self.scalable.is_some();
+        let (tag, relayered) = if scalable { self.tag(media, restarted) } else { (None, false) };
         let slot = self.layers.get_mut(usize::from(media.spatial))?;
         let layer = slot.get_or_insert_with(|| {
             let (packets, bytes) = if video { (512, 512 << 10) } else { (128, 32 << 10) };
@@ -193,7 +200,7 @@ impl Track {
             layer.extender.reset();
             layer.clock = None;
         }
-        let changed = !layer.live || layer.codec != media.codec;
+        let changed = !layer.live || layer.codec != media.codec || relayered;
         layer.live = true;
         layer.codec = media.codec;
         layer.last_us = now_us;
@@ -215,9 +222,28 @@ impl Track {
             payload_type: media.codec as u8,
             extensions: media.extensions,
             payload: media.payload,
+            tag,
             arrival_us: now_us,
         });
         Some(Accepted { sequence: layer.extender.extend(media.sequence), changed })
+    }
+
+    /// The packet's place among the layers of the stream, where that has several; true: others flow than before.
+    #[inline(never)]
+    fn tag(&mut self, media: &Media<'_>, restarted: bool) -> (Option<Tag>, bool) {
+        let flowing = |s: &Option<Box<Scalable>>| s.as_ref().map_or(0, |s| s.mask());
+        let before = flowing(&self.scalable);
+        if restarted || self.configured.count_ones() > 1 {
+            self.scalable = None;
+        }
+        if self.configured.count_ones() > 1 || media.payload.is_empty() {
+            return (None, flowing(&self.scalable) != before);
+        }
+        let tag = Scalable::look(&mut self.scalable, media);
+        if let Some((scalable, tag)) = self.scalable.as_mut().zip(tag) {
+            scalable.account(media, tag);
+        }
+        (tag, flowing(&self.scalable) != before)
     }
 
     /// A packet that came in later than one that follows it.
@@ -309,22 +335,41 @@ impl Track {
             let gain = if layer.bps == 0.0 { 1.0 } else { (elapsed as f64 / 1.5e6).min(1.0) };
             layer.bps += (sample - layer.bps) * gain;
         }
+        if self.live() != 0
+            && let Some(scalable) = &mut self.scalable
+        {
+            scalable.measure(elapsed, (elapsed as f64 / 1.5e6).min(1.0));
+        }
     }
 
-    /// Layers that a subscriber who wants at most `max` could get, the smallest first, with what they take, bit/s.
-    pub fn choices(&self, max: u8) -> impl Iterator<Item = (u8, u32)> + '_ {
+    /// What a subscriber who wants at most layer `max` could get, the least first, with what it takes, bit/s.
+    pub fn choices(&self, max: u8) -> impl Iterator<Item = (Limit, u32)> + use<> {
         let live = self.live();
+        if live != 0
+            && let Some(scalable) = &self.scalable
+        {
+            return scalable.choices(max).into_iter().flatten();
+        }
+        let mut all = [None; LAYERS + 1];
         // Over a link only what is asked for flows: the others could be had as well.
         let there = match self.source {
             Source::Transport(_) => live,
             Source::Link(_) => live | self.configured,
         };
         let highest = if live == 0 { None } else { select(there, max) };
-        (0..LAYERS as u8).filter(move |l| there & (1 << l) != 0 && Some(*l) <= highest).map(|l| {
-            let known = self.layer(l).map_or(0.0, |l| l.bps);
-            let bps = if known > 0.0 { known as u32 } else { UNKNOWN_BPS[usize::from(l)] };
-            (l, bps)
-        })
+        let layers = (0..LAYERS as u8).filter(|l| there & (1 << l) != 0 && Some(*l) <= highest);
+        for (slot, spatial) in all.iter_mut().zip(layers) {
+            let known = self.layer(spatial).map_or(0.0, |l| l.bps);
+            let bps = if known > 0.0 { known as u32 } else { UNKNOWN_BPS[usize::from(spatial)] };
+            *slot = Some((Limit::whole(spatial), bps));
+        }
+        all.into_iter().flatten()
+    }
+
+    /// Of a stream with layers in itself: those for a subscriber that wants at most these.
+    pub fn within(&self, spatial: u8, temporal: u8) -> Option<Limit> {
+        let mask = self.scalable.as_ref()?.mask();
+        Some(Limit { spatial: select(mask, spatial).unwrap_or(spatial), temporal })
     }
 
     /// The layer for a subscriber that wants at most `max`.
@@ -411,7 +456,8 @@ impl Track {
 
     /// State for the room actor.
     pub fn event(&self, ended: bool) -> EventKind {
-        let live = if ended { 0 } else { self.live() };
+        let flowing = self.scalable.as_ref().map_or(self.live(), |s| s.mask());
+        let live = if ended { 0 } else { flowing };
         EventKind::Track {
             track_id: self.id.clone(),
             live_spatial: (0..LAYERS as u8).filter(|l| live & (1 << l) != 0).collect(),

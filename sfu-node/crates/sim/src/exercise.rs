@@ -27,6 +27,11 @@ impl<'a> Bytes<'a> {
         taken
     }
 
+    /// Extensions; mostly none.
+    fn block(&mut self) -> &'a [u8] {
+        if self.byte().is_multiple_of(4) { self.take() } else { &[] }
+    }
+
     fn text(&mut self) -> Id {
         ["a", "b", "V", "W", "l0", "l1", ""][usize::from(self.byte()) % 7].into()
     }
@@ -143,7 +148,7 @@ fn from_neighbour(bytes: &mut Bytes<'_>, sealer: &mut Sealer) -> Vec<u8> {
                     retransmission: flags & 4 != 0,
                     sequence: u16::from(bytes.byte()) << (flags >> 5),
                     timestamp: u32::from(bytes.byte()) << 20,
-                    extensions: &[],
+                    extensions: bytes.block(),
                     payload: bytes.take(),
                 })
             }

@@ -28,6 +28,7 @@ use std::{
 
 pub mod crowd;
 pub mod exercise;
+pub mod layered;
 pub mod rsa;
 
 pub const ROOM: &str = "room";

@@ -3,7 +3,7 @@
 //! Each runs a parser to its end and checks what must hold for any input: nothing panics, iterators are
 //! bounded, views lie within the input, and what was parsed survives being written and parsed again.
 
-use crate::codec::{Codec, vp8};
+use crate::codec::{Codec, dd, vp8, vp9};
 use crate::demux::{PacketKind, classify};
 use crate::ext::{BlockIter, ExtKind, ExtMap};
 use crate::history::{History, Stored};
@@ -11,6 +11,7 @@ use crate::munge::{Munger, Source};
 use crate::rtcp::{self, Packet, Packets};
 use crate::rtp::{HeaderWriter, RtpView};
 use crate::stun::{IceKey, Message, Refusal};
+use crate::svc::Limit;
 use crate::{ext, nack, relay, rtp, srtp, stun, twcc};
 
 const CODECS: [Codec; 6] = [Codec::Opus, Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1, Codec::H265];
@@ -62,10 +63,26 @@ pub fn rtp(data: &[u8]) {
         let _ = codec.starts_key_frame(view.payload());
     }
     let map = all_extensions();
+    if let Some(descriptor) = ext::find(&view, &map, ExtKind::DependencyDescriptor) {
+        dependencies(descriptor);
+    }
+    dependencies(view.payload());
     let mut block = Vec::new();
     ext::normalise(&view, &map, &mut block);
     assert!(block.len() <= ext::MAX_BLOCK, "block bound");
     forward(&view, &block);
+}
+
+/// A dependency descriptor: its structure, its frame, and that of a packet that refers to it.
+fn dependencies(descriptor: &[u8]) {
+    let Some(structure) = dd::Structure::parse(descriptor) else { return };
+    assert!((1..=64).contains(&structure.spatial_layers()), "spatial layers");
+    let _ = structure.frame(descriptor);
+    for template in 0..64 {
+        if let Some(frame) = structure.frame(&[template, 0, 7]) {
+            assert!(frame.spatial < structure.spatial_layers(), "layer of a frame");
+        }
+    }
 }
 
 /// Stores the packet, rewrites it over a switch, writes it and parses it again.
@@ -79,6 +96,7 @@ fn forward(view: &RtpView<'_>, block: &[u8]) {
         payload_type: h.payload_type,
         extensions: block,
         payload: view.payload(),
+        tag: vp9::Descriptor::parse(view.payload()).and_then(|d| d.tag()),
         arrival_us: 0,
     });
     let stored = history.get(h.sequence).map_or(0, |s| s.payload.len());
@@ -92,6 +110,8 @@ fn forward(view: &RtpView<'_>, block: &[u8]) {
         vp8: descriptor.as_ref(),
     };
     munger.switch(&source, 0);
+    munger.set_limit(0, source.sequence, Limit { spatial: 1, temporal: 1 });
+    assert!(munger.is_next(0, source.sequence + 1) && !munger.is_next(0, source.sequence), "order");
     let next = Source { layer: 1, ..source };
     let rewrite = munger.switch(&next, 20_000);
     assert_eq!(munger.origin(rewrite.sequence()).map(|o| o.index), Some(rewrite.index), "origin inverts");

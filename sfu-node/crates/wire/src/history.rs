@@ -2,6 +2,8 @@
 //! fixed size, so storing a packet allocates nothing. Of the bytes only so many are ever touched as the source sends
 //! in [`KEEP_US`]: the rest stays the system's.
 
+use crate::svc::Tag;
+
 /// A packet is kept at least so long, unless the ring is too short for that. A round trip of a third of a
 /// second leaves time for a second request.
 const KEEP_US: u64 = 750_000;
@@ -21,6 +23,8 @@ pub struct Stored<'a> {
     pub extensions: &'a [u8],
     /// Payload without padding.
     pub payload: &'a [u8],
+    /// Its place among the layers of a scalable stream.
+    pub tag: Option<Tag>,
     /// When it arrived.
     pub arrival_us: u64,
 }
@@ -34,6 +38,7 @@ struct Slot {
     sequence: u16,
     extensions: u16,
     payload: u16,
+    tag: Option<Tag>,
     payload_type: u8,
     marker: bool,
     used: bool,
@@ -101,6 +106,7 @@ impl History {
                 sequence: packet.sequence,
                 extensions,
                 payload,
+                tag: packet.tag,
                 payload_type: packet.payload_type,
                 marker: packet.marker,
                 used: true,
@@ -127,6 +133,7 @@ impl History {
             payload_type: slot.payload_type,
             extensions,
             payload,
+            tag: slot.tag,
             arrival_us: slot.arrival_us,
         })
     }
@@ -144,6 +151,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::svc::Fields;
 
     fn packet<'a>(sequence: u16, extensions: &'a [u8], payload: &'a [u8]) -> Stored<'a> {
         let (timestamp, arrival_us) = (u32::from(sequence) * 3000, u64::from(sequence) * 7);
@@ -154,6 +162,7 @@ mod tests {
             payload_type: 96,
             extensions,
             payload,
+            tag: Some(Tag::new(&Fields { spatial: 2, ends: true, ..Fields::default() })),
             arrival_us,
         }
     }

@@ -16,6 +16,7 @@ pub mod rtp;
 pub mod seq;
 pub mod srtp;
 pub mod stun;
+pub mod svc;
 pub mod twcc;
 
 #[doc(hidden)]

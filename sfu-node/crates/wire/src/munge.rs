@@ -6,6 +6,7 @@
 
 use crate::codec::vp8;
 use crate::seq::extend_near;
+use crate::svc::Limit;
 use std::collections::VecDeque;
 
 /// Segments remembered. NACKs for packets from before the oldest go unanswered.
@@ -69,6 +70,9 @@ pub struct Origin {
     pub timestamp_offset: u32,
     /// For [`vp8::patch`].
     pub vp8: vp8::Offsets,
+    /// How much of a scalable stream was forwarded there. A number may be that of a packet beyond it, which was lost
+    /// and came late: that one was not sent.
+    pub limit: Limit,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +84,7 @@ struct Segment {
     index: u64,
     timestamp_offset: u32,
     vp8: vp8::Offsets,
+    limit: Limit,
 }
 
 impl Segment {
@@ -142,6 +147,7 @@ impl Munger {
             index: self.next_index,
             timestamp_offset: timestamp.wrapping_sub(source.timestamp),
             vp8: self.vp8_offsets(source.vp8),
+            limit: Limit::ALL,
         };
         self.push(segment);
         self.sent(&segment, source, self.next_index, now_us)
@@ -226,6 +232,30 @@ impl Munger {
         }
     }
 
+    /// The packet comes after all of the forwarded layer that were sent or dropped.
+    #[must_use]
+    pub fn is_next(&self, layer: u8, sequence: u64) -> bool {
+        let segment = self.segments.back().filter(|s| s.layer == layer);
+        segment.and_then(|s| s.index_of(sequence)).is_some_and(|index| index >= self.next_index)
+    }
+
+    /// How much of a scalable stream is forwarded in the place of this packet.
+    #[must_use]
+    pub fn limit_at(&self, layer: u8, sequence: u64) -> Limit {
+        let segment = self.segments.iter().rev().find(|s| s.layer == layer && s.source <= sequence);
+        segment.map_or(Limit::ALL, |s| s.limit)
+    }
+
+    /// From this packet on, the newest sent or the next, another part of the scalable stream is forwarded.
+    pub fn set_limit(&mut self, layer: u8, sequence: u64, limit: Limit) {
+        let Some(segment) = self.segments.back().copied().filter(|s| s.layer == layer) else { return };
+        let Some(index) = segment.index_of(sequence).filter(|_| segment.limit != limit) else { return };
+        match self.segments.back_mut().filter(|s| s.source == sequence) {
+            Some(last) => last.limit = limit,
+            None => self.push(Segment { source: sequence, index, limit, ..segment }),
+        }
+    }
+
     /// Packets of the layer before `sequence` that were not sent are not going to be: the numbers close up, and the
     /// timestamps go on at the source's pace.
     pub fn skip_to(&mut self, layer: u8, sequence: u64) {
@@ -251,6 +281,7 @@ impl Munger {
             index,
             timestamp_offset: segment.timestamp_offset,
             vp8: segment.vp8,
+            limit: segment.limit,
         })
     }
 

@@ -63,6 +63,33 @@ fn dropped_packets_close_up() {
 }
 
 #[test]
+fn limits_hold_from_a_packet_on_and_late_ones_go_by_theirs() {
+    let (low, high) = (Limit { spatial: 0, temporal: 3 }, Limit { spatial: 2, temporal: 3 });
+    let mut m = munger();
+    m.switch(&src(0, 100, 0), 0);
+    m.set_limit(0, 100, low);
+    assert_eq!(m.segments.len(), 1);
+    let limit = |m: &mut Munger, s| m.map(&src(0, s, 0), 0).map(|r| (r.index, m.limit_at(0, s)));
+    assert_eq!(limit(&mut m, 101), Some((65_535, low)));
+    m.drop_packet(0, 102);
+    // 103 is lost; from 104 on all is forwarded.
+    assert!(m.is_next(0, 104) && !m.is_next(0, 101) && !m.is_next(1, 104));
+    m.set_limit(0, 104, high);
+    m.set_limit(0, 104, high);
+    assert_eq!(limit(&mut m, 104), Some((65_537, high)));
+    assert!(!m.is_next(0, 103));
+    assert_eq!(limit(&mut m, 103), Some((65_536, low)), "late");
+    assert_eq!(limit(&mut m, 102), None, "dropped");
+    let origin = |m: &Munger, i: u64| m.origin((i & 0xFFFF) as u16).map(|o| (o.sequence, o.limit));
+    assert_eq!(origin(&m, 65_536), Some((103, low)));
+    assert_eq!(origin(&m, 65_537), Some((104, high)));
+    // Dropped right where the limit changes.
+    m.set_limit(0, 105, low);
+    m.drop_packet(0, 105);
+    assert_eq!(limit(&mut m, 106), Some((65_538, low)));
+}
+
+#[test]
 fn origin_is_the_inverse_of_what_was_sent() {
     let mut m = munger();
     let mut x = 1u32;

@@ -9,6 +9,7 @@ use crate::{
     clock::Now,
     context::Shared,
     control::Control,
+    layers::{Layers, Place},
     outbox::{DropReason, Outbox, Path},
     senders::Used,
 };
@@ -16,10 +17,11 @@ use headwater_cc::{Queued, alloc::Memory};
 use headwater_wire::{
     codec::{Codec, vp8},
     ext::{BlockIter, ExtKind, ExtMap},
-    munge::{Munger, Source},
+    munge::{Munger, Rewrite, Source},
     relay::Media,
     rtp::{HeaderWriter, RtpHeader},
     srtp::Outbound,
+    svc::{Limit, Tag},
 };
 
 /// Header, extensions and tag of a packet, about, bytes.
@@ -52,8 +54,10 @@ pub(crate) struct Sender {
     pub current: Option<u8>,
     /// Layer that should flow.
     pub target: Option<u8>,
-    /// What the estimate leaves for it: the highest layer, `None`: nothing.
-    pub allowed: Option<u8>,
+    /// What the estimate leaves for it: the highest layers, `None`: nothing.
+    pub allowed: Option<Limit>,
+    /// Where the stream has layers within itself: those that flow.
+    pub layers: Layers,
     /// What the division remembers of it.
     pub memory: Memory,
     ext: ExtMap,
@@ -83,7 +87,8 @@ impl Sender {
             track: None,
             current: None,
             target: None,
-            allowed: Some(u8::MAX),
+            allowed: Some(Limit::ALL),
+            layers: Layers::default(),
             memory: Memory::default(),
             ext: ExtMap::new(),
             chosen: None,
@@ -188,11 +193,16 @@ impl Sender {
 
     /// Highest layer that may flow.
     pub fn max_spatial(&self) -> u8 {
-        self.section.max_spatial.min(self.allowed.unwrap_or(0))
+        self.section.max_spatial.min(self.allowed.map_or(0, |l| l.spatial))
+    }
+
+    /// Highest temporal layer that may flow.
+    pub fn max_temporal(&self) -> u8 {
+        self.allowed.map_or(0, |l| l.temporal)
     }
 
     /// The division gave it this much. True: that is news.
-    pub fn allow(&mut self, allowed: Option<u8>) -> bool {
+    pub fn allow(&mut self, allowed: Option<Limit>) -> bool {
         let before = std::mem::replace(&mut self.allowed, allowed);
         if allowed.is_none() && before.is_some() {
             self.resync();
@@ -202,7 +212,8 @@ impl Sender {
 
     /// A key frame would let it start or change layer: which layer's.
     pub fn waits_for(&self) -> Option<u8> {
-        if self.is_paused() || self.is_audio() || self.current == self.target {
+        let there = self.current == self.target && !self.layers.waits();
+        if self.is_paused() || self.is_audio() || there {
             return None;
         }
         self.target
@@ -210,7 +221,8 @@ impl Sender {
 
     /// Tell the room actor when the flowing layer changed.
     pub fn announce(&mut self, transport_id: &Id, out: &mut Outbox) {
-        let flowing = if self.is_paused() { None } else { self.current };
+        let spatial = self.current.map(|c| self.layers.spatial().unwrap_or(c));
+        let flowing = if self.is_paused() { None } else { spatial };
         let state = (flowing, self.is_limited());
         if state != self.announced {
             self.announced = state;
@@ -249,6 +261,7 @@ impl Sender {
         now: Now,
         media: &Media<'_>,
         source: &Source<'_>,
+        tag: Option<Tag>,
         shared: &Shared,
         exit: &mut Exit<'_>,
     ) -> bool {
@@ -262,7 +275,7 @@ impl Sender {
             }
             return false;
         }
-        if !flows && !self.may_start_with(media) {
+        if !flows && !self.may_start_with(media, tag) {
             return false;
         }
         let Some(chosen) = self.choose(media.codec) else {
@@ -274,7 +287,21 @@ impl Sender {
             // The first number leaves room before the wrap (RFC 3711 §3.3.1).
             Munger::new((random & 0x3FFF) as u16, random, chosen.clock_rate)
         });
-        let rewrite = if flows { munger.map(source, now.us) } else { Some(munger.switch(source, now.us)) };
+        let (rewrite, marker, changed) = if let Some(tag) = tag {
+            let (place, changed) = self.layers.place(munger, media, source, tag, flows, now.us);
+            match place {
+                Place::Goes(rewrite, marker) => (rewrite, marker, changed),
+                Place::Dropped => return changed,
+                Place::Late(rewrite) => {
+                    self.fill(&rewrite, chosen, exit);
+                    return changed;
+                }
+            }
+        } else if flows {
+            (munger.map(source, now.us), media.marker, false)
+        } else {
+            (Some(munger.switch(source, now.us)), media.marker, true)
+        };
         let Some(rewrite) = rewrite else {
             exit.out.drop(DropReason::RtpDuplicate);
             return false;
@@ -292,13 +319,13 @@ impl Sender {
             if !exit.control.hold(held) {
                 exit.out.drop(DropReason::PacerFull);
             }
-            return !flows;
+            return changed;
         }
         if chosen.rtx_payload_type.is_none() {
             exit.control.admit(now.us, size, true);
         }
         let header = RtpHeader {
-            marker: media.marker,
+            marker,
             payload_type: chosen.payload_type,
             sequence: rewrite.sequence(),
             timestamp: rewrite.timestamp,
@@ -308,17 +335,34 @@ impl Sender {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(media.payload.len() as u32);
         self.write(&shape, media.codec, media.extensions, media.payload, exit);
-        !flows
+        changed
+    }
+
+    /// A packet that came late is of a layer that did not flow in its place: padding takes the number that was kept
+    /// for it, so that the subscriber misses nothing.
+    #[cold]
+    fn fill(&mut self, rewrite: &Rewrite, chosen: Chosen, exit: &mut Exit<'_>) {
+        let header = RtpHeader {
+            marker: false,
+            payload_type: chosen.payload_type,
+            sequence: rewrite.sequence(),
+            timestamp: rewrite.timestamp,
+            ssrc: self.section.ssrc,
+        };
+        exit.control.admit(exit.now_us, OVERHEAD, true);
+        let shape = Shape { padding: 1, ..Shape::new(header, rewrite.roc()) };
+        self.packets = self.packets.wrapping_add(1);
+        self.write(&shape, chosen.codec, &[], &[], exit);
     }
 
     /// Audio and the first layer start at once resp. at any key frame; later only the wanted layer takes over.
-    fn may_start_with(&self, media: &Media<'_>) -> bool {
+    fn may_start_with(&self, media: &Media<'_>, tag: Option<Tag>) -> bool {
         if !media.codec.is_video() {
             return self.current.is_none() || self.target == Some(media.spatial);
         }
         let wanted = self.target == Some(media.spatial)
             || (self.current.is_none() && media.spatial <= self.max_spatial());
-        media.key_frame && wanted
+        media.key_frame && wanted && tag.is_none_or(|tag| tag.spatial() == 0)
     }
 
     #[inline]

@@ -19,7 +19,9 @@ impl Sender {
     /// What went out (or had to wait) under this number, where it can still be built anew.
     fn sent<'t>(&self, sequence: u16, track: &'t Track) -> Option<(Origin, Stored<'t>)> {
         let origin = self.munger.as_ref()?.origin(sequence).filter(|o| o.index >= self.floor)?;
-        Some((origin, track.stored(origin.layer, origin.sequence)?))
+        let stored = track.stored(origin.layer, origin.sequence)?;
+        // One of a layer that this subscriber did not get has a number only because it came late.
+        stored.tag.is_none_or(|tag| origin.limit.holds(tag)).then_some((origin, stored))
     }
 
     /// Send again what the subscriber lost.
@@ -49,7 +51,7 @@ impl Sender {
         let sequence = origin.index as u16;
         let timestamp = stored.timestamp.wrapping_add(origin.timestamp_offset);
         let mut header = RtpHeader {
-            marker: stored.marker,
+            marker: origin.limit.marker(stored.tag, stored.marker),
             payload_type: chosen.payload_type,
             sequence,
             timestamp,
@@ -93,7 +95,7 @@ impl Sender {
             return exit.out.drop(DropReason::PacerStale);
         }
         let header = RtpHeader {
-            marker: stored.marker,
+            marker: origin.limit.marker(stored.tag, stored.marker),
             payload_type: chosen.payload_type,
             sequence,
             timestamp: stored.timestamp.wrapping_add(origin.timestamp_offset),

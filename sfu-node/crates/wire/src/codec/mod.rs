@@ -1,6 +1,7 @@
 //! What forwarding needs to know of a codec: where a key frame starts. Nothing is decoded.
 
 pub mod av1;
+pub mod dd;
 pub mod h264;
 pub mod vp8;
 pub mod vp9;
@@ -54,6 +55,12 @@ impl Codec {
     #[must_use]
     pub fn is_video(self) -> bool {
         matches!(self, Self::Vp8 | Self::H264 | Self::Vp9 | Self::Av1 | Self::H265)
+    }
+
+    /// One stream may hold several layers, of which a packet tells its own.
+    #[must_use]
+    pub fn is_scalable(self) -> bool {
+        matches!(self, Self::Vp9 | Self::Av1)
     }
 
     /// The packet is the first of a key frame, so a switch may begin with it. Audio: always.

@@ -1,0 +1,96 @@
+use super::*;
+
+/// Bytes of a row of bits; spaces are left out.
+fn bytes(bits: &str) -> Vec<u8> {
+    let bits: Vec<u8> = bits.bytes().filter(|b| *b != b' ').map(|b| b - b'0').collect();
+    bits.chunks(8).map(|c| (0..8).fold(0, |v, i| v << 1 | c.get(i).copied().unwrap_or(0))).collect()
+}
+
+fn mandatory(begins: bool, ends: bool, template: u8, number: u16) -> String {
+    format!("{}{}{template:06b}{number:016b}", u8::from(begins), u8::from(ends))
+}
+
+/// Two spatial by two temporal layers, the upper spatial one dependent on the lower in key pictures alone.
+fn l2t2_key(offset: u8) -> String {
+    let indications = "10101010 10100000 00010000 00001010 00001010 00000001";
+    // One bit says that a difference follows, less one in four bits.
+    let differences = "0 1 0011 0 1 0001 0 1 0000 0 1 0011 0 1 0001 0";
+    // Two chains (non-symmetric below 5), each target's chain, then a difference for each template and chain.
+    let chains = format!("10 0 0 1 1 {}", "0000".repeat(12));
+    let sizes = format!("1 {:016b}{:016b}{:016b}{:016b}", 319, 179, 639, 359);
+    format!("{offset:06b} 00011 00 01 10 00 01 11 {indications} {differences} {chains} {sizes}")
+}
+
+fn attached(offset: u8, template: u8, number: u16, rest: &str) -> Vec<u8> {
+    bytes(&format!("{} 10000 {} {rest}", mandatory(true, false, template, number), l2t2_key(offset)))
+}
+
+#[test]
+fn a_structure_and_its_frames() {
+    let first = attached(3, 3, 7, "");
+    assert!(is_attached(&first));
+    let s = Structure::parse(&first).unwrap();
+    assert_eq!((s.spatial_layers(), s.len, s.targets), (2, 6, 4));
+    assert_eq!(s.target_layers[..4], [(0, 0), (0, 1), (1, 0), (1, 1)]);
+    assert!(s.end <= first.len() * 8 && s.end + 8 > first.len() * 8);
+    let frame = |template: u8| {
+        let f = s.frame(&bytes(&mandatory(true, true, template + 3, 9))).unwrap();
+        assert!(f.ends);
+        (f.spatial, f.temporal, f.lifts)
+    };
+    assert_eq!(frame(0), (0, 0, true));
+    assert_eq!(frame(1), (0, 0, true));
+    assert_eq!(frame(2), (0, 1, true), "nothing above it");
+    assert_eq!(frame(3), (1, 0, true));
+    assert_eq!(frame(4), (1, 0, true));
+    assert_eq!(frame(5), (1, 1, true));
+    assert!(!s.frame(&first).unwrap().ends);
+    assert_eq!(s.frame(&bytes(&mandatory(true, true, 9, 9))), None, "no such template");
+    assert_eq!(s.frame(&bytes(&mandatory(true, true, 2, 9))), None, "before the first");
+}
+
+#[test]
+fn ids_go_round() {
+    let s = Structure::parse(&attached(62, 62, 7, "")).unwrap();
+    let f = s.frame(&bytes(&mandatory(true, true, 1, 9))).unwrap();
+    assert_eq!((f.spatial, f.temporal), (1, 0));
+}
+
+#[test]
+fn a_packet_may_differ_from_its_template() {
+    let s = Structure::parse(&attached(0, 0, 7, "")).unwrap();
+    // Active targets, then indications, then a difference.
+    let custom = "01110 1111 10010000 01 0100 00";
+    let f = s.frame(&bytes(&format!("{} {custom}", mandatory(true, true, 1, 9)))).unwrap();
+    assert!(!f.lifts, "its target with the higher rate is but discardable");
+    assert_eq!(s.frame(&bytes(&format!("{} 00100", mandatory(true, true, 1, 9)))), None, "cut off");
+    // Behind an attached structure as well.
+    let mut first = attached(0, 0, 7, "10110000");
+    first[3] |= 0b0010_0000;
+    let s = Structure::parse(&first).unwrap();
+    assert!(!s.frame(&first).unwrap().lifts);
+}
+
+#[test]
+fn hostile_descriptors_are_refused() {
+    let whole = attached(0, 0, 7, "");
+    let s = Structure::parse(&whole).unwrap();
+    for n in 0..whole.len() {
+        assert!(Structure::parse(&whole[..n]).is_none(), "{n}");
+        let _ = s.frame(&whole[..n]);
+        for bit in 0..8 {
+            let mut mutant = whole.clone();
+            mutant[n] ^= 1 << bit;
+            if let Some(other) = Structure::parse(&mutant) {
+                let _ = other.frame(&mutant);
+                assert!((1..=64).contains(&other.spatial_layers()));
+            }
+        }
+    }
+    // Templates without end.
+    assert!(
+        Structure::parse(&[0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            .is_none()
+    );
+    assert!(Structure::parse(&[0xFF; 255]).is_none());
+}
