@@ -12,7 +12,7 @@ PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 AGAIN := --reruns=1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test test-twice check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-joins scoreboard docs sbom wheels deny audit fmt generate fuzz clean
+.PHONY: help setup demo demo-check test test-twice check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-peers bench-joins scoreboard docs sbom wheels deny audit fmt generate fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,10 @@ bench: setup ## CPU per forwarded packet, latency, memory, messages, beside the 
 
 bench-hold: setup ## 1 -> 500 subscribers, then 100 participants, five minutes each
 	cargo run --quiet $(RUST) -p headwater-bench -- --hold 300
+
+bench-peers: setup ## Beside Janus, of Debian's packages: the same load in turns, CPU per packet; PEERS="--rounds 5" changes it
+	cargo build --quiet $(RUST) -p headwater-bench
+	$(BIN)/python tests/bench/peers.py $(PEERS)
 
 bench-joins: setup ## Joins a second that one gateway core takes; JOINS="--rate 250" changes the load
 	$(BIN)/python tests/bench/gateway_joins.py $(JOINS)

@@ -1,7 +1,7 @@
 //! The other side: publishers and subscribers on core 1, driven by lines on standard input.
 
 use crate::{
-    client::{Client, Identity, credentials},
+    client::{Client, Credentials, Identity, credentials},
     floor,
     load::{self, Load, MID, Stream, TRANSPORT_CC, client, payload_type},
     sys,
@@ -90,6 +90,14 @@ pub fn serve(load: Load, cores: usize) -> Result<(), String> {
                 crowd = Some(Crowd::connect(load, to(1)?, to(2)?, &identity)?);
                 say("connected");
             }
+            // One at a time, to a server that has its own idea of credentials: publishers first, room by room.
+            (Some("join"), crowd) => {
+                let word = |i: usize| words.get(i).copied().ok_or_else(|| format!("bad line: {line}"));
+                let server = word(1)?.parse().map_err(|_| format!("bad line: {line}"))?;
+                let to = Credentials { ufrag: word(2)?.into(), password: word(3)?.into() };
+                crowd.get_or_insert_with(|| Crowd::new(load)).join(server, &to, &identity)?;
+                say("joined");
+            }
             (Some("run"), Some(crowd)) => {
                 let o = crowd.run(parse(1)? as f64 / 1000.0, Duration::from_millis(parse(2)?));
                 let p = [0.5, 0.99, 1.0].map(|s| format!("{:.1}", o.percentile(s))).join(" ");
@@ -123,35 +131,45 @@ impl Crowd {
         edge: SocketAddr,
         identity: &Identity,
     ) -> Result<Self, String> {
-        let (mut publishers, mut subscribers) = (Vec::new(), Vec::new());
-        // Splitmix64: the same phases in each run.
-        let mut state = 7u64;
-        let mut random = || {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            (z >> 11) as f64 / (1u64 << 53) as f64
-        };
+        let mut crowd = Self::new(load);
         for room in 0..load.rooms {
-            for (i, stream) in load.each().enumerate() {
-                publishers.push(Publisher {
-                    client: Client::connect(server, &credentials(&client("pub", room, i)), identity)?,
-                    stream,
-                    ssrc: load::ssrc(i),
-                    fan_out: load.fan_out() as u64,
-                    index: 0,
-                    timestamp: 0,
-                    phase: random(),
-                    next: Instant::now(),
-                });
-            }
-            for i in 0..load.subscribers {
-                let to = credentials(&client("sub", room, i));
-                subscribers.push(Client::connect(edge, &to, identity)?);
+            for i in 0..load.publishers() {
+                crowd.join(server, &credentials(&client("pub", room, i)), identity)?;
             }
         }
+        for room in 0..load.rooms {
+            for i in 0..load.subscribers {
+                crowd.join(edge, &credentials(&client("sub", room, i)), identity)?;
+            }
+        }
+        Ok(crowd)
+    }
+
+    fn new(load: Load) -> Self {
         let (receiver, keep_alive) = (sys::Receiver::new(), Instant::now());
-        Ok(Self { load, publishers, subscribers, receiver, keep_alive })
+        Self { load, publishers: Vec::new(), subscribers: Vec::new(), receiver, keep_alive }
+    }
+
+    /// The next one: all publishers first, then all subscribers.
+    fn join(&mut self, server: SocketAddr, to: &Credentials, identity: &Identity) -> Result<(), String> {
+        let client = Client::connect(server, to, identity)?;
+        let (at, in_room) = (self.publishers.len(), self.load.publishers());
+        if at == in_room * self.load.rooms {
+            self.subscribers.push(client);
+            return Ok(());
+        }
+        let stream = self.load.each().nth(at % in_room).ok_or("a load without publishers")?;
+        self.publishers.push(Publisher {
+            client,
+            stream,
+            ssrc: load::ssrc(at % in_room),
+            fan_out: self.load.fan_out() as u64,
+            index: 0,
+            timestamp: 0,
+            phase: phase(at),
+            next: Instant::now(),
+        });
+        Ok(())
     }
 
     /// Addresses of the subscribers' sockets, for the kernel's floor.
@@ -269,6 +287,14 @@ impl Crowd {
             });
         }
     }
+}
+
+/// Of that publisher: the same in each run (splitmix64).
+fn phase(at: usize) -> f64 {
+    let state = (at as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(7);
+    let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (z >> 11) as f64 / (1u64 << 53) as f64
 }
 
 fn sample(inbound: &mut headwater_wire::srtp::Inbound, data: &mut [u8], at_ns: i64, outcome: &mut Outcome) {

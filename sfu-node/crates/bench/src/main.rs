@@ -33,8 +33,10 @@ struct Options {
     /// Media threads. More than one are not bound to core 0.
     shards: usize,
     markdown: bool,
-    /// Be the clients of this load: how the bench calls itself.
+    /// Be the clients of this load: how the bench calls itself, and how it is used against another server.
     clients: Option<String>,
+    /// Be the node of this load and nothing else, so that its process can be compared with another server's.
+    node: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -50,8 +52,16 @@ fn main() -> ExitCode {
 fn options() -> Result<Options, String> {
     let mut args = std::env::args().skip(1);
     let time = Duration::from_secs(10);
-    let mut o =
-        Options { time, only: None, hold: None, gso: true, shards: 1, markdown: false, clients: None };
+    let mut o = Options {
+        time,
+        only: None,
+        hold: None,
+        gso: true,
+        shards: 1,
+        markdown: false,
+        clients: None,
+        node: None,
+    };
     while let Some(arg) = args.next() {
         let mut value = |what: &str| args.next().ok_or_else(|| format!("{arg}: give {what}; {USAGE}"));
         match arg.as_str() {
@@ -59,6 +69,7 @@ fn options() -> Result<Options, String> {
             "--hold" => o.hold = Some(seconds(&value("a number of seconds")?)?),
             "--only" => o.only = Some(value("a load's key")?),
             "--clients" => o.clients = Some(value("a load's key")?),
+            "--node" => o.node = Some(value("a load's key")?),
             "--no-gso" => o.gso = false,
             "--shards" => {
                 let n = value("a number of threads")?;
@@ -91,6 +102,9 @@ fn run(o: &Options) -> Result<(), String> {
         (None, None) => LOADS.to_vec(),
     };
     let bench = Bench { time: o.hold.unwrap_or(o.time), cores, gso: o.gso, shards: o.shards };
+    if let Some(key) = &o.node {
+        return node::serve(known(key)?, &bench);
+    }
     report::header(o.markdown)?;
     for load in loads {
         let limit = o.hold.is_none() && load.key == LOADS[0].key;

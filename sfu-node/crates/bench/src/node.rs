@@ -11,7 +11,11 @@ use headwater_engine::api::{
     ReceiveSection, SendSection,
 };
 use headwater_net::{Handle, Options, Sent};
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{BufRead, Write},
+    net::SocketAddr,
+    time::Duration,
+};
 
 /// One node, or two with a link between them.
 pub struct Node {
@@ -129,6 +133,25 @@ impl Node {
         }
         Ok(all.join(" "))
     }
+}
+
+/// Be the node: takes the clients' fingerprint, says where they connect to, and at the next line publishes to
+/// everybody. Ends with standard input.
+pub fn serve(load: Load, how: &Bench) -> Result<(), String> {
+    let mut lines = std::io::stdin().lock().lines();
+    let mut next = || lines.next().and_then(Result::ok);
+    let say = |text: &str| writeln!(std::io::stdout(), "{text}").map_err(|e| format!("output: {e}"));
+    let Some(fingerprint) = next() else { return Ok(()) };
+    let node = Node::open(load, &fingerprint, how)?;
+    let (server, edge) = node.addresses()?;
+    say(&format!("{server} {edge}"))?;
+    if next().is_some() {
+        node.publish()?;
+        node.subscribe(true)?;
+        say("published")?;
+    }
+    while next().is_some() {}
+    Ok(())
 }
 
 fn start(how: &Bench) -> Result<Handle, String> {

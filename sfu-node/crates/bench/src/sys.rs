@@ -5,7 +5,7 @@
 
 use std::{
     fs, io, mem,
-    net::{SocketAddr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket},
     os::fd::AsRawFd,
     ptr,
     time::Duration,
@@ -87,9 +87,9 @@ pub fn rss() -> u64 {
     statm.split_whitespace().nth(1).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
-/// A socket with a large receive buffer and kernel receive times.
-pub fn socket() -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
+/// A socket at that address of this machine, with a large receive buffer and kernel receive times.
+pub fn socket(at: IpAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((at, 0))?;
     let set = |option, value: libc::c_int| {
         // SAFETY: `value` is readable for the call.
         unsafe {
