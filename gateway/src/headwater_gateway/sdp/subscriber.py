@@ -100,6 +100,11 @@ class SubscriberNegotiation:
         return self._dirty
 
     @property
+    def is_opened(self) -> bool:
+        """The client has been made an offer."""
+        return self._offer_id > 0
+
+    @property
     def only_ends(self) -> bool:
         """All that changed since the last offer are tracks that are carried no more."""
         return self._dirty and not self._is_awaited

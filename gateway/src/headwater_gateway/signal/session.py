@@ -125,10 +125,8 @@ class Session:
         complete(joined.response, joined.facts, self._ice_servers(self.sid, joined.facts.node_id))
         await channel.send(rtc.SignalResponse(join=joined.response))
         room.command(self.sid, self._media.create())
-        # Clients wait for the subscriber connection: offer it with what there is, be it no track.
-        while self._notices and isinstance(notice := self._notices[0], Message | Wanted):
-            self._notices.popleft()
-            await self._perform(notice, and_offer=False)
+        # Clients wait for the subscriber connection: offer it even before there is a track. Tracks come once
+        # it is answered: not every client can set it up together with many tracks (decision 0128).
         await self._offer_if_due()
 
     async def resume(self, channel: SignalChannel, last_sequence: int) -> None:
@@ -239,15 +237,14 @@ class Session:
             self._is_busy = False
         await self._later.finish()
 
-    async def _perform(self, notice: Notice, *, and_offer: bool = True) -> None:
+    async def _perform(self, notice: Notice) -> None:
         match notice:
             case Message(message, encoded):
                 if self._channel is not None:
                     await self._channel.send_encoded(encoded, message)
             case Wanted(changed, dropped):
                 self._note_wanted(changed, dropped)
-                if and_offer:
-                    await self._offer_if_due()
+                await self._offer_if_due()
             case Move():
                 await self._move(notice)
             case End(farewell, why):

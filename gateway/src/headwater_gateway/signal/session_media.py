@@ -322,7 +322,8 @@ class SessionMedia:
     def offer(self, now: float) -> tuple[int, str]:
         """The next offer. SdpError: the connection is used up, the client must reconnect."""
         self._is_downlink_new = False
-        self._pace.offered(now)
+        if self._subscriber.is_opened:  # the first offer is the connection's: no track waits because of it
+            self._pace.offered(now)
         return self._subscriber.offer(self._local[subscriber_transport(self._sid)])
 
     def restart_subscriber(self) -> tuple[node_pb2.Command, ...]:
