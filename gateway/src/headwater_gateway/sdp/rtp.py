@@ -199,7 +199,7 @@ def choose(
     if kind == node_pb2.KIND_AUDIO and preferred is None:
         codec = min((f.codec for f in media), key=AUDIO_CODECS.index)
     best = min((f for f in media if f.codec == codec), key=_rank)
-    return best, _rtx_of(best, offered)
+    return best, rtx_of(best, offered)
 
 
 def _rank(format_: Format) -> int:
@@ -216,13 +216,12 @@ def _rank(format_: Format) -> int:
     return 0
 
 
-def _rtx_of(media: Format, offered: Sequence[Format]) -> Format | None:
-    for candidate in offered:
-        if candidate.codec == node_pb2.CODEC_RTX and candidate.parameters.get("apt") == str(
-            media.payload_type
-        ):
-            return candidate
-    return None
+def rtx_of(media: Format, offered: Sequence[Format]) -> Format | None:
+    """The retransmission format of a media format (RFC 4588 §8.1); None: it has none."""
+    apt = str(media.payload_type)
+    return next(
+        (f for f in offered if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == apt), None
+    )
 
 
 def codec_maps(media: Format, rtx: Format | None) -> tuple[node_pb2.CodecMap, ...]:

@@ -63,13 +63,6 @@ class Slot:
         return known[3] if known is not None and is_same and known[2] is self.codecs else None
 
 
-def rtx_of(media: rtp.Format, formats: Sequence[rtp.Format]) -> rtp.Format | None:
-    apt = str(media.payload_type)
-    return next(
-        (f for f in formats if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == apt), None
-    )
-
-
 def slot_lines(slot: Slot, transport: Sequence[str]) -> list[str]:
     """The m-line in an offer, with the lines of the `transport` that carries it."""
     about = (slot.track, slot.codecs, slot.stream, slot.dead)
@@ -121,7 +114,7 @@ def accept(slot: Slot, answered: Section) -> node_pb2.SendSection | None:
     if media is None:
         return None
     codecs = [_with_payload_type(offered, media.payload_type)]
-    rtx = rtx_of(media, formats) if len(slot.codecs) > 1 else None
+    rtx = rtp.rtx_of(media, formats) if len(slot.codecs) > 1 else None
     if rtx is not None:
         codecs.append(_with_payload_type(slot.codecs[1], rtx.payload_type, media.payload_type))
     return node_pb2.SendSection(

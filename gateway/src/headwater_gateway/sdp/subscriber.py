@@ -7,7 +7,7 @@ from headwater_api.nodev1 import node_pb2
 
 from headwater_gateway.sdp import render, rtp
 from headwater_gateway.sdp.parse import MEDIA, Description, Section, is_token, parse, speaks_for_all, words_of
-from headwater_gateway.sdp.slots import Slot, accept, rtx_of, slot_lines
+from headwater_gateway.sdp.slots import Slot, accept, slot_lines
 from headwater_gateway.sdp.types import LocalTransport, SdpError, SendTrack, StaleAnswer, SubscriberAnswer
 
 DATA_MID = "0"
@@ -76,7 +76,7 @@ class SubscriberNegotiation:
         stream, track_sid = rtp.track_ids(section)
         dead = section.rejected or not formats
         media = formats[0] if formats else None
-        codecs = rtp.codec_maps(media, rtx_of(media, formats)) if media is not None else ()
+        codecs = rtp.codec_maps(media, rtp.rtx_of(media, formats)) if media is not None else ()
         if dead or not track_sid or section.direction != "sendonly":
             return Slot(section.mid, kind, None, codecs, stream, dead=dead, free=not dead)
         ssrc, rtx_ssrc = rtp.own_ssrcs(section)

@@ -4,7 +4,7 @@ Nobody can make the viewer a new offer, so its m-lines stay as they are: the ans
 both ends know, and the track behind an m-line may change at any time, on the same SSRC.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from headwater_api.nodev1 import node_pb2
@@ -86,7 +86,7 @@ def _line(section: Section, number: Callable[[], int]) -> ViewerLine | None:
     rows: list[tuple[node_pb2.CodecMap, ...]] = []
     for media in formats:
         if media.codec in known and all(row[0].codec != media.codec for row in rows):
-            rows.append(tuple(rtp.codec_maps(media, _rtx_of(media, formats))))
+            rows.append(tuple(rtp.codec_maps(media, rtp.rtx_of(media, formats))))
     if not rows:
         return None
     has_rtx = any(len(row) > 1 for row in rows)
@@ -99,13 +99,6 @@ def _line(section: Section, number: Callable[[], int]) -> ViewerLine | None:
         rtx_ssrc=number() if has_rtx else 0,
         codecs=tuple(rows),
         extensions=tuple(e for e in extensions if e.extension in sent),
-    )
-
-
-def _rtx_of(media: rtp.Format, formats: Sequence[rtp.Format]) -> rtp.Format | None:
-    apt = str(media.payload_type)
-    return next(
-        (f for f in formats if f.codec == node_pb2.CODEC_RTX and f.parameters.get("apt") == apt), None
     )
 
 
