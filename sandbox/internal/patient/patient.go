@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	"headwater.dev/sandbox/internal/backoff"
 )
 
 // limit is how long a read may wait. A reflector forgets its earlier failures when the last one is two minutes old
@@ -56,19 +58,10 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		case <-late:
 			return nil, err
-		case <-t.after(pause(try, t.chance())):
+		case <-t.after(backoff.Pause(firstPause, longestPause, try, t.chance())):
 		}
 	}
 }
 
 // WrappedRoundTripper lets client-go find what is below.
 func (t *transport) WrappedRoundTripper() http.RoundTripper { return t.next }
-
-// pause doubles with each try; chance, of [0, 1), takes up to half of it away.
-func pause(try int, chance float64) time.Duration {
-	whole := longestPause
-	if try < 10 {
-		whole = min(firstPause<<try, longestPause)
-	}
-	return time.Duration(float64(whole) * (1 - chance/2))
-}

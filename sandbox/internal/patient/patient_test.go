@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"headwater.dev/sandbox/internal/backoff"
 )
 
 var refused = errors.New("connection refused")
@@ -101,7 +103,7 @@ func TestPausesGrowToASecondAndChanceShortensThem(t *testing.T) {
 		chance float64
 		want   time.Duration
 	}{{0, 0, firstPause}, {1, 0, 2 * firstPause}, {5, 0, longestPause}, {1000, 0, longestPause}, {1000, 1, longestPause / 2}} {
-		if got := pause(c.try, c.chance); got != c.want {
+		if got := backoff.Pause(firstPause, longestPause, c.try, c.chance); got != c.want {
 			t.Errorf("try %d, chance %v: %v, want %v", c.try, c.chance, got, c.want)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"headwater.dev/sandbox/internal/backoff"
 )
 
 // fate is what follows the end of a component.
@@ -51,11 +53,7 @@ func pause(ends int, chance float64) time.Duration {
 	if ends < 2 {
 		return 0
 	}
-	whole := longestPause
-	if ends < 10 {
-		whole = min(firstPause<<(ends-2), longestPause)
-	}
-	return time.Duration(float64(whole) * (1 - chance/2))
+	return backoff.Pause(firstPause, longestPause, ends-2, chance)
 }
 
 // history is what is remembered of a component's earlier lives.
