@@ -312,7 +312,10 @@ async def test_a_host_leads_somebody_to_another_node(pair: Gateways, backend: Re
         status, answer = await callers["ann"]("PUT", path + "/bob/node", {"node_id": "us-9"})
         assert status == 400 and "us-9" not in answer["error"]["message"]
         status, answer = await callers["ann"]("PUT", path + "/bob/node", {"node_id": there})
-        assert (status, answer) == (200, {"participant_id": "bob", "node_id": there, "region": there[:2]})
+        led = {"participant_id": "bob", "node_id": there, "region": there[:2], "moving": True}
+        assert (status, answer) == (200, led)
+        assert await callers["ann"]("GET", path + "/bob/node") == (200, led)
+        assert (await callers["bob"]("GET", path + "/ann/node"))[0] == 403
         assert (await callers["ann"]("PUT", path + "/bob/node", {}))[0] == 409, "it is on its way"
         at = ("bob", "headwater.node", there)
         await ann.wait(

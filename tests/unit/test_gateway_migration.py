@@ -299,11 +299,16 @@ async def test_data_channels_are_adopted_by_the_new_node(world: World) -> None:
     ]
 
 
-async def lead(world: World, identity: str, node: str | None = None) -> str:
+async def lead(world: World, identity: str, node: str | None = None, region: str | None = None) -> str:
+    """Where it is, or is led."""
     room = world.directory.room(RoomId("demo"))
     assert room is not None
     wanted = NodeId(node) if node is not None else None
-    return (await room.ask(lambda _, now: room.mover.lead(identity, wanted, now))).node_id
+    there = RegionName(region) if region is not None else None
+    await room.ask(lambda _, now: room.mover.lead(identity, now, node_id=wanted, region=there))
+    found = room.state.of_identity(identity)
+    assert found is not None
+    return found.node_id
 
 
 async def test_one_participant_is_led_to_another_node_because_the_api_asks(world: World) -> None:
@@ -324,7 +329,8 @@ async def test_one_participant_is_led_to_another_node_because_the_api_asks(world
     assert ann.all("leave") == back.all("leave") == bob.all("leave") == []
     assert bob.roster()["bob"].attributes["headwater.node"] == old
     assert await lead(world, "ann", new) == new, "it is there"
-    assert await lead(world, "bob", "eu-1") == "eu-1"
+    assert await lead(world, "bob", region="us") == old, "it is in that region"
+    assert await lead(world, "bob", region="eu") == "eu-1"
     await world.command("eu-1", "create_transport", match=lambda c: c.transport_id == f"{bob.sid}/sub")
 
 
@@ -332,13 +338,14 @@ async def test_who_cannot_be_led_stays_and_the_api_hears_why(world: World) -> No
     ann = await world.join(hello("ann", region="us"))
     old = ann.all("join")[0].participant.attributes["headwater.node"]
 
-    async def refusal(identity: str, node: str | None = None) -> Reason:
+    async def refusal(identity: str, node: str | None = None, region: str | None = None) -> Reason:
         with pytest.raises(RoomError) as caught:
-            await lead(world, identity, node)
+            await lead(world, identity, node, region)
         return caught.value.reason
 
     assert await refusal("nobody") == Reason.PARTICIPANT_NOT_FOUND
     assert await refusal("ann", "us-9") == Reason.PARAMETER_INVALID
+    assert await refusal("ann", region="moon") == Reason.PARAMETER_INVALID
     drain(world, "eu-1")
     await until(lambda: any(n.draining for n in world.directory.pool.views()), 15, "eu-1 drains")
     assert await refusal("ann", "eu-1") == Reason.NO_CAPACITY

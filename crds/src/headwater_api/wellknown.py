@@ -49,6 +49,12 @@ PORT_TURN_ADMIN: Final = 9091  # TURN node: as PORT_ADMIN, which an SFU node on 
 PORT_RELAY_FIRST: Final = 61_000
 PORT_RELAY_LAST: Final = 65_535
 
+# An access token for the gateways' API beside `Authorization`, which the API server keeps to itself.
+HEADER_TOKEN: Final = "X-Headwater-Token"
+# Of a gateway's Pod: the volume with the API keys, a key in each file; and the port of PORT_SIGNAL.
+VOLUME_API_KEYS: Final = "api-keys"
+PORT_NAME_SIGNAL: Final = "signal"
+
 ENV_POD_NAME: Final = "POD_NAME"
 ENV_POD_IP: Final = "POD_IP"
 ENV_POD_NAMESPACE: Final = "POD_NAMESPACE"

@@ -70,12 +70,14 @@ async def request(
     path: str,
     body: Mapping[str, Any] | None = None,
     content_type: str = JSON,
+    *,
+    more: Mapping[str, str] | None = None,
 ) -> aiohttp.ClientResponse:
     """The beginning of an answer, whatever its status: its body, and a deadline over both, are the caller's.
 
-    `path`: with its query. Raises NO_ANSWER.
+    `path`: with its query; `more`: headers. Raises NO_ANSWER.
     """
-    headers = {"Accept": JSON, "Content-Type": content_type}
+    headers = {"Accept": JSON, "Content-Type": content_type, **(more or {})}
     made = await api.param_serialize(
         method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
     )

@@ -1,5 +1,6 @@
 """`kubectl headwater …`, and the same answers as `headwater explain` and `headwater plan`."""
 
+import asyncio
 import sys
 import time
 from collections.abc import Iterator
@@ -180,17 +181,37 @@ def uncordon(
 
 @plugin.command()
 def move(
-    node: Node,
+    name: Annotated[str, typer.Argument(metavar="NODE|MEETING", help="An SFU Pod, or a meeting's room.")],
+    participant: Annotated[
+        str, typer.Argument(metavar="[PARTICIPANT]", help="Identity of one who is in the meeting.")
+    ] = "",
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="NODE", help="The node where PARTICIPANT goes.")] = "",
+    region: Annotated[str, typer.Option("--region", help="Where PARTICIPANT goes, to the best node.")] = "",
     wait: Wait = 600,
     kubeconfig: Kubeconfig = "",
     context: Context = "",
     namespace: Namespace = "",
 ) -> None:
-    """Move everybody off a node, and return when nobody is left there. The emptied node is replaced."""
+    """Move everybody off a node, or one participant of a meeting to another node; return when it is done.
+
+    `move NODE` drains the node: emptied, it is replaced. `move MEETING PARTICIPANT` leads one client to the
+    node of --to, to --region, or to the best other node, without a new join. That needs the rights to read
+    the gateways' API keys (get secrets) and to reach their Pods by the API server (get, update pods/proxy).
+    """
+    if (to or region) and not participant:
+        raise typer.BadParameter(
+            "--to and --region say where one PARTICIPANT goes: name it after its MEETING"
+        )
+    if to and region:
+        raise typer.BadParameter("give --to or --region, not both")
     with _one_line_errors():
         kubectl = _kubectl(kubeconfig, context, namespace)
-        kubectl.ask_for_drain(node, wanted=True)
-        _follow(kubectl, node, wait, until_moved=True)
+        if participant:
+            asyncio.run(_lead(kubectl, (name, participant, to, region), (kubeconfig, context), wait))
+            return
+        kubectl.ask_for_drain(name, wanted=True)
+        _follow(kubectl, name, wait, until_moved=True)
 
 
 @plugin.command()
@@ -205,6 +226,15 @@ def why(name: str, kubeconfig: Kubeconfig = "", context: Context = "", namespace
                 continue
             return
         raise CliError(f"there is no SFU node, SFUCluster or Meeting {name!r} in this namespace")
+
+
+async def _lead(
+    kubectl: Kubectl, errand: tuple[str, str, str, str], way: tuple[str, str], wait_s: float
+) -> None:
+    from headwater_cli.plugin.lead import Errand, api_of, find_gateway, lead  # the network: only here
+
+    gateway = find_gateway(kubectl)
+    await lead(await api_of(*way), gateway, Errand(*errand), wait_s, lambda text: _print([text]))
 
 
 def _explained_node(kubectl: Kubectl, name: str) -> list[str]:

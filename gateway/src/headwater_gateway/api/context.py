@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 from headwater_api.ids import ParticipantIdentity, RoomId
 from headwater_api.reasons import Reason
+from headwater_api.wellknown import HEADER_TOKEN
 from multidict import CIMultiDict
 
 from headwater_gateway import tracing
@@ -71,7 +72,8 @@ class ApiContext:
 
     def caller(self, request: web.Request, *, audience: str = "") -> Caller:
         """Who asks. JoinRefused 401: its token is missing or bad. `audience`: tokens for it will do too."""
-        token = bearer_token(request.headers.get("Authorization"), request.query.get("access_token"))
+        elsewhere = request.headers.get(HEADER_TOKEN) or request.query.get("access_token")
+        token = bearer_token(request.headers.get("Authorization"), elsewhere)
         claims = self.gatekeeper.verifier.verify(token, time.time(), time.monotonic(), also_for=audience)
         address, vouched = self.gatekeeper.address_of(request, token)
         if not vouched:

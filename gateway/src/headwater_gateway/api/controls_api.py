@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from headwater_api.ids import NodeId, ParticipantIdentity, RoomId
+from headwater_api.ids import NodeId, ParticipantIdentity, RegionName, RoomId
 from headwater_api.reasons import Reason
 from livekit.protocol import models
 from pydantic import BaseModel
@@ -49,6 +49,9 @@ class ControlsApi:
                 "PUT", PERSON + "/media", "Mute, unmute, stop", self.set_media, person, schemas.MediaState
             ),
             Endpoint("PUT", PERSON + "/role", "Make a co-host", self.set_role, person, schemas.RoleChange),
+            Endpoint(
+                "GET", PERSON + "/node", "Where somebody is", self.where, {200: schemas.ParticipantNode}
+            ),
             Endpoint(
                 "PUT",
                 PERSON + "/node",
@@ -146,15 +149,23 @@ class ControlsApi:
 
         return await self._ask(call, decide)
 
+    async def where(self, call: RestCall) -> Answer:
+        need_host(self._context, call)
+        state = self._context.room(call.meeting_id).state
+        return views.participant_node(moderation.participant_of(state, call.participant_id))
+
     async def lead(self, call: RestCall) -> Answer:
         need_host(self._context, call)
-        name = call.of(schemas.NodeChange).node_id
-        wanted = NodeId(name) if name is not None else None
+        wanted = call.of(schemas.NodeChange)
+        node_id = NodeId(wanted.node_id) if wanted.node_id is not None else None
+        region = RegionName(wanted.region) if wanted.region is not None else None
         actor = self._context.room(call.meeting_id)
-        facts = await actor.ask(lambda _, now: actor.mover.lead(call.participant_id, wanted, now))
-        return schemas.ParticipantNode(
-            participant_id=call.participant_id, node_id=facts.node_id, region=facts.region
-        )
+
+        def decide(state: RoomState, now: float) -> schemas.ParticipantNode:
+            actor.mover.lead(call.participant_id, now, node_id=node_id, region=region)
+            return views.participant_node(moderation.participant_of(state, call.participant_id))
+
+        return await self._ask(call, decide)
 
     async def remove(self, call: RestCall) -> Answer:
         need_host(self._context, call)

@@ -252,7 +252,7 @@ class RoomService:
         self._need_destination(claims, request.room, request.destination_room)
         actor = self._context.room(request.room)
         if request.destination_room == request.room:  # it stays in the room and goes to another node of it
-            await actor.ask(lambda _, now: actor.mover.lead(request.identity, None, now))
+            await actor.ask(lambda _, now: actor.mover.lead(request.identity, now))
             return room.MoveParticipantResponse()
         participant = moderation.participant_of(actor.state, request.identity)
         destination = await self._destination(request.destination_room, call.caller)

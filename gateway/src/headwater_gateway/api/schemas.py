@@ -1,9 +1,9 @@
 """What goes in and out of /v1, as models: they check requests and make the OpenAPI description."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _whole(value: object) -> object:
@@ -97,9 +97,16 @@ class RoleChange(Body):
 
 
 class NodeChange(Body):
-    """Without `node_id` to the best other node."""
+    """To `node_id`, or to the best node of `region`; without either to the best other node."""
 
     node_id: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    region: RegionText | None = None
+
+    @model_validator(mode="after")
+    def _has_one_destination(self) -> Self:
+        if self.node_id is not None and self.region is not None:
+            raise ValueError("give node_id or region, not both")
+        return self
 
 
 class MuteAll(Body):
@@ -180,11 +187,12 @@ class ParticipantView(BaseModel):
 
 
 class ParticipantNode(BaseModel):
-    """Where a participant is led. Its media goes on at the old node until its client is there."""
+    """Where a participant is. While it is `moving` there, its media goes on at the old node."""
 
     participant_id: str
     node_id: str
     region: str
+    moving: bool
 
 
 class ParticipantList(BaseModel):

@@ -38,6 +38,16 @@ def participant_view(participant: Participant) -> schemas.ParticipantView:
     )
 
 
+def participant_node(participant: Participant) -> schemas.ParticipantNode:
+    """Its node, or the one that it is on its way to."""
+    return schemas.ParticipantNode(
+        participant_id=participant.identity,
+        node_id=participant.node_id,
+        region=participant.region,
+        moving=participant.migration is not None or participant.moving_at is not None,
+    )
+
+
 def meeting_state(meeting_id: str, title: str, actor: RoomActor | None) -> schemas.MeetingStateView:
     """For somebody who is let in."""
     state = actor.state if actor is not None and not actor.state.ended else None

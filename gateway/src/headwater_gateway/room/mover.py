@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from headwater_api.ids import ClusterName, NodeId
+from headwater_api.ids import ClusterName, NodeId, RegionName
 from headwater_api.reasons import Reason
 from headwater_planner.place import Placement, PlacementView, Refusal
 
@@ -99,28 +99,36 @@ class Mover:
         if moved:
             self._log.warning("room.node_lost", node=node_id, reason=why, participants=moved)
 
-    def lead(self, identity: str, wanted: NodeId | None, now: float) -> NodeFacts:
-        """Off its node because the API asks for it: to that node, or (None) to the best other one.
+    def lead(
+        self, identity: str, now: float, *, node_id: NodeId | None = None, region: RegionName | None = None
+    ) -> None:
+        """Off its node because the API asks for it: to that node, to the best one of that region, or (without
+        either) to the best other one. Nothing happens where it is there already.
 
-        RoomError: nobody of that identity, no such node, no place, or a client that cannot be led.
+        RoomError: nobody of that identity, no such node or region, no place, or a client that cannot be led.
         """
         state, view = self._state, self._view()
         participant = participant_of(state, identity)
-        here = state.nodes.get(participant.node_id)
-        if here is not None and here.node_id == wanted:
-            return here
+        is_here = participant.node_id == node_id or participant.region == region
+        if is_here and participant.node_id in state.nodes:
+            return
         if not can_migrate(participant):
             why = "its client cannot be led to another node now: it is on its way, or knows no resume"
             raise RoomError(Reason.PARTICIPANT_NOT_MOVABLE, why)
         known = frozenset(node.node_id for node in view.nodes)
-        if wanted is not None and wanted not in known:
+        wanted = known - {participant.node_id}
+        if node_id is not None:
+            wanted &= {node_id}
+        elif region is not None:
+            wanted &= {node.node_id for node in view.nodes if node.region == region}
+        if not wanted and node_id is not None:
             raise RoomError(Reason.PARAMETER_INVALID, "node_id: no SFU node of that name is known here")
-        avoid = known - {wanted} if wanted is not None else frozenset({participant.node_id})
-        answer = self._choose(view, participant, avoid, now)
+        if not wanted and region is not None:
+            raise RoomError(Reason.PARAMETER_INVALID, "region: no SFU node of that region is known here")
+        answer = self._choose(view, participant, known - wanted | {participant.node_id}, now)
         if isinstance(answer, Refusal):
             raise RoomError(answer.reason, answer.sentence)
         roster.move(state, participant, Lead(answer), "the API asks for it", now)
-        return answer
 
     def _choose(
         self, view: PlacementView, participant: Participant, avoid: frozenset[NodeId], now: float
