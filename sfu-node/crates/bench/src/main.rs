@@ -101,14 +101,14 @@ fn run(o: &Options) -> Result<(), String> {
         (None, Some(_)) => HOLDS.to_vec(),
         (None, None) => LOADS.to_vec(),
     };
-    let bench = Bench { time: o.hold.unwrap_or(o.time), cores, gso: o.gso, shards: o.shards };
+    let held = o.hold.is_some();
+    let bench = Bench { time: o.hold.unwrap_or(o.time), cores, gso: o.gso, shards: o.shards, held };
     if let Some(key) = &o.node {
         return node::serve(known(key)?, &bench);
     }
     report::header(o.markdown)?;
     for load in loads {
-        let limit = o.hold.is_none() && load.key == LOADS[0].key;
-        bench.load(load, limit, &mut |row: &Row| report::row(row, o.markdown))?;
+        bench.load(load, &mut |row: &Row| report::row(row, o.markdown))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     child::{Clients, Seen},
-    load::Load,
+    load::{LOADS, Load},
     node::{Meter, Node},
     sys,
 };
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// A rate counts as carried up to this loss.
 const KNEE_LOSS: f64 = 0.001;
+/// Beside its own rate each load is run at this multiple of it: on a core that is busy, as nodes are filled.
+const BUSIER: u64 = 8;
 /// Highest multiple of a load's rate that is tried.
 const MAX_SCALE: u64 = 256;
 /// Warm-up before each run, as a share of its time.
@@ -22,6 +24,8 @@ pub struct Bench {
     pub cores: usize,
     pub gso: bool,
     pub shards: usize,
+    /// Loads are held at their own rate.
+    pub held: bool,
 }
 
 /// Figures of one run.
@@ -55,12 +59,7 @@ struct Stage {
 
 impl Bench {
     /// All rows of one load.
-    pub fn load(
-        &self,
-        load: Load,
-        limit: bool,
-        each: &mut dyn FnMut(&Row) -> Result<(), String>,
-    ) -> Result<(), String> {
+    pub fn load(&self, load: Load, each: &mut dyn FnMut(&Row) -> Result<(), String>) -> Result<(), String> {
         let (mut clients, fingerprint) = Clients::start(&load)?;
         let before = sys::rss();
         let node = Node::open(load, &fingerprint, self)?;
@@ -70,7 +69,8 @@ impl Bench {
         let (bytes, segments) = load.typical();
         let floor = clients.floor(bytes, segments, load.frames())?;
         let mut stage = Stage { load, node, clients, floor, rss: 0.0 };
-        let ingress = if load.relay { Some(stage.run(1000, self.time)?) } else { None };
+        let scales = if self.held { &[1][..] } else { &[1, BUSIER] };
+        let ingress = if load.relay { stage.ingress(scales, self.time)? } else { Vec::new() };
         stage.node.subscribe(true)?;
         stage.clients.run(1000, self.time / WARM_UP)?;
         let (row, cpu) = stage.run(1000, self.time)?;
@@ -78,17 +78,30 @@ impl Bench {
         let row = Row { rss: stage.rss, ..row };
         check(&row, &stage.node)?;
         each(&row)?;
-        if let Some((alone, alone_cpu)) = ingress {
-            each(&link_only(&row, cpu, &alone, alone_cpu))?;
+        let mut alone = ingress.iter();
+        if let Some(ingress) = alone.next() {
+            each(&link_only(&row, cpu, ingress))?;
         }
-        if limit {
-            stage.limit(self.time / 2, each)?;
+        if load.key == LOADS[0].key && !self.held {
+            return stage.limit(self.time / 2, each);
+        }
+        for scale in &scales[1..] {
+            let (row, cpu) = stage.run(scale * 1000, self.time)?;
+            each(&row)?;
+            if let Some(ingress) = alone.next() {
+                each(&link_only(&row, cpu, ingress))?;
+            }
         }
         Ok(())
     }
 }
 
 impl Stage {
+    /// What is published is taken in and goes nowhere: a row, and its CPU time, for each multiple of the rate.
+    fn ingress(&mut self, scales: &[u64], time: Duration) -> Result<Vec<(Row, Duration)>, String> {
+        scales.iter().map(|scale| self.run(scale * 1000, time)).collect()
+    }
+
     /// One run at `permille` thousandths of the load's rates; also the CPU time that it took.
     fn run(&mut self, permille: u64, time: Duration) -> Result<(Row, Duration), String> {
         let before = self.node.meter()?;
@@ -154,7 +167,7 @@ impl Stage {
 }
 
 /// What the link adds at the sending node: CPU with a subscriber behind it, less the CPU of ingress alone.
-fn link_only(both: &Row, cpu: Duration, alone: &Row, alone_cpu: Duration) -> Row {
+fn link_only(both: &Row, cpu: Duration, (alone, alone_cpu): &(Row, Duration)) -> Row {
     let share = both.seen.published as f64 / alone.seen.published.max(1) as f64;
     let link = cpu.as_secs_f64() - alone_cpu.as_secs_f64() * share;
     Row {
