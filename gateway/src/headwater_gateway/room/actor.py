@@ -126,7 +126,7 @@ class RoomActor:
     def command(self, sid: ParticipantSid, commands: Commands) -> None:
         """Commands for the participant's own transports."""
         if batch := tuple(commands):
-            self.subscribed(sid, (), batch)
+            self._inbox.post(sid, lambda _: pass_on(self._state, sid, batch), Share.REQUEST)
 
     def prepared(self, sid: ParticipantSid, commands: tuple[node_pb2.Command, ...]) -> None:
         """The session has made the participant's transports for its new node."""

@@ -10,7 +10,7 @@ from headwater_api.ids import ParticipantSid
 
 from headwater_gateway.tasks import wake
 
-Job = Callable[[float], None]
+Job = Callable[[float], object]
 
 
 class Share(StrEnum):
