@@ -193,6 +193,19 @@ async def test_joining_gives_no_more_than_the_callers_token_does(pair: Gateways,
         assert (allowed.can_publish, allowed.can_subscribe, allowed.can_publish_data) == (False,) * 3
 
 
+async def test_what_a_client_says_of_its_device_is_seen_by_all(pair: Gateways, backend: Rest) -> None:
+    made = await _create(backend)
+    facts = {"type": "phone", "max_resolution": "1280x720"}
+    ann = (await _join(backend, made, "ann", device_info=facts))[1]
+    bob = (await _join(backend, made, "bob"))[1]
+    assert (await _join(backend, made, "cyd", device_info={"headwater.role": "host"}))[0] == 400
+    async with _client(ann), _client(bob) as there:
+        joined = next(m.join for m in there.received if m.HasField("join"))
+        (seen,) = joined.other_participants
+        told = {key: value for key, value in seen.attributes.items() if key.startswith("device.")}
+        assert told == {f"device.{key}": value for key, value in facts.items()}
+
+
 async def test_a_revoked_token_is_not_exchanged_for_a_new_one(pair: Gateways, backend: Rest) -> None:
     made = await _create(backend, password="")
     name, now = made["meeting_id"], int(time.time())

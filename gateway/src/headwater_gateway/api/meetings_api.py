@@ -260,6 +260,8 @@ class MeetingsApi:
             issued_at=_issued_at(caller, int(time.time())),
             consents_to_recording=body.recording_consent,
             meeting=call.meeting_id,
+            # What its client can do, for those who talk to it; codecs and sizes are agreed by offers.
+            attributes={f"device.{name}": text for name, text in body.device_info.items()},
         )
         try:
             placement = self._context.directory.check(room, request)
@@ -278,6 +280,7 @@ class MeetingsApi:
             {
                 "sub": request.identity,
                 "name": request.name,
+                "attributes": dict(request.attributes),
                 # As old as what it is made of: a revoked token cannot be exchanged for a new one. Older than
                 # any revocation if nothing says how old that is (0 would count as not said).
                 "iat": max(1, request.issued_at),

@@ -17,6 +17,7 @@ Whole = BeforeValidator(_whole)
 Text = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 UserId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Password = Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+DeviceFact = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 RegionText = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
 
@@ -53,14 +54,16 @@ class CreateMeeting(Body):
 
 
 class JoinMeeting(Body):
-    """POST /v1/meetings/{meeting_id}/join."""
+    """POST /v1/meetings/{meeting_id}/join. Of `device_info` each entry becomes an attribute `device.NAME`."""
 
     user_id: UserId
     name: Text | None = None
     password: Password | None = None
     host_key: Annotated[str, Field(max_length=128)] | None = None
     recording_consent: bool = False
-    device_info: Annotated[dict[str, str], Field(max_length=16)] = {}
+    device_info: Annotated[
+        dict[DeviceFact, Text], Field(max_length=16, json_schema_extra={"additionalProperties": False})
+    ] = {}
 
 
 class LeaveMeeting(Body):
