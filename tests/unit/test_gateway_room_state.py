@@ -1,7 +1,15 @@
 """A room's decisions, as pure state: no loop, no clock, no network."""
 
 import pytest
-from headwater_api.ids import NodeId, ParticipantIdentity, ParticipantSid, RegionName, RoomId, TrackSid
+from headwater_api.ids import (
+    GatewayId,
+    NodeId,
+    ParticipantIdentity,
+    ParticipantSid,
+    RegionName,
+    RoomId,
+    TrackSid,
+)
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room import (
@@ -12,6 +20,7 @@ from headwater_gateway.room import (
     links,
     quality,
     roster,
+    snapshot,
     speakers,
     subscriptions,
     tracks,
@@ -400,6 +409,30 @@ def test_data_that_breaks_the_rules_is_dropped_with_a_reason(room: RoomState) ->
     assert "larger" in drop(bob.sid, "_lossy", b"x" * 70_000)
     assert "not in the room" in drop(ParticipantSid("PA_x"), "_lossy", good)
     assert drop(bob.sid, "_lossy", good) == ""
+
+
+def test_what_a_dead_owner_may_not_have_passed_on_is_passed_on_by_the_next(room: RoomState) -> None:
+    ann, bob = join(room, "ann"), join(room, "bob", "us-1")
+
+    def say(state: RoomState, number: int, *, replayed: bool) -> list[object]:
+        packet = models.DataPacket(sequence=number, user=models.UserPacket(payload=b"x")).SerializeToString()
+        event = node_pb2.DataEvent(
+            transport_id=f"{ann.sid}/pub", label="_reliable", payload=packet, replayed=replayed
+        )
+        state.take_effects()
+        assert data.route_data(state, event, 0.0) == ""
+        return commands(state, "us-1", "send_data")
+
+    assert say(room, 7, replayed=False)
+    blob = snapshot.encode(room, snapshot.Claim(1, GatewayId("gw-a")), 1, {}, 0.0)
+    # The command of the seventh was still waiting when its gateway died.
+    successor = snapshot.restore(snapshot.decode(blob), CountingIds(), 0.0)
+    successor.nodes.update(room.nodes)
+    assert successor.participants[ann.sid].data_sequence == 7
+    assert say(successor, 7, replayed=True)
+    assert not say(successor, 7, replayed=True), "once is enough"
+    assert not say(successor, 0, replayed=True), "nobody would know it for a repeat"
+    assert say(successor, 8, replayed=False) and bob.sid in successor.participants
 
 
 def test_speakers_change_in_steps_and_fall_silent() -> None:

@@ -247,7 +247,9 @@ class Participant:
     settings: dict[TrackSid, TrackSetting] = field(default_factory=dict)
     audience: Audience = field(default_factory=Audience)
     wanted: dict[TrackSid, WantedTrack] = field(default_factory=dict)
+    # Of its reliable data: the last that any owner of the room has taken up, and the last that this one has.
     data_sequence: int = 0
+    own_data_sequence: int = field(default=0, metadata=TRANSIENT)
     # By transport: the address that the client's packets come from.
     paths: dict[str, str] = field(default_factory=dict)
     transports: dict[TransportId, TransportMemo] = field(default_factory=dict)
