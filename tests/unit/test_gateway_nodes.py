@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -78,6 +79,23 @@ async def test_a_wrong_token_never_counts_as_up(setup: Setup) -> None:
         setup.see(node)
         await until(lambda: node.refused >= 2, 15, "it is asked again", 0.01)
         assert setup.heard.up == [] and setup.pool.views() == ()
+
+
+async def test_who_stood_itself_finds_no_node_silent() -> None:
+    stood_s, heard = 0.0, Listener()
+    pool = NodePool("token", GatewayId("gw"), heard, clock=lambda: time.monotonic() + stood_s)
+    node = FakeNode("eu-1", with_token="token")
+    try:
+        async with serving(node):
+            pool.pod_seen(NodePod(NodeId("eu-1"), RegionName("eu"), node.address))
+            await until(pool.reports, 15, "the node speaks", 0.01)
+            stood_s = 60.0  # as if this process had been stopped for a minute
+            assert pool.views()[0].report_age_s < 5, "nobody could hear it meanwhile"
+            node.emit(node_pb2.Event(room_id="demo", room_closed=node_pb2.RoomClosed(reason="x")))
+            await until(lambda: heard.events, 15, "its event is heard", 0.01)
+            assert (node.opened, heard.lost) == (1, []), "its stream is the same"
+    finally:
+        await pool.aclose(0.5)
 
 
 async def test_a_dead_process_is_lost_at_once_and_comes_back_anew(setup: Setup) -> None:

@@ -13,15 +13,9 @@ from headwater_api.ids import GatewayId, NodeId, ParticipantIdentity, RegionName
 from headwater_gateway import owners as owners_module
 from headwater_gateway.directory.archive import NoArchive
 from headwater_gateway.directory.hashing import choose
-from headwater_gateway.directory.liveness import (
-    OWN_BEAT_S,
-    OWN_STALL_S,
-    SILENCE_S,
-    Liveness,
-    OwnTime,
-    Verdict,
-)
+from headwater_gateway.directory.liveness import SILENCE_S, Liveness, Verdict
 from headwater_gateway.nodes.facts import NodePod
+from headwater_gateway.own_time import OWN_BEAT_S, OWN_STALL_S, OwnTime
 from headwater_gateway.owners import MAX_HOPS, Owners
 from headwater_gateway.room import moderation
 from headwater_gateway.room.directory import DirectoryOptions, RoomDirectory

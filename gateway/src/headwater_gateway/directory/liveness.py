@@ -1,6 +1,5 @@
 """Whether another gateway lives, from what its link shows. Pure."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -8,36 +7,6 @@ from typing import Final
 BEAT_S: Final = 0.4
 # Three beats missed, or an address that answers nothing: kill, freeze and a lost host all show within this.
 SILENCE_S: Final = 1.3
-
-# How often this process says that its own loop turns, and how late that may be before it is a stall.
-OWN_BEAT_S: Final = 0.2
-OWN_STALL_S: Final = 0.3
-
-
-class OwnTime:
-    """A clock that stands while this process's own loop does: what nobody could hear is no silence of others.
-
-    Monotonic seconds from `clock`, less every stall; `beat` is called each OWN_BEAT_S.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._beat_at = clock()
-        self._stood = 0.0
-
-    def beat(self) -> None:
-        """The loop turns."""
-        now = self._clock()
-        self._stood += self._late(now)
-        self._beat_at = now
-
-    def now(self) -> float:
-        """Also right where it is between a stall's end and the beat that is late for it."""
-        now = self._clock()
-        return now - self._stood - self._late(now)
-
-    def _late(self, now: float) -> float:
-        return max(0.0, now - self._beat_at - OWN_BEAT_S - OWN_STALL_S)
 
 
 class Verdict(Enum):

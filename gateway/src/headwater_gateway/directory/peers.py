@@ -11,7 +11,8 @@ import aiohttp
 import structlog
 from headwater_api.ids import GatewayId
 
-from headwater_gateway.directory.liveness import OWN_BEAT_S, SILENCE_S, Liveness, OwnTime, Verdict
+from headwater_gateway.directory.liveness import SILENCE_S, Liveness, Verdict
+from headwater_gateway.own_time import OwnTime
 from headwater_gateway.tasks import report
 
 log = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ class Peers:
         self.gone(gateway)
         if self._beats is None:
             self._own.beat()
-            self._beats = asyncio.create_task(self._beat(), name="own beats", context=Context())
+            self._beats = asyncio.create_task(self._own.run(), name="own beats", context=Context())
             report(self._beats, "gateway.beats_died")
         self._urls[gateway] = url
         self._known[gateway] = Liveness(self._clock())
@@ -95,11 +96,6 @@ class Peers:
             if certain or self._clock() >= deadline:
                 return verdict
             await asyncio.sleep(0.02)
-
-    async def _beat(self) -> None:
-        while True:
-            self._own.beat()
-            await asyncio.sleep(OWN_BEAT_S)
 
     async def _follow(self, gateway: GatewayId, url: str) -> None:
         known, dial_now = self._known[gateway], self._dial_now[gateway]

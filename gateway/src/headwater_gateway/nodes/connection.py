@@ -15,6 +15,7 @@ from headwater_planner.place import NodeView
 from headwater_gateway.backoff import Backoff
 from headwater_gateway.nodes.facts import NodeFacts, NodePod, Promises, node_view
 from headwater_gateway.nodes.liveness import QUIET_S
+from headwater_gateway.own_time import OwnTime
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +23,6 @@ INFO_DEADLINE_S: Final = 0.5
 PROBE_DEADLINE_S: Final = 0.2
 PROBE_PAUSE_S: Final = 0.05
 VIEW_KEPT_S: Final = 0.05
-# A timer that fires so late tells of this process, not of the node.
-OWN_STALL_S: Final = 0.3
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -62,7 +61,7 @@ class NodeConnection:
         token: str,
         controller_id: GatewayId,
         listener: NodeListener,
-        clock: Callable[[], float],
+        own: OwnTime,
         rng: random.Random,
         judge: Judge,
         channel: grpc.aio.Channel,
@@ -70,7 +69,7 @@ class NodeConnection:
         self.pod = pod
         self._controller_id = controller_id
         self._listener = listener
-        self._clock = clock
+        self._own, self._clock = own, own.now
         self._judge = judge
         self._backoff = Backoff(rng)
         self._metadata = (("authorization", f"Bearer {token}"),)
@@ -79,7 +78,7 @@ class NodeConnection:
         self._probes_failed: int | None = None  # None: not under suspicion
         self._promises = Promises()
         self._view: tuple[float, NodeView] | None = None  # as of when
-        self._heard_at = clock()
+        self._heard_at = own.now()
         self.facts: NodeFacts | None = None
         self.report: node_pb2.NodeReport | None = None
         self.rooms: dict[str, node_pb2.RoomReport] = {}  # of the last report
@@ -212,15 +211,15 @@ class NodeConnection:
     async def _read(
         self, call: "grpc.aio.UnaryStreamCall[node_pb2.WatchRequest, node_pb2.WatchResponse]"
     ) -> object:
-        """The next response. TimeoutError: none came in time, and this process's own loop was in time."""
+        """The next response. TimeoutError: none came in time, and this process's own loop did not stand."""
         read = asyncio.ensure_future(call.read())
         try:
             while True:
-                started = self._clock()
+                stood = self._own.stood()
                 done, _ = await asyncio.wait({read}, timeout=QUIET_S)
                 if done:
                     return read.result()
-                if self._clock() - started < QUIET_S + OWN_STALL_S:
+                if self._own.stood() == stood:
                     raise TimeoutError
         finally:
             read.cancel()

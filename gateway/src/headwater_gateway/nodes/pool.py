@@ -19,6 +19,7 @@ from headwater_gateway.nodes.connection import CHANNEL_OPTIONS, NodeConnection, 
 from headwater_gateway.nodes.decisions import Decisions
 from headwater_gateway.nodes.facts import NodeFacts, NodePod
 from headwater_gateway.nodes.liveness import Evidence, is_dead, neighbours
+from headwater_gateway.own_time import OwnTime
 from headwater_gateway.tasks import report
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class NodePool:
     ) -> None:
         self._dialer = dialer or Dialer()
         self._token, self._controller_id, self._listener = token, controller_id, listener
-        self._clock = clock
+        self._own = OwnTime(clock)
+        self._beats: asyncio.Task[None] | None = None
         self._rng = rng or random.Random()
         self._nodes: dict[NodeId, NodeConnection] = {}
         self.decisions = Decisions()
@@ -63,13 +65,17 @@ class NodePool:
         except CannotVerify as error:
             log.error("node.not_verifiable", node=pod.node_id, reason=str(error))
             return
+        if self._beats is None:
+            self._own.beat()
+            self._beats = asyncio.create_task(self._own.run(), name="own beats", context=Context())
+            report(self._beats, "node.beats_died")
         connection = NodeConnection(
             pod,
             channel=channel,
             token=self._token,
             controller_id=self._controller_id,
             listener=self._listener,
-            clock=self._clock,
+            own=self._own,
             rng=self._rng,
             judge=lambda silent_s, probes, refused: self._is_dead(pod.node_id, silent_s, probes, refused),
         )
@@ -223,7 +229,7 @@ class NodePool:
         """End every task and wait for it; closed queues get `drain_s` seconds to say farewell."""
         if self._queues:
             await asyncio.wait(self._queues, timeout=drain_s)
-        tasks = [*self._runs.values(), *self._queues]
+        tasks = [*self._runs.values(), *self._queues, *([self._beats] if self._beats is not None else ())]
         self._nodes.clear()
         self._runs.clear()
         for task in tasks:
