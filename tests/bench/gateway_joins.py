@@ -1,12 +1,14 @@
 """How many joins a gateway core takes: a gateway process, nodes that only answer, real signalling.
 
-    python tests/bench/gateway_joins.py [--seconds 20] [--rate 250] [--room 10] [--filling 1]
+    python tests/bench/gateway_joins.py [--seconds 20] [--rate 250] [--room 10] [--filling 1] [--python PATH]
 
 A join: the WebSocket's upgrade with its token, the join response, add_track and the publisher's offer with
 their answers, the subscriber's first offer answered, and, for the three seconds that the client stays, all
 that follows: the roster, offers for what others publish and for what ends (each answered at once), leaving.
 The nodes' ends of it are calls to nodes that only answer. People come to `--filling` rooms by turns, of
 `--room` each, before they come to the next: by default one room fills after the other, within a moment.
+`--python`: the gateway's interpreter, of this one's version. The images' is built with profile-guided
+optimisation, which this one may not be.
 
 The figures: joins done a second, the wait until the join response, the gateway's CPU for each join, threads
 and kernel included (from which the joins a second that one core takes), its own time of admission, and of
@@ -25,17 +27,14 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import grpc
 import jwt
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from headwater_api import wellknown
-from headwater_api.nodev1 import node_pb2
 from livekit.protocol import rtc
 from support.fake_channel import answer_to, publisher_offer
 from support.fake_node import FakeNode, serving
@@ -130,7 +129,9 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, set(cores))
 
 
-async def measure(seconds: float, rate: float, room_size: int, filling: int) -> dict[str, object]:
+async def measure(
+    seconds: float, rate: float, room_size: int, filling: int, python: str
+) -> dict[str, object]:
     """Run it; the figures."""
     folder = Path(tempfile.mkdtemp(prefix="gateway-joins-"))
     keys = folder / "keys"
@@ -151,7 +152,7 @@ async def measure(seconds: float, rate: float, room_size: int, filling: int) -> 
         }
         with on_core(1):
             gateway = await stack.enter_async_context(
-                running("headwater_gateway", env, address, folder / "gateway.log")
+                running("headwater_gateway", env, address, folder / "gateway.log", python=python)
             )
         process = psutil.Process(gateway.process.pid)
         load = Load(f"http://{address}:{wellknown.PORT_SIGNAL}", room_size, filling)
@@ -184,21 +185,9 @@ async def measure(seconds: float, rate: float, room_size: int, filling: int) -> 
     }
 
 
-class CountingNode(FakeNode):
-    """How often it is called."""
-
-    calls = 0
-
-    async def Apply(
-        self, request: node_pb2.ApplyRequest, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> node_pb2.ApplyResponse:
-        self.calls += 1
-        return await super().Apply(request, context)
-
-
-def _node(number: int) -> CountingNode:
+def _node(number: int) -> FakeNode:
     """It reports once a second, as real ones do."""
-    return CountingNode(f"eu-{number}", with_token=NODE_TOKEN, max_connections=100_000, interval_s=1.0)
+    return FakeNode(f"eu-{number}", with_token=NODE_TOKEN, max_connections=100_000, interval_s=1.0)
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -230,10 +219,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=250)
     parser.add_argument("--room", type=int, default=10)
     parser.add_argument("--filling", type=int, default=1)
+    parser.add_argument("--python", default=sys.executable)
     wanted = parser.parse_args()
-    print(
-        json.dumps(asyncio.run(measure(wanted.seconds, wanted.rate, wanted.room, wanted.filling)), indent=2)
-    )
+    figures = measure(wanted.seconds, wanted.rate, wanted.room, wanted.filling, wanted.python)
+    print(json.dumps(asyncio.run(figures), indent=2))
 
 
 if __name__ == "__main__":

@@ -98,8 +98,34 @@ async def test_an_older_epoch_is_a_failed_precondition(node: Node) -> None:
     assert "epoch 2" in (caught.value.details() or "")
 
 
+def _for_rooms(*rooms: tuple[str, int]) -> node_pb2.ApplyBatchRequest:
+    command = node_pb2.Command(close_room=node_pb2.CloseRoom())
+    requests = [node_pb2.ApplyRequest(room_id=room, epoch=epoch, commands=[command]) for room, epoch in rooms]
+    return node_pb2.ApplyBatchRequest(requests=requests)
+
+
+async def test_rooms_of_one_call_are_answered_each_by_itself(node: Node) -> None:
+    node.engine.epochs["b"] = 2
+    batch = _for_rooms(("a", 1), ("b", 1), ("c", 1))
+    answer = await node.stub.ApplyBatch(batch, metadata=bearer(), timeout=5)
+    stale = grpc.StatusCode.FAILED_PRECONDITION.value[0]
+    assert [outcome.code for outcome in answer.outcomes] == [0, stale, 0]
+    assert "epoch 2" in answer.outcomes[1].details
+    assert [len(outcome.response.results) for outcome in answer.outcomes] == [1, 0, 1]
+    assert node.engine.epochs == {"a": 1, "b": 2, "c": 1}
+
+
+async def test_where_the_engine_is_gone_no_room_of_a_call_waits_for_it(node: Node) -> None:
+    node.engine.broken = True
+    batch = _for_rooms(("a", 1), ("b", 1), ("c", 1))
+    answer = await node.stub.ApplyBatch(batch, metadata=bearer(), timeout=5)
+    gone = grpc.StatusCode.UNAVAILABLE.value[0]
+    assert [outcome.code for outcome in answer.outcomes] == [gone, gone, gone]
+    assert node.engine.asked == 1
+
+
 async def test_garbage_is_an_invalid_argument_and_the_node_goes_on(node: Node) -> None:
-    for method in ("Apply", "SetDraining"):
+    for method in ("Apply", "ApplyBatch", "SetDraining"):
         raw = node.channel.unary_unary(f"/headwater.node.v1.Node/{method}")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await raw(b"\xff\xff\xff", metadata=bearer(), timeout=5)

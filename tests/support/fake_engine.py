@@ -33,6 +33,7 @@ class FakeEngine:
         self.resynced: list[str] = []
         self.transports: set[str] = set()
         self.broken = False
+        self.asked = 0  # to carry out commands
         self.linked = False
         self.stalled_ms = 0
         self._node = (node_id, region, max_connections)
@@ -73,6 +74,7 @@ class FakeEngine:
         ).SerializeToString()
 
     def apply(self, request: bytes) -> bytes:
+        self.asked += 1
         try:
             message = node_pb2.ApplyRequest.FromString(request)
         except Exception as error:

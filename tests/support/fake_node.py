@@ -41,6 +41,8 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     applied: deque[node_pb2.ApplyRequest] = field(default_factory=lambda: deque(maxlen=_QUEUE))
     drained: deque[bool] = field(default_factory=lambda: deque(maxlen=_QUEUE))
     held: dict[str, node_pb2.RoomHeld] = field(default_factory=dict)  # rooms commanded and not closed
+    is_old: bool = False  # it knows no ApplyBatch
+    calls: int = 0  # with commands
     refused: int = 0
     opened: int = 0  # Watch streams so far
     frozen: bool = False  # as by SIGSTOP: connections stay open, nothing is answered
@@ -97,14 +99,32 @@ class FakeNode(node_pb2_grpc.NodeServicer):
 
     async def Apply(self, request: node_pb2.ApplyRequest, context: Context) -> node_pb2.ApplyResponse:
         await self._check(context)
+        self.calls += 1
+        outcome = self._applied(request)
+        if outcome.code:
+            code = next(code for code in grpc.StatusCode if code.value[0] == outcome.code)
+            await context.abort(code, outcome.details)
+        return outcome.response
+
+    async def ApplyBatch(
+        self, request: node_pb2.ApplyBatchRequest, context: Context
+    ) -> node_pb2.ApplyBatchResponse:
+        await self._check(context)
+        self.calls += 1
+        if self.is_old:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        return node_pb2.ApplyBatchResponse(outcomes=[self._applied(one) for one in request.requests])
+
+    def _applied(self, request: node_pb2.ApplyRequest) -> node_pb2.ApplyOutcome:
         self.applied.append(request)
         if self.refuse_with is not None:
-            await context.abort(self.refuse_with, "refused")
+            return node_pb2.ApplyOutcome(code=self.refuse_with.value[0], details="refused")
         held = self.held.get(request.room_id)
         if held is not None and (request.epoch, request.controller_id) < (held.epoch, held.controller_id):
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the epoch is older than {held.epoch}")
+            stale = grpc.StatusCode.FAILED_PRECONDITION.value[0]
+            return node_pb2.ApplyOutcome(code=stale, details=f"the epoch is older than {held.epoch}")
         self._hold(request)
-        return self.respond(request)
+        return node_pb2.ApplyOutcome(response=self.respond(request))
 
     def _hold(self, request: node_pb2.ApplyRequest) -> None:
         held = self.held.setdefault(request.room_id, node_pb2.RoomHeld(room_id=request.room_id))

@@ -53,6 +53,14 @@ def loopback_address() -> str:
             return address
 
 
+def _packages(python: str) -> dict[str, str]:
+    """Another interpreter's environment: what we import from, but for our own standard library."""
+    if python == sys.executable:
+        return {}
+    ours = (path for path in sys.path if path and not Path(path).is_relative_to(sys.base_prefix))
+    return {"PYTHONPATH": os.pathsep.join(ours)}
+
+
 @asynccontextmanager
 async def running(
     module: str,
@@ -61,22 +69,24 @@ async def running(
     log: Path,
     *,
     launcher: Sequence[str] = (),
+    python: str = sys.executable,
     port: int = wellknown.PORT_ADMIN,
     wait: str = "/readyz",
 ) -> AsyncIterator[Program]:
     """`python -m module` with that environment, once `wait` answers 200; it ends with the block and with us.
 
-    `launcher`: a command that execs the rest of its arguments, such as a namespace's.
+    `launcher`: a command that execs the rest of its arguments, such as a namespace's. `python`: another
+    interpreter of our version, which finds our packages.
     """
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             "setpriv",  # not by preexec_fn: gRPC's threads may stop the fork
             "--pdeathsig=KILL",
             *launcher,
-            sys.executable,
+            python,
             "-m",
             module,
-            env={**os.environ, wellknown.ENV_POD_IP: address, **env},
+            env={**os.environ, **_packages(python), wellknown.ENV_POD_IP: address, **env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -16,6 +16,7 @@ from headwater_gateway.nodes.call_pace import CallPace
 from headwater_gateway.nodes.commands import ATTEMPTS, MAX_PENDING, CommandQueue
 from headwater_gateway.nodes.facts import NodeFacts, NodePod, Promises, node_view
 from headwater_gateway.nodes.pool import NodePool
+from headwater_gateway.nodes.turns import Turns
 from support.deadline import until
 from support.fake_node import FakeNode, serving
 
@@ -220,6 +221,7 @@ class Queue:
             epoch=7,
             controller_id=GatewayId("gw"),
             applier=self.stub,
+            turns=Turns(),
             audio_top_n=lambda: self.audio_top_n,
             on_failed=self.failed.append,
             on_refused=lambda command, error: self.refused.append(error),

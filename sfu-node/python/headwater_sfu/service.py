@@ -1,8 +1,9 @@
 """The node's gRPC service. Requests and events pass as bytes: the engine parses them, once."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
@@ -21,6 +22,13 @@ HANDED_OVER: Final = 1024  # events taken from the engine at once when a room ch
 Context = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger(__name__)
+
+
+class Refused(NamedTuple):
+    """How a call ends that does not what it is asked."""
+
+    code: grpc.StatusCode
+    details: str
 
 
 class NodeState(Protocol):
@@ -51,18 +59,42 @@ class NodeService:
         return self._engine.info()
 
     async def apply(self, request: bytes, context: Context) -> bytes:
+        answer = self._applied(request)
+        if isinstance(answer, Refused):
+            await context.abort(answer.code, answer.details)
+            raise AssertionError("abort returned")
+        return answer
+
+    async def apply_batch(self, request: bytes, context: Context) -> bytes:
+        """Each room's commands as by `apply`. Where the engine does not answer one, no other waits for it."""
+        message = await _parse(node_pb2.ApplyBatchRequest, request, context)
+        response = node_pb2.ApplyBatchResponse()
+        silent: Refused | None = None
+        for one in message.requests:
+            answer = silent or self._applied(one.SerializeToString())
+            outcome = response.outcomes.add()
+            if not isinstance(answer, Refused):
+                outcome.response.ParseFromString(answer)
+                await asyncio.sleep(0)  # events and other calls go on in between
+                continue
+            outcome.code, outcome.details = answer.code.value[0], answer.details
+            if answer.code is grpc.StatusCode.UNAVAILABLE:
+                silent = answer
+        return response.SerializeToString()
+
+    def _applied(self, request: bytes) -> "bytes | Refused":
+        """A serialised `ApplyResponse`, or what speaks against it."""
         try:
             answer = self._engine.apply(request)
             self._note_controller(request)
             return answer
         except self._stale_epoch as error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+            return Refused(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except ValueError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an ApplyRequest: {error}")
+            return Refused(grpc.StatusCode.INVALID_ARGUMENT, f"not an ApplyRequest: {error}")
         except (RuntimeError, TimeoutError) as error:
             log.error("the engine does not carry out commands", extra={"error": str(error)})
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the engine does not answer: {error}")
-        raise AssertionError("abort returned")
+            return Refused(grpc.StatusCode.UNAVAILABLE, f"the engine does not answer: {error}")
 
     def _note_controller(self, request: bytes) -> None:
         """What no gateway has heard goes to the one that commands the room now, before anything newer."""
@@ -128,6 +160,7 @@ def make_handler(service: NodeService) -> "grpc.GenericRpcHandler[Any, Any]":
         {
             "Info": grpc.unary_unary_rpc_method_handler(service.info),
             "Apply": grpc.unary_unary_rpc_method_handler(service.apply),
+            "ApplyBatch": grpc.unary_unary_rpc_method_handler(service.apply_batch),
             "Rooms": grpc.unary_unary_rpc_method_handler(service.rooms),
             "SetDraining": grpc.unary_unary_rpc_method_handler(service.set_draining),
             "Watch": grpc.unary_stream_rpc_method_handler(service.watch),

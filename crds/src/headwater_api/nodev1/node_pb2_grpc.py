@@ -44,6 +44,11 @@ class NodeStub:
                 request_serializer=headwater__api_dot_nodev1_dot_node__pb2.ApplyRequest.SerializeToString,
                 response_deserializer=headwater__api_dot_nodev1_dot_node__pb2.ApplyResponse.FromString,
                 _registered_method=True)
+        self.ApplyBatch = channel.unary_unary(
+                '/headwater.node.v1.Node/ApplyBatch',
+                request_serializer=headwater__api_dot_nodev1_dot_node__pb2.ApplyBatchRequest.SerializeToString,
+                response_deserializer=headwater__api_dot_nodev1_dot_node__pb2.ApplyBatchResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/headwater.node.v1.Node/Watch',
                 request_serializer=headwater__api_dot_nodev1_dot_node__pb2.WatchRequest.SerializeToString,
@@ -75,6 +80,14 @@ class NodeServicer:
         """Commands for one room, carried out in order. Renews the room's lease.
         FAILED_PRECONDITION: the epoch is older than one the node has seen, or the same of a
         controller with a greater id. A new controller then hears the state of all that is here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyBatch(self, request, context):
+        """Several rooms' commands, carried out in order; each is refused or answered as by `Apply`, whatever becomes of the
+        others. UNIMPLEMENTED: an older node, which knows `Apply` alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +127,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Apply,
                     request_deserializer=headwater__api_dot_nodev1_dot_node__pb2.ApplyRequest.FromString,
                     response_serializer=headwater__api_dot_nodev1_dot_node__pb2.ApplyResponse.SerializeToString,
+            ),
+            'ApplyBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyBatch,
+                    request_deserializer=headwater__api_dot_nodev1_dot_node__pb2.ApplyBatchRequest.FromString,
+                    response_serializer=headwater__api_dot_nodev1_dot_node__pb2.ApplyBatchResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -185,6 +203,33 @@ class Node:
             '/headwater.node.v1.Node/Apply',
             headwater__api_dot_nodev1_dot_node__pb2.ApplyRequest.SerializeToString,
             headwater__api_dot_nodev1_dot_node__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headwater.node.v1.Node/ApplyBatch',
+            headwater__api_dot_nodev1_dot_node__pb2.ApplyBatchRequest.SerializeToString,
+            headwater__api_dot_nodev1_dot_node__pb2.ApplyBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

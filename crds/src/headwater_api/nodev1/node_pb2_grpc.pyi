@@ -44,6 +44,10 @@ class NodeStub:
     FAILED_PRECONDITION: the epoch is older than one the node has seen, or the same of a
     controller with a greater id. A new controller then hears the state of all that is here.
     """
+    ApplyBatch: _grpc.UnaryUnaryMultiCallable[_node_pb2.ApplyBatchRequest, _node_pb2.ApplyBatchResponse]
+    """Several rooms' commands, carried out in order; each is refused or answered as by `Apply`, whatever becomes of the
+    others. UNIMPLEMENTED: an older node, which knows `Apply` alone.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_node_pb2.WatchRequest, _node_pb2.WatchResponse]
     """Events of the rooms last commanded by `controller_id`, and a NodeReport each second.
     On connect the node first sends the state of every transport and link of those rooms.
@@ -62,6 +66,10 @@ class NodeAsyncStub(NodeStub):
     """Commands for one room, carried out in order. Renews the room's lease.
     FAILED_PRECONDITION: the epoch is older than one the node has seen, or the same of a
     controller with a greater id. A new controller then hears the state of all that is here.
+    """
+    ApplyBatch: _aio.UnaryUnaryMultiCallable[_node_pb2.ApplyBatchRequest, _node_pb2.ApplyBatchResponse]  # type: ignore[assignment]
+    """Several rooms' commands, carried out in order; each is refused or answered as by `Apply`, whatever becomes of the
+    others. UNIMPLEMENTED: an older node, which knows `Apply` alone.
     """
     Watch: _aio.UnaryStreamMultiCallable[_node_pb2.WatchRequest, _node_pb2.WatchResponse]  # type: ignore[assignment]
     """Events of the rooms last commanded by `controller_id`, and a NodeReport each second.
@@ -90,6 +98,16 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """Commands for one room, carried out in order. Renews the room's lease.
         FAILED_PRECONDITION: the epoch is older than one the node has seen, or the same of a
         controller with a greater id. A new controller then hears the state of all that is here.
+        """
+
+    @_abc_1.abstractmethod
+    def ApplyBatch(
+        self,
+        request: _node_pb2.ApplyBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ApplyBatchResponse, _abc.Awaitable[_node_pb2.ApplyBatchResponse]]:
+        """Several rooms' commands, carried out in order; each is refused or answered as by `Apply`, whatever becomes of the
+        others. UNIMPLEMENTED: an older node, which knows `Apply` alone.
         """
 
     @_abc_1.abstractmethod

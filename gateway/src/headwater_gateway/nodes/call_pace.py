@@ -1,11 +1,11 @@
-"""How often one room calls one node. Pure."""
+"""How often one node is called. Pure."""
 
 from typing import Final
 
 # The first command goes at once; what follows on its heels is collected: a join is told in several steps, and
 # a call costs both ends far more than one more command in it.
 BETWEEN_S: Final = 0.01
-# A room in which something happens all the time calls so often: a lone join is told before that matters.
+# A node to which something happens all the time is called so often: a lone join is told before that matters.
 SUSTAINED_S: Final = 0.04
 IN_A_ROW: Final = 4
 

@@ -11,7 +11,7 @@ import structlog
 from headwater_api.ids import GatewayId, NodeId, RoomId
 from headwater_api.nodev1 import node_pb2
 
-from headwater_gateway.nodes.call_pace import CallPace
+from headwater_gateway.nodes.turns import Turns
 from headwater_gateway.tasks import wake
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,6 @@ MAX_BATCH: Final = 256
 MAX_BATCH_BYTES: Final = 1_000_000
 # Nobody waits for what ends: transports of those who have left go with the next call, or so much later.
 LAZY_S: Final = 0.1
-TICK_S: Final = 0.001  # of the loop's timers
 
 
 class Applier(Protocol):
@@ -53,6 +52,7 @@ class CommandQueue:
         epoch: int,
         controller_id: GatewayId,
         applier: Applier,
+        turns: Turns,
         audio_top_n: Callable[[], int],
         on_failed: Callable[[str], None],
         on_refused: Callable[[node_pb2.Command, str], None],
@@ -62,7 +62,7 @@ class CommandQueue:
     ) -> None:
         self.node_id = node_id
         self._room_id, self._epoch, self._controller_id = room_id, epoch, controller_id
-        self._applier, self._audio_top_n = applier, audio_top_n
+        self._applier, self._turns, self._audio_top_n = applier, turns, audio_top_n
         self._on_failed, self._on_refused, self._on_stale = on_failed, on_refused, on_stale
         self._on_stored = on_stored
         self._snapshot: node_pb2.PutSnapshot | None = None
@@ -76,7 +76,6 @@ class CommandQueue:
         self._ended = False
         self._queued = self._done = 0  # commands so far
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        self._pace = CallPace()  # by the loop's clock
         self._rest: asyncio.Future[None] | None = None  # before the next call, unless somebody comes to wait
 
     def send(self, commands: Iterable[node_pb2.Command]) -> None:
@@ -129,7 +128,6 @@ class CommandQueue:
         """Send what is queued, then end."""
         self._closing = True
         self._hurry()
-        wake(self._rest)
 
     def reopen(self) -> bool:
         """Take commands again, behind those that are still queued. False: it has ended."""
@@ -181,16 +179,13 @@ class CommandQueue:
 
     async def _turn(self) -> None:
         """Until the next call may go."""
-        loop = asyncio.get_running_loop()
-        while (pause := self._pace.wait(loop.time(), is_awaited=bool(self._waiting) or self._closing)) > 0:
-            self._rest = rest = loop.create_future()
-            timer = loop.call_later(max(pause, TICK_S), wake, rest)
+        while (pause := self._turns.wait(is_awaited=bool(self._waiting))) > 0:
+            self._rest = self._turns.rest(pause)
             try:
-                await rest
+                await self._rest
             finally:
-                timer.cancel()
                 self._rest = None
-        self._pace.called(loop.time())
+        self._turns.take()
 
     def _take_batch(self) -> list[node_pb2.Command]:
         batch: list[node_pb2.Command] = []

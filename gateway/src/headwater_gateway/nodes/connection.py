@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import grpc
 import structlog
@@ -13,8 +13,10 @@ from headwater_api.nodev1 import node_pb2, node_pb2_grpc
 from headwater_planner.place import NodeView
 
 from headwater_gateway.backoff import Backoff
+from headwater_gateway.nodes.batches import Batches, Metadata
 from headwater_gateway.nodes.facts import NodeFacts, NodePod, Promises, node_view
 from headwater_gateway.nodes.liveness import QUIET_S
+from headwater_gateway.nodes.turns import Turns
 from headwater_gateway.own_time import OwnTime
 
 log = structlog.get_logger(__name__)
@@ -23,8 +25,6 @@ INFO_DEADLINE_S: Final = 0.5
 PROBE_DEADLINE_S: Final = 0.2
 PROBE_PAUSE_S: Final = 0.05
 VIEW_KEPT_S: Final = 0.05
-
-Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 # Whether a node is dead that has been silent for so many seconds, after so many failed probes.
 Judge = Callable[[float, int, bool], bool]
@@ -75,6 +75,7 @@ class NodeConnection:
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._channel = channel
         self._stub = node_pb2_grpc.NodeStub(self._channel)
+        self.batches, self.turns = Batches(self.apply, self._apply_batch), Turns()
         self._probes_failed: int | None = None  # None: not under suspicion
         self._promises = Promises()
         self._view: tuple[float, NodeView] | None = None  # as of when
@@ -131,8 +132,13 @@ class NodeConnection:
     async def apply(
         self, request: node_pb2.ApplyRequest, deadline_s: float, more: Metadata = ()
     ) -> node_pb2.ApplyResponse:
-        """Send commands, with more metadata than all calls have. Raises grpc.aio.AioRpcError."""
+        """Commands in a call of their own, with more metadata than all have. Raises grpc.aio.AioRpcError."""
         return await self._stub.Apply(request, timeout=deadline_s, metadata=(*self._metadata, *more))
+
+    async def _apply_batch(
+        self, request: node_pb2.ApplyBatchRequest, deadline_s: float
+    ) -> node_pb2.ApplyBatchResponse:
+        return await self._stub.ApplyBatch(request, timeout=deadline_s, metadata=self._metadata)
 
     async def rooms_held(self, request: node_pb2.RoomsRequest, deadline_s: float) -> node_pb2.RoomsResponse:
         """What the node holds of rooms. Raises grpc.aio.AioRpcError."""
@@ -177,6 +183,7 @@ class NodeConnection:
         self._heard_at = self._clock()
         if self.facts is None:
             self.facts, self._view = replace(facts, external_addresses=self.pod.external), None
+            self.batches.node_is_up()
             self._log.info("node.up", region=facts.region, incarnation=facts.incarnation)
             self._listener.on_node_up(self.facts)
 

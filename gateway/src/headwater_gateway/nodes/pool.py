@@ -187,12 +187,14 @@ class NodePool:
     ) -> CommandQueue:
         """A room's commands to a node. KeyError if the node is not known."""
         node = self._nodes[node_id]
+        batches, traces = node.batches, self.traces
         queue = CommandQueue(
             node_id,
             room_id=room_id,
             epoch=epoch,
             controller_id=self._controller_id,
-            applier=node if self.traces is None else self.traces.commands(node_id, node.apply),
+            applier=batches if traces is None else traces.commands(node_id, batches.apply),
+            turns=node.turns,
             audio_top_n=audio_top_n,
             on_failed=on_failed,
             on_refused=on_refused,
