@@ -18,6 +18,7 @@ import pytest
 from headwater_sandbox.demo.fleet import Fleet
 from headwater_sandbox.demo.judge import Pair
 from headwater_sandbox.demo.spec import BotSpec
+from support.bystanders import bystanders
 from support.clients import bots, until_heard, until_seen
 from support.deadline import until
 from support.figures import Figures
@@ -73,6 +74,7 @@ async def test_deaths(fleet: StaticFleet, tmp_path: Path, how: str) -> None:
     figures, rng = Figures(f"deaths-{how}"), random.Random(len(how))
     everybody = specs(fleet)
     async with AsyncExitStack() as stack, bots(everybody[: len(EYES)], everybody[len(EYES) :]) as clients:
+        others = stack.enter_context(bystanders())
         for round_ in range(DEATHS):
             await until_seen(clients, PAIRS, 90)
             await until_heard(clients, HEARD, 30)
@@ -107,7 +109,10 @@ async def test_deaths(fleet: StaticFleet, tmp_path: Path, how: str) -> None:
                 program = node_running(node, fleet.nodes[node].address, folder)
                 fleet.nodes[node] = await stack.enter_async_context(program)
             await until(lambda: all_up(fleet), 30, "the gateway has all its nodes", every_s=0.2)
-            print(f"{how} {round_}: {node} with {len(here)} of them; {load()}\n{figures.told()}", flush=True)
+            print(
+                f"{how} {round_}: {node} with {len(here)} of them; {load()}; {others}\n{figures.told()}",
+                flush=True,
+            )
     p50, p95 = figures.at("picture", 0.5), figures.at("picture", 0.95)
     assert (p50 <= 1500 and p95 <= 3000) if how == "SIGKILL" else p95 <= 4000
     assert figures.at("others", 0.95) <= 200

@@ -8,9 +8,11 @@ import asyncio
 import os
 import random
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from support.bystanders import bystanders
 from support.clients import bots, until_seen
 from support.deadline import until
 from support.figures import Figures
@@ -48,7 +50,9 @@ async def test_a_room_survives_every_gateway_that_it_ever_had(tmp_path: Path) ->
             sdk_client(fleet.url("eu"), fleet.token(room, "ann")) as ann,
             sdk_client(fleet.url("us"), fleet.token(room, "bob")) as bob,
             counting(ann) as sent,
+            AsyncExitStack() as stack,
         ):
+            others = stack.enter_context(bystanders())
             await until_seen(cameras, expected, 40)
             await until(lambda: fleet.has_kept(room, participants=4, tracks=4), 20, "nodes keep the room")
             sids = await fleet.sids(room)
@@ -68,7 +72,7 @@ async def test_a_room_survives_every_gateway_that_it_ever_had(tmp_path: Path) ->
             assert bob.numbers()[:reached] == sent[:reached], "each once, in order"
             assert await fleet.sids(room) == sids, "nobody had to join again"
             assert not ann.of("disconnected") and not bob.of("disconnected")
-    print(f"{figures.told()}\nmessages {reached}: each once and in order")
+    print(f"{figures.told()}\nmessages {reached}: each once and in order; {others}")
     assert figures.longest("gap") <= GAP_MS and figures.at("resume", 0.99) <= 3000
 
 

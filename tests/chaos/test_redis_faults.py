@@ -22,6 +22,7 @@ from headwater_api.reasons import Reason
 from headwater_gateway.room import moderation
 from headwater_sandbox.demo.fleet import Fleet
 from livekit import api, rtc
+from support.bystanders import bystanders
 from support.clients import bots, until_seen
 from support.deadline import until
 from support.figures import Figures
@@ -150,6 +151,7 @@ async def test_redis_fails_for_minutes(tmp_path: Path, monkeypatch: pytest.Monke
             await throw_out(fleet, "eve")
             await until(lambda: thrown_out.of("disconnected"), 10, "eve is sent away")
         await until(redis.keys, 10, "Redis knows the rooms")
+        others = stack.enter_context(bystanders())
         cameras.mark()
         await redis.suffer(how)
         await redis.check_suffers(how)
@@ -158,7 +160,7 @@ async def test_redis_fails_for_minutes(tmp_path: Path, monkeypatch: pytest.Monke
         gaps = gaps_of(cameras)
         figures.add(gap=gaps, join=[1000 * s for s in took])
         print(f"{how} for {REDIS_S:.0f} s: gaps {gaps} ms, {len(took)} joins, slowest {max(took):.2f} s, "
-              f"load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
+              f"load {os.getloadavg()[0]:.1f}; {others}", flush=True)  # fmt: skip
         assert max(gaps) <= GAP_MS and max(took) < JOIN_S
         assert [bot.joins for bot in cameras.bots.values()] == [1, 1]
         # Redis still fails, and now the room's gateway dies.
