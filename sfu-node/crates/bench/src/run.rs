@@ -12,7 +12,7 @@ use std::time::Duration;
 /// A rate counts as carried up to this loss.
 const KNEE_LOSS: f64 = 0.001;
 /// Beside its own rate each load is run at this multiple of it: on a core that is busy, as nodes are filled.
-const BUSIER: u64 = 8;
+const BUSIER: u64 = 4;
 /// Highest multiple of a load's rate that is tried.
 const MAX_SCALE: u64 = 256;
 /// Warm-up before each run, as a share of its time.
