@@ -1,9 +1,11 @@
 """Whatever bytes come, the SDP code answers or raises SdpError; nothing else, and in bounded time."""
 
 import contextlib
+import itertools
 
 from headwater_api.nodev1 import node_pb2
 from headwater_gateway.sdp import PublisherNegotiation, SdpError, SendTrack, SubscriberNegotiation, parse, rtp
+from headwater_gateway.sdp.viewer import answer_viewer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.sdp_fixtures import LOCAL, NAMES, sdp
@@ -55,6 +57,10 @@ def _exercise(text: str) -> None:
     subscriber.offer(LOCAL)
     with contextlib.suppress(SdpError):
         subscriber.apply_answer(text)
+    with contextlib.suppress(SdpError):
+        viewer = answer_viewer(text, LOCAL, itertools.count(1).__next__, "stream")
+        assert viewer.sdp.count("\r\nm=") == text.replace("\r\n", "\n").count("\nm=")
+        assert "\n\n" not in viewer.sdp
 
 
 @settings(max_examples=400, deadline=1000, suppress_health_check=_SLOW)

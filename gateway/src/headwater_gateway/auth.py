@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ RENEWED_SECONDS: Final = 600
 MIN_SECRET = 32  # bytes: an HS256 key shorter than its hash can be guessed (RFC 7518 §3.2)
 KEYS_REREAD_SECONDS: Final = 1.0
 ROLES = ("host", "co-host", "participant", "guest")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 KINDS = ("standard", "ingress", "egress", "sip", "agent", "connector")
 
 
@@ -203,13 +205,18 @@ def _instant(payload: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
+def _is_text(value: Any) -> bool:
+    """A lone surrogate, which JSON can hold, is none: no message to anybody could carry it."""
+    return isinstance(value, str) and not _SURROGATE.search(value)
+
+
 def _text(payload: Mapping[str, Any], name: str, limit: int) -> str:
     value = payload.get(name)
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > limit:
+    if not _is_text(value) or len(value) > limit:
         raise _malformed(f"{name} must be text of at most {limit} characters")
-    return value
+    return str(value)
 
 
 def _claims(payload: Mapping[str, Any], expires: int) -> Claims:
@@ -249,7 +256,7 @@ def _meeting(value: Any) -> MeetingClaim:
 def _attributes(value: Any) -> dict[str, str]:
     if value is None:
         return {}
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+    if not isinstance(value, dict) or not all(_is_text(k) and _is_text(v) for k, v in value.items()):
         raise _malformed("attributes must map names to text")
     if len(json.dumps(value)) > MAX_METADATA:
         raise _malformed(f"attributes must take at most {MAX_METADATA} characters")
@@ -291,6 +298,6 @@ def _flag(grant: Mapping[str, Any], name: str) -> bool | None:
 def _sources(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
-    if not isinstance(value, list) or len(value) > 16 or not all(isinstance(v, str) for v in value):
+    if not isinstance(value, list) or len(value) > 16 or not all(_is_text(v) for v in value):
         raise _malformed("video.canPublishSources must be a list of source names")
     return tuple(v.lower() for v in value)
