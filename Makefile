@@ -12,7 +12,7 @@ PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 AGAIN := --reruns=1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo demo-check test test-twice check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-peers bench-joins scoreboard docs sbom wheels deny audit fmt generate fuzz clean
+.PHONY: help setup demo demo-check test test-twice check lint type layers rust-check go-check unit rust-build rust-test e2e chaos bench bench-hold bench-peers bench-joins scoreboard docs sbom wheels deny audit fmt generate fuzz fuzz-corpus clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -116,10 +116,19 @@ generate: ## Make what is derived and committed: stubs, the chart's CRDs, dashbo
 	$(BIN)/python crds/generate.py
 	$(BIN)/python scripts/reference
 
-fuzz: ## Fuzz each parser for FUZZ_SECONDS (default 60); needs `cargo install cargo-fuzz`
+# A datagram's length bounds each input. What is new to a target's corpus goes to target/fuzz, never among what is committed.
+fuzz: ## Fuzz each target for FUZZ_SECONDS (default 60) or FUZZ_RUNS executions; needs `cargo install cargo-fuzz`
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
-	cd sfu-node && for target in stun rtp rtcp dtls_demux relay; do \
-	  RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; done
+	cd sfu-node && export RUSTC_BOOTSTRAP=1 && for target in $(or $(FUZZ_TARGETS),$$(cargo fuzz list)); do \
+	  mkdir -p target/fuzz/$$target && cargo fuzz run -s none $$target target/fuzz/$$target fuzz/corpus/$$target -- \
+	    -max_len=1500 $(if $(FUZZ_RUNS),-runs=$(FUZZ_RUNS),-max_total_time=$(or $(FUZZ_SECONDS),60)) || exit 1; done
+
+fuzz-corpus: ## Commit what fuzzing found: the fewest inputs that reach all that the corpora and target/fuzz reach
+	cd sfu-node && export RUSTC_BOOTSTRAP=1 && for target in $(or $(FUZZ_TARGETS),$$(cargo fuzz list)); do \
+	  rm -rf target/fuzz/least && mkdir -p target/fuzz/least target/fuzz/$$target && \
+	  cargo fuzz run -s none $$target target/fuzz/least fuzz/corpus/$$target target/fuzz/$$target -- \
+	    -set_cover_merge=1 -use_counters=0 -max_len=1500 || exit 1; \
+	  find fuzz/corpus/$$target -type f -regex '.*/[0-9a-f]*' -delete && cp target/fuzz/least/* fuzz/corpus/$$target/ || exit 1; done
 
 clean: ## Remove all that was built (not the caches of uv, cargo and go)
 	rm -rf site .venv .build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis artifacts

@@ -10,6 +10,9 @@ use headwater_dtls::{
 };
 use x509_cert::Certificate;
 
+#[cfg(feature = "exercise")]
+pub(crate) mod exercise;
+
 /// rsaEncryption (RFC 8017 §A.1).
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 

@@ -12,6 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "exercise")]
+pub(crate) mod exercise;
+
 /// What SCTP may hold for one peer in each direction, bytes.
 const BUFFER: usize = 1 << 20;
 /// Messages kept for a channel that is not open yet.

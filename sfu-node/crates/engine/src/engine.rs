@@ -27,6 +27,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "exercise")]
+mod exercise;
+
 const MAX_ROOMS: usize = 20_000;
 /// Epochs of closed rooms that are remembered.
 const MAX_EPOCHS: usize = 20_000;
@@ -47,17 +50,28 @@ pub struct Config {
     pub seed: u64,
 }
 
-/// A node's certificate: one, whatever the number of its engines.
+/// A node's certificate and how it shakes hands: one, whatever the number of its engines. The library tries all its
+/// cryptography before it takes settings, which costs some milliseconds.
 #[derive(Clone)]
-pub struct Certificate(headwater_dtls::DtlsCertificate);
+pub struct Certificate {
+    own: headwater_dtls::DtlsCertificate,
+    settings: Arc<headwater_dtls::Config>,
+}
 
 impl Certificate {
     /// A fresh one.
     ///
     /// # Errors
-    /// When the cryptography library refuses.
+    /// When the cryptography library refuses, or the DTLS library its settings.
     pub fn generate() -> Result<Self, String> {
-        certificate::generate_self_signed_certificate().map(Self).map_err(|e| e.to_string())
+        let own = certificate::generate_self_signed_certificate().map_err(|e| e.to_string())?;
+        // No cookie: a check with the right password came from the address before (RFC 8445 §7.3).
+        let settings = headwater_dtls::Config::builder()
+            .use_server_cookie(false)
+            .with_crypto_provider(client_certificate::provider())
+            .build()
+            .map_err(|e| e.to_string())?;
+        Ok(Self { own, settings: Arc::new(settings) })
     }
 }
 
@@ -90,30 +104,17 @@ impl Engine {
     /// # Errors
     /// When no certificate could be made.
     pub fn new(config: Config, now: Instant, unix: Duration) -> Result<Self, String> {
-        Self::with_certificate(config, Certificate::generate()?, now, unix)
+        Ok(Self::with_certificate(config, Certificate::generate()?, now, unix))
     }
 
     /// As [`Self::new`], with the certificate of the node.
-    ///
-    /// # Errors
-    /// When the DTLS library refuses its settings.
-    pub fn with_certificate(
-        config: Config,
-        certificate: Certificate,
-        now: Instant,
-        unix: Duration,
-    ) -> Result<Self, String> {
-        // No cookie: a check with the right password came from the address before (RFC 8445 §7.3).
-        let dtls = headwater_dtls::Config::builder()
-            .use_server_cookie(false)
-            .with_crypto_provider(client_certificate::provider())
-            .build()
-            .map_err(|e| e.to_string())?;
-        Ok(Self {
+    #[must_use]
+    pub fn with_certificate(config: Config, certificate: Certificate, now: Instant, unix: Duration) -> Self {
+        Self {
             shared: Shared {
                 clock: Clock::new(now, unix),
-                certificate: certificate.0,
-                dtls: Arc::new(dtls),
+                certificate: certificate.own,
+                dtls: certificate.settings,
                 sockets: config.sockets,
                 seed: Cell::new(config.seed),
             },
@@ -134,7 +135,7 @@ impl Engine {
             draining: false,
             rx_packets: 0,
             rx_bytes: 0,
-        })
+        }
     }
 
     /// "sha-256 AB:CD…" of the node's certificate (RFC 8122).

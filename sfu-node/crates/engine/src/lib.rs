@@ -36,6 +36,10 @@ mod tracks;
 mod transport;
 mod voices;
 
+#[cfg(feature = "exercise")]
+#[doc(hidden)]
+pub mod exercise;
+
 pub use engine::{Certificate, Config, Engine};
 pub use outbox::{DropReason, Outbox, Path};
 pub use routes::RouteKey;

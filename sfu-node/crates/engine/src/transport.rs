@@ -16,6 +16,9 @@ use crate::{
 use headwater_dtls::{Dtls, Output, SrtpProfile, certificate};
 use headwater_wire::srtp::{self, Inbound, Outbound, Profile, Role};
 
+#[cfg(feature = "exercise")]
+mod exercise;
+
 /// Steps of one drain: a bound against a library that never finishes.
 const MAX_STEPS: usize = 512;
 /// Rounds of DTLS → SCTP → DTLS in one go.
@@ -400,7 +403,7 @@ fn profile_of(profile: SrtpProfile) -> Option<Profile> {
 }
 
 /// "sha-256 AB:CD…" or the bare hex, as upper-case hex pairs; empty stays empty.
-fn normalise_fingerprint(text: &str) -> Result<String, String> {
+pub(crate) fn normalise_fingerprint(text: &str) -> Result<String, String> {
     let text = text.trim();
     let hex = match text.split_once(' ') {
         Some((algorithm, hex)) if algorithm.eq_ignore_ascii_case("sha-256") => hex.trim(),
@@ -410,7 +413,7 @@ fn normalise_fingerprint(text: &str) -> Result<String, String> {
         None => text,
     };
     let shape_ok =
-        hex.len() == 95 && hex.split(':').all(|p| p.len() == 2 && u8::from_str_radix(p, 16).is_ok());
+        hex.len() == 95 && hex.split(':').all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
     if !hex.is_empty() && !shape_ok {
         return Err("remote_fingerprint: not 32 hex pairs separated by colons".into());
     }
@@ -430,5 +433,6 @@ mod tests {
         assert!(normalise_fingerprint(&format!("sha-1 {hex}")).unwrap_err().contains("sha-1"));
         assert!(normalise_fingerprint("sha-256 AB:CD").is_err());
         assert!(normalise_fingerprint(&hex.replace("ab", "zz")).is_err());
+        assert!(normalise_fingerprint(&hex.replace("ab", "+b")).is_err());
     }
 }

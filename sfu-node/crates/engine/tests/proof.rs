@@ -241,31 +241,3 @@ fn a_client_hello_from_elsewhere_does_not_take_the_transport() {
     w.connect(alice);
     assert_eq!(w.nodes[0].states("alice"), [TransportState::Connected]);
 }
-
-#[test]
-fn seeds_of_the_whole_engine() {
-    let folder = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/engine");
-    if std::env::var("HEADWATER_WRITE_SEEDS").is_ok() {
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut rng = Rng(42);
-        for i in 0..8u32 {
-            // Links, a track over one of them, demand from the other, then everything at random.
-            let mut seed = vec![0, 5, 0, 0, 5, 1, 0, 7, 2, 0, 4, 7, 0, 0, 0, 1, 0, 3, 2, 2, 0, 2, 1, 2, 2];
-            seed.extend((0..200 + 100 * i).map(|_| rng.draw() as u8));
-            std::fs::write(folder.join(format!("seed{i}")), seed).unwrap();
-        }
-    }
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let seed = std::fs::read(entry.unwrap().path()).unwrap();
-        headwater_sim::exercise::engine(&seed);
-        for n in (0..seed.len()).step_by(9) {
-            headwater_sim::exercise::engine(&seed[..n]);
-            let mut mutant = seed.clone();
-            mutant[n] ^= 0x55;
-            headwater_sim::exercise::engine(&mutant);
-        }
-        count += 1;
-    }
-    assert!(count >= 5, "only {count} seeds");
-}

@@ -37,17 +37,13 @@ impl Shard {
         // The engine is made on its thread: it holds state that must not move between threads.
         let thread = std::thread::Builder::new()
             .name(format!("media{}", parts.shard))
-            .spawn(move || match Worker::new(parts) {
-                Ok(worker) => {
-                    started.send(Ok(worker.engine.fingerprint())).ok();
-                    worker.run();
-                }
-                Err(e) => {
-                    started.send(Err(e)).ok();
-                }
+            .spawn(move || {
+                let worker = Worker::new(parts);
+                started.send(worker.engine.fingerprint()).ok();
+                worker.run();
             })
             .map_err(|e| Error::Start(e.to_string()))?;
-        let fingerprint = start.recv_timeout(START).map_err(|_| Error::Timeout)?.map_err(Error::Start)?;
+        let fingerprint = start.recv_timeout(START).map_err(|_| Error::Timeout)?;
         let (requests, thread) = (Mutex::new(Some(requests)), Mutex::new(Some(thread)));
         Ok((Self { requests, wake, heartbeat, thread }, fingerprint))
     }

@@ -117,16 +117,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// # Errors
-    /// When the engine cannot start.
-    pub fn new(parts: Parts) -> Result<Self, String> {
+    /// With an engine of its own.
+    pub fn new(parts: Parts) -> Self {
         let now = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut engine = Engine::with_certificate(parts.config, parts.certificate, now, unix)?;
+        let mut engine = Engine::with_certificate(parts.config, parts.certificate, now, unix);
         if !parts.steering.is_single() {
             engine.watch_routes();
         }
-        Ok(Self {
+        Self {
             engine,
             sockets: parts.sockets,
             wake: parts.wake,
@@ -142,7 +141,7 @@ impl Worker {
             batch: RecvBatch::new(),
             truncated: 0,
             started: now,
-        })
+        }
     }
 
     /// Run until told to stop, or until nobody can tell any more.
