@@ -18,8 +18,7 @@ Under `/v1` of every gateway; the same as OpenAPI 3.1 at `/v1/openapi.json`. Eac
 `GET /v1/regions` carries an access token of an API key (`Authorization: Bearer …`).
 Creating and ending meetings needs `gateway.meetingsApi.enabled`.
 
-LiveKit's server API is beside it: `POST /twirp/livekit.RoomService/…`. Of its methods
-`ForwardParticipant` alone is not offered: it answers `unimplemented` (501).
+LiveKit's server API is beside it: `POST /twirp/livekit.RoomService/…`, all of its methods.
 Media without an SDK: `POST /whip/{room}` (RFC 9725) and `POST /whep/{room}`.
 """
 

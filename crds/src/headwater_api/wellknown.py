@@ -100,3 +100,4 @@ ENV_API_KEYS_DIR: Final = "HEADWATER_API_KEYS_DIR"
 ATTRIBUTE_REGION: Final = "headwater.region"
 ATTRIBUTE_NODE: Final = "headwater.node"
 ATTRIBUTE_ROLE: Final = "headwater.role"
+ATTRIBUTE_SOURCE: Final = "headwater.room"  # of a forwarded participant: the room that it is in

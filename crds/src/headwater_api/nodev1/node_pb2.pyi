@@ -850,7 +850,9 @@ Global___SendData: _TypeAlias = SendData  # noqa: Y015
 
 @_typing.final
 class OpenRelay(_message.Message):
-    """One direction-pair between two nodes for one room. Both ends get the same keys, swapped."""
+    """One direction-pair between two nodes for one room, or for two rooms where a participant of one is forwarded to
+    the other: then also between two rooms of one node. Both ends get the same keys, swapped.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -860,6 +862,7 @@ class OpenRelay(_message.Message):
     TX_KEY_FIELD_NUMBER: _builtins.int
     RX_KEY_FIELD_NUMBER: _builtins.int
     LINK_TOKEN_FIELD_NUMBER: _builtins.int
+    PEER_TOKEN_FIELD_NUMBER: _builtins.int
     link_id: _builtins.str
     peer_node_id: _builtins.str
     peer_address: _builtins.str
@@ -868,7 +871,9 @@ class OpenRelay(_message.Message):
     """32 bytes, AES-256-GCM"""
     rx_key: _builtins.bytes
     link_token: _builtins.int
-    """demultiplexes at both ends; unique on both nodes"""
+    """demultiplexes what comes in; unique on the node"""
+    peer_token: _builtins.int
+    """the peer's link_token; 0: the same number"""
     def __init__(
         self,
         *,
@@ -878,10 +883,11 @@ class OpenRelay(_message.Message):
         tx_key: _builtins.bytes = ...,
         rx_key: _builtins.bytes = ...,
         link_token: _builtins.int = ...,
+        peer_token: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["link_id", b"link_id", "link_token", b"link_token", "peer_address", b"peer_address", "peer_node_id", b"peer_node_id", "rx_key", b"rx_key", "tx_key", b"tx_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["link_id", b"link_id", "link_token", b"link_token", "peer_address", b"peer_address", "peer_node_id", b"peer_node_id", "peer_token", b"peer_token", "rx_key", b"rx_key", "tx_key", b"tx_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,7 @@ from headwater_gateway.api.chat_notes import ChatNotes
 from headwater_gateway.api.chat_store import LateStore
 from headwater_gateway.api.context import ApiContext
 from headwater_gateway.api.controls_api import ControlsApi
+from headwater_gateway.api.forwardings import Forwardings
 from headwater_gateway.api.meetings_api import MeetingsApi
 from headwater_gateway.api.openapi import describe
 from headwater_gateway.api.regions import RegionsApi
@@ -55,6 +56,8 @@ async def open_api(
         store = LateStore(settings.chat_database)
         chat = ChatApi(context, store)
         notes = ChatNotes(chat.hear)
+        forwardings = Forwardings(context)
+        forwardings.run()
         plane.directory.listen(hooks.put, notes.put)
         endpoints = [
             *MeetingsApi(context).endpoints(),
@@ -64,7 +67,8 @@ async def open_api(
         ]
 
         def add_routes(app: web.Application) -> None:
-            rooms = TwirpService(context, RoomService(context).methods())
+            rooms = TwirpService(context, RoomService(context, forwardings).methods())
+            forwardings.add(app)
             app.router.add_post(f"/twirp/{SERVICE}/{{method}}", rooms.handle)
             Whip(context).add(app)
             rest = Rest(context)
@@ -80,6 +84,7 @@ async def open_api(
         try:
             yield add_routes
         finally:
+            await forwardings.aclose()
             await notes.aclose()
             await hooks.aclose()
             await store.aclose()

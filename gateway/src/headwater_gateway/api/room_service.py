@@ -12,8 +12,10 @@ from livekit.protocol import models, room, rtc
 
 from headwater_gateway.api.context import ApiContext, Caller
 from headwater_gateway.api.errors import ApiError
+from headwater_gateway.api.forwardings import Forwardings
 from headwater_gateway.api.twirp import PROTOBUF, Call, Method
-from headwater_gateway.room import moderation
+from headwater_gateway.room import moderation, showing
+from headwater_gateway.room.crossing import Start
 from headwater_gateway.room.ending import end_for_all
 from headwater_gateway.room.roster import SERVER_PREFIX
 from headwater_gateway.room.rules import may_moderate
@@ -30,8 +32,8 @@ T = TypeVar("T")
 class RoomService:
     """The methods, each for a room of this gateway."""
 
-    def __init__(self, context: ApiContext) -> None:
-        self._context = context
+    def __init__(self, context: ApiContext, forwardings: Forwardings) -> None:
+        self._context, self._forwardings = context, forwardings
 
     def methods(self) -> dict[str, Method]:
         """By name, for the Twirp service."""
@@ -276,11 +278,13 @@ class RoomService:
     async def forward(self, call: Call, message: Message) -> room.ForwardParticipantResponse:
         request = cast(room.ForwardParticipantRequest, message)
         self._need_destination(call.caller.claims, request.room, request.destination_room)
-        raise ApiError(
-            "unimplemented",
-            "ForwardParticipant is not offered: media stays in its room; use MoveParticipant",
-            Reason.PROTOCOL_UNSUPPORTED,
-        )
+        if request.destination_room == request.room:
+            raise ApiError("invalid_argument", "destination_room is the room that it is in")
+        actor = self._context.room(request.room)
+        sight = await actor.ask(lambda state, _: showing.look(state, request.identity))
+        start = Start(RoomId(request.room), RoomId(request.destination_room), sight)
+        await self._forwardings.start(start)
+        return room.ForwardParticipantResponse()
 
 
 def _claims_of(row: models.ParticipantInfo, destination: str) -> dict[str, object]:

@@ -18,11 +18,11 @@ from headwater_gateway.room.inbox import Inbox
 from headwater_gateway.room.keeper import STORED_DEADLINE_S, SnapshotKeeper, promised
 from headwater_gateway.room.mailbox import Job, Share
 from headwater_gateway.room.memo import note_commands, pass_on
-from headwater_gateway.room.model import JoinRequest, Wish, transport_owner
+from headwater_gateway.room.model import JoinRequest, transport_owner
 from headwater_gateway.room.mover import Mover
 from headwater_gateway.room.outlets import Listeners, OnSnapshot, Outlets
-from headwater_gateway.room.policy import View, check_join, choose_node
-from headwater_gateway.room.ports import ClientPort, Joined, JoinRefusal
+from headwater_gateway.room.policy import View
+from headwater_gateway.room.ports import ClientPort, Joined
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.rules import is_barred
 from headwater_gateway.room.state import RoomState
@@ -346,18 +346,10 @@ class RoomActor:
     # -- jobs ------------------------------------------------------------------------------------
 
     def _join(self, request: JoinRequest, port: ClientPort, now: float) -> Joined:
-        state = self._state
-        role = check_join(state, request, self._unix_ms())
-        wish, failed = Wish(request.region, request.rtts_ms), self.mover.failed.at(now)
-        answer = choose_node(self._view(), state.config, wish, state.counts(), failed)
-        facts = self._pool.facts(answer.node_id)
-        if facts is None:
-            raise JoinRefusal(Reason.NO_CAPACITY, "the chosen node has just gone; try again")
-        self._pool.promise(answer.node_id)
-        participant = roster.join(state, request, facts, now=now, unix_ms=self._unix_ms(), role=role)
-        self._out.ports[participant.sid] = port
-        self.mover.note(participant, answer, "join.placed")
-        return Joined(participant.sid, facts, roster.welcome(state, participant, answer.region))
+        come = self.mover.admit(request, now)
+        self._out.ports[come.participant.sid] = port
+        welcome = roster.welcome(self._state, come.participant, come.placement.region)
+        return Joined(come.participant.sid, come.facts, welcome)
 
     def _resume(self, sid: ParticipantSid, answer: "asyncio.Future[int | None]", now: float) -> None:
         participant = self._state.participants.get(sid)

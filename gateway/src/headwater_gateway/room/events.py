@@ -4,7 +4,16 @@ from headwater_api.ids import LinkId, NodeId, ParticipantSid, TrackSid
 from headwater_api.nodev1 import node_pb2
 from livekit.protocol import models, rtc
 
-from headwater_gateway.room import links, migration, quality, roster, subscriptions, tracks
+from headwater_gateway.room import (
+    crossings,
+    links,
+    migration,
+    quality,
+    roster,
+    showing,
+    subscriptions,
+    tracks,
+)
 from headwater_gateway.room.data import route_data
 from headwater_gateway.room.effects import EndSession
 from headwater_gateway.room.model import subscriber_transport, transport_owner
@@ -45,6 +54,8 @@ def handle_refusal(room: RoomState, command: node_pb2.Command, error: str, now: 
     match command.WhichOneof("command"):
         case "open_relay":
             links.reopen_link(room, LinkId(command.open_relay.link_id))
+            crossings.refused(room, LinkId(command.open_relay.link_id))
+            showing.refused(room, LinkId(command.open_relay.link_id))
         case "create_transport":
             sid = transport_owner(command.create_transport.transport_id)
             roster.send_away(room, sid, f"its node refused it: {error}", now)
@@ -124,6 +135,7 @@ def _on_relay(room: RoomState, event: node_pb2.RelayEvent, now: float) -> str:
     link_id = LinkId(event.link_id)
     known = next((k for k in room.cascade.open.values() if k.link_id == link_id), None)
     if known is None:
+        crossings.mark(room, link_id, now, is_up=event.up)
         return ""
     links.mark_link(room, link_id, now, is_up=event.up)
     return f"link {link_id} is {'up' if event.up else 'down: ' + event.reason}"

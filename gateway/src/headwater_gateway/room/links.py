@@ -53,10 +53,12 @@ class CascadeState:
 def sync_cascade(room: RoomState) -> None:
     """Bring nodes, links and routes in line with the roster and the tracks. Idempotent."""
     counts: dict[NodeId, int] = {}
+    crosses = False
     for participant in room.participants.values():
+        crosses = crosses or participant.forwarded is not None
         for node_id in participant.nodes if participant.moving_at is None else ():
             counts[node_id] = counts.get(node_id, 0) + 1
-    if _is_alone(room, counts):
+    if not crosses and _is_alone(room, counts):
         return
     members = [
         Member(node_id, facts.region, counts[node_id])
@@ -79,8 +81,9 @@ def sync_cascade(room: RoomState) -> None:
 
 def _is_alone(room: RoomState, counts: dict[NodeId, int]) -> bool:
     """One node as before: there is nothing to link, to route or to leave. Most rooms are so."""
-    known = room.cascade.topology.region_of
-    return len(counts) == 1 and room.nodes.keys() == known.keys() == counts.keys() and not room.cascade.open
+    known, cascade = room.cascade.topology.region_of, room.cascade
+    is_same = len(counts) == 1 and room.nodes.keys() == known.keys() == counts.keys()
+    return is_same and not cascade.open and not any(cascade.routed.values())
 
 
 def forget_node(room: RoomState, node_id: NodeId, *, dead: bool) -> None:
@@ -158,6 +161,9 @@ def _sync_routes(room: RoomState, topology: Topology) -> None:
             by_origin[origin] = routes(topology, origin)
         for node, link in by_origin[origin].items():
             wanted[node][track.sid] = room.cascade.open[link].link_id
+        crossing = room.crossing_of(track)
+        if crossing is not None and crossing.near == origin:
+            wanted[origin][track.sid] = crossing.link_id
     for node, table in wanted.items():
         told = room.cascade.routed.get(node, {})
         commands = [_remove(track) for track in told if track not in table]

@@ -18,6 +18,7 @@ from livekit.protocol import models
 
 from headwater_gateway.room.access import Role
 from headwater_gateway.room.codec import TRANSIENT
+from headwater_gateway.room.crossing import Forwarded
 from headwater_gateway.sdp.types import OfferedSection
 
 HIGHEST_SPATIAL: Final = 2
@@ -267,6 +268,7 @@ class Participant:
     is_http: bool = False
     # Its room was taken over and its client is not back yet: it has no session that could lead it elsewhere.
     is_awaited: bool = False
+    forwarded: Forwarded | None = None  # it is in another room, and shown here
     # What of its row seldom changes, as it was last told; and the fields that it was made from.
     row: tuple[object, models.ParticipantInfo] | None = field(default=None, metadata=TRANSIENT)
 

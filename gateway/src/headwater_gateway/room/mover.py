@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -15,10 +16,17 @@ from headwater_gateway.nodes.pool import NodePool
 from headwater_gateway.room import drains, roster
 from headwater_gateway.room.links import sync_cascade
 from headwater_gateway.room.migration import Lead, can_migrate
-from headwater_gateway.room.model import Participant
+from headwater_gateway.room.model import JoinRequest, Participant, Wish
 from headwater_gateway.room.moderation import participant_of
-from headwater_gateway.room.policy import FailedNodes, View, choose_other, nodes_to_leave
-from headwater_gateway.room.ports import RoomError
+from headwater_gateway.room.policy import (
+    FailedNodes,
+    View,
+    check_join,
+    choose_node,
+    choose_other,
+    nodes_to_leave,
+)
+from headwater_gateway.room.ports import JoinRefusal, RoomError
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.tracing import JOIN
 
@@ -31,6 +39,15 @@ CLOSED_BY_US: Final = "closed by the controller"  # why a room has ended, in the
 LOOK_S: Final = 0.5  # how often the room looks for nodes that it has to leave
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Somebody who has come in, and why it is where it is."""
+
+    participant: Participant
+    facts: NodeFacts
+    placement: Placement
+
+
 class Mover:
     """Moves one room's participants. Called by the room's own task only."""
 
@@ -41,6 +58,20 @@ class Mover:
         self._look_at = 0.0
         self._lost: set[NodeId] = set()  # taken for dead while they had participants of the room
         self._log = log.bind(room=state.room_id)
+
+    def admit(self, request: JoinRequest, now: float) -> "Admitted":
+        """Put somebody on the roster and on a node, by the room's rules. JoinRefusal."""
+        state = self._state
+        role = check_join(state, request, self._unix_ms())
+        wish, failed = Wish(request.region, request.rtts_ms), self.failed.at(now)
+        answer = choose_node(self._view(), state.config, wish, state.counts(), failed)
+        facts = self._pool.facts(answer.node_id)
+        if facts is None:
+            raise JoinRefusal(Reason.NO_CAPACITY, "the chosen node has just gone; try again")
+        self._pool.promise(answer.node_id)
+        participant = roster.join(state, request, facts, now=now, unix_ms=self._unix_ms(), role=role)
+        self.note(participant, answer, "join.placed")
+        return Admitted(participant, facts, answer)
 
     def run_due(self, now: float) -> None:
         """Off nodes that drain or that policy permits no more, each at its pace."""
@@ -129,6 +160,11 @@ class Mover:
         if isinstance(answer, Refusal):
             raise RoomError(answer.reason, answer.sentence)
         roster.move(state, participant, Lead(answer), "the API asks for it", now)
+
+    def place_anew(self, participant: Participant, now: float) -> NodeFacts | None:
+        """A node for somebody who has none; None: there is no place now."""
+        answer = self._choose(self._view(), participant, frozenset(), now)
+        return answer if isinstance(answer, NodeFacts) else None
 
     def _choose(
         self, view: PlacementView, participant: Participant, avoid: frozenset[NodeId], now: float

@@ -7,7 +7,7 @@ from headwater_api.wellknown import ATTRIBUTE_NODE, ATTRIBUTE_REGION, ATTRIBUTE_
 from livekit.protocol import models, rtc
 
 from headwater_gateway.nodes.facts import NodeFacts
-from headwater_gateway.room import migration
+from headwater_gateway.room import crossings, migration
 from headwater_gateway.room.access import Role
 from headwater_gateway.room.effects import DropSession, EndSession, RoomEnded
 from headwater_gateway.room.links import forget_node, sync_cascade
@@ -139,7 +139,8 @@ def _take_off(room: RoomState, participant: Participant, reason: models.Disconne
     gone, participant.tracks = participant.tracks, {}
     room.speakers.forget(participant.sid)
     room.quality.forget(participant.sid)
-    if participant.moving_at is None:
+    crossings.cut(room, participant)
+    if participant.moving_at is None and participant.forwarded is None:
         close_transports(room, participant)
     if not participant.is_hidden:
         room.announce(participant, now)
@@ -185,7 +186,9 @@ def lose_node(room: RoomState, node_id: NodeId, why: str, now: float, find: Find
 
 def move(room: RoomState, participant: Participant, lead: Lead | None, why: str, now: float) -> None:
     """Off its node: by migration where there is a node and its client can, else by a new join."""
-    if lead is not None and migration.can_migrate(participant):
+    if participant.forwarded is not None:
+        crossings.rehome(room, participant, lead.facts if lead is not None else None, now)
+    elif lead is not None and migration.can_migrate(participant):
         migration.start(room, participant, lead, why, now)
     else:
         send_away(room, participant.sid, why, now)

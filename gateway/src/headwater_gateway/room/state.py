@@ -12,6 +12,7 @@ from headwater_gateway.limits import Rate
 from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.access import Access
 from headwater_gateway.room.codec import TRANSIENT
+from headwater_gateway.room.crossing import Crossing, Showing
 from headwater_gateway.room.effects import Effect, Happened, ToClients, ToNode
 from headwater_gateway.room.links import CascadeState
 from headwater_gateway.room.model import IdSource, Participant, PublishedTrack, RoomConfig
@@ -45,6 +46,8 @@ class RoomState:
     chat_rate: Rate = field(default_factory=lambda: Rate(per_second=5, burst=20), metadata=TRANSIENT)
     data_rate: Rate = field(default_factory=lambda: Rate(per_second=1000, burst=4000), metadata=TRANSIENT)
     access: Access = field(default_factory=Access)
+    # By the participant's id in the other room: participants of ours that are shown there too.
+    shown: dict[ParticipantSid, Showing] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list, metadata=TRANSIENT)
     moved: int = 0  # participants sent to another node so far
     housekeeping_due: float = field(default=0.0, metadata=TRANSIENT)
@@ -71,6 +74,12 @@ class RoomState:
         """Where the track enters; None once its publisher's node is gone."""
         publisher = self.participants.get(track.publisher)
         return publisher.uplink_node if publisher is not None else None
+
+    def crossing_of(self, track: PublishedTrack) -> Crossing | None:
+        """The link from another room by which the track comes; None: its publisher is in this one."""
+        publisher = self.participants.get(track.publisher)
+        forwarded = publisher.forwarded if publisher is not None else None
+        return forwarded.crossing if forwarded is not None else None
 
     def counts(self) -> dict[NodeId, int]:
         """The room's participants on each of its nodes, as far as they are not on their way out."""

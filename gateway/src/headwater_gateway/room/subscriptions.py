@@ -209,6 +209,8 @@ def sync_dynacast(room: RoomState, tracks: Iterable[TrackSid]) -> None:
             wanted = participant.wanted.get(sid)
             if wanted is not None and not wanted.paused:
                 highest = max(highest, wanted.max_spatial)
+        for shown in room.shown.values():
+            highest = max(highest, shown.layers.get(sid, -1))
         layers = tuple(spatial <= highest for spatial in range(HIGHEST_SPATIAL + 1))
         if layers != track.dynacast:
             track.dynacast = layers

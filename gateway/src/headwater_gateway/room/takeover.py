@@ -97,6 +97,9 @@ def adopt(
 def _await_return(participant: Participant, now: float) -> None:
     """Its client is away. One that was on its way to another node has to resume there anew."""
     participant.version += VERSION_LEAP
+    if participant.forwarded is not None:  # it has no client here
+        participant.forwarded.heard_at = now
+        return
     participant.is_awaited = True
     participant.detached_at = now + RETURN_S
     if participant.migration is not None:

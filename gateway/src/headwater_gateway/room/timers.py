@@ -4,7 +4,7 @@ from typing import Final
 
 from livekit.protocol import rtc
 
-from headwater_gateway.room import roster
+from headwater_gateway.room import crossings, forwarding, roster, showing
 from headwater_gateway.room.links import mend_links
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.subscriptions import settle_due
@@ -36,5 +36,8 @@ def run_due(room: RoomState, now: float) -> None:
         room.housekeeping_due = now + HOUSEKEEPING_S
         roster.expire(room, now)
         mend_links(room, now)
+        crossings.mend(room, now)
+        forwarding.expire(room, now)
+        showing.lapse(room, now)
         settle_due(room, now)
         roster.end_if_empty(room, now)

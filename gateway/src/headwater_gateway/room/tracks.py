@@ -181,7 +181,7 @@ def set_sections(
             continue
         current = by_mid.get(track.section.mid)
         if current is None or current.cid != track.section.cid:
-            _drop(room, participant, track)
+            drop(room, participant, track)
             room.announce(participant, now, at_once=True)
             sync_tracks(room, [track.sid])
         else:
@@ -236,6 +236,8 @@ def _attach(track: PublishedTrack, section: OfferedSection) -> None:
 
 def configure(room: RoomState, participant: Participant) -> None:
     """Tell the participant's node what it receives: on a new node, tracks without names until it is there."""
+    if participant.forwarded is not None:  # it sends to no node of this room
+        return
     here = participant.uplink_node == participant.node_id
     track_of = {t.section.mid: t for t in participant.tracks.values() if t.section is not None and here}
     rows = [
@@ -313,7 +315,7 @@ def unpublish(room: RoomState, participant: Participant, sid: TrackSid, now: flo
     track = participant.tracks.get(sid)
     if track is None:
         return
-    _drop(room, participant, track)
+    drop(room, participant, track)
     configure(room, participant)
     message = rtc.TrackUnpublishedResponse(track_sid=sid)
     room.tell(participant.sid, rtc.SignalResponse(track_unpublished=message))
@@ -322,7 +324,8 @@ def unpublish(room: RoomState, participant: Participant, sid: TrackSid, now: flo
     sync_tracks(room, [sid])
 
 
-def _drop(room: RoomState, participant: Participant, track: PublishedTrack) -> None:
+def drop(room: RoomState, participant: Participant, track: PublishedTrack) -> None:
+    """The track is no more; subscribers are not told yet."""
     if track.is_live:
         room.happened("track_unpublished", participant, track)
     participant.tracks.pop(track.sid, None)

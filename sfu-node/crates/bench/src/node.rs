@@ -83,6 +83,7 @@ impl Node {
                 tx_key: keys[tx],
                 rx_key: keys[1 - tx],
                 link_token: 77,
+                peer_token: 77,
             }))
         };
         apply(&self.near, 0, [end(far, 0)?])?;

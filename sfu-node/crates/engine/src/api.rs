@@ -144,6 +144,8 @@ pub struct OpenRelay {
     pub tx_key: [u8; 32],
     pub rx_key: [u8; 32],
     pub link_token: u32,
+    /// What the peer knows the link by: another number where both ends are on one node.
+    pub peer_token: u32,
 }
 
 /// What a room actor may ask for.

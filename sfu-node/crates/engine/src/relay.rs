@@ -106,7 +106,7 @@ impl Link {
             .ok_or_else(|| format!("peer_address {}: no socket of that address family", spec.peer_address))?;
         let epoch = key_epoch(&spec);
         let sealer =
-            Sealer::new(&spec.tx_key, spec.link_token, epoch, now.unix_us).ok_or("tx_key unusable")?;
+            Sealer::new(&spec.tx_key, spec.peer_token, epoch, now.unix_us).ok_or("tx_key unusable")?;
         let opener = Opener::new(&spec.rx_key, spec.link_token, epoch).ok_or("rx_key unusable")?;
         Ok(Self {
             path,

@@ -191,6 +191,7 @@ fn a_link_carries_the_stream_and_each_side_chooses() {
                 tx_key: [tx; 32],
                 rx_key: [rx; 32],
                 link_token: 99,
+                peer_token: 99,
             };
             w.apply(node, Command::OpenRelay(spec));
         }

@@ -204,6 +204,7 @@ fn across(layers: &[u32]) -> (World, usize, usize) {
             tx_key: [tx; 32],
             rx_key: [rx; 32],
             link_token: 99,
+            peer_token: 99,
         };
         w.apply(node, Command::OpenRelay(spec));
     }

@@ -149,6 +149,7 @@ fn link(w: &mut World, a: usize, b: usize) {
             tx_key: [tx; 32],
             rx_key: [rx; 32],
             link_token: 90 + b as u32,
+            peer_token: 90 + b as u32,
         };
         w.apply(node, Command::OpenRelay(spec));
     }

@@ -223,6 +223,7 @@ fn open_relay(c: proto::OpenRelay) -> Result<Command, String> {
         tx_key: key(c.tx_key, "tx_key")?,
         rx_key: key(c.rx_key, "rx_key")?,
         link_token: c.link_token,
+        peer_token: if c.peer_token == 0 { c.link_token } else { c.peer_token },
     }))
 }
 

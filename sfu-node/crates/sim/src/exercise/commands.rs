@@ -169,6 +169,7 @@ pub fn link(n: u8) -> OpenRelay {
         tx_key: [1; 32],
         rx_key: [2; 32],
         link_token: 100 + u32::from(n),
+        peer_token: 100 + u32::from(n),
     }
 }
 
