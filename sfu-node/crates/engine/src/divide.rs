@@ -38,7 +38,7 @@ impl Room {
             if section.kind == Kind::Audio {
                 stream.add(Choice { id: 0, bps: AUDIO_BPS });
             } else {
-                for (limit, bps) in track.choices(section.max_spatial) {
+                for (limit, bps) in track.choices(section.max_spatial.min(sender.reach(track))) {
                     stream.add(Choice { id: limit.rank(), bps });
                 }
             }

@@ -51,6 +51,11 @@ impl Scalable {
         }
     }
 
+    /// AV1: what descriptors of the newest packets refer to.
+    pub fn structure(&self) -> Option<&dd::Structure> {
+        self.structure.as_deref()
+    }
+
     /// Spatial layers that flow, as a bit mask.
     pub fn mask(&self) -> u8 {
         let flows = |seen: &u32| *seen > 0 && self.pictures - *seen < MISSED_PICTURES;
@@ -162,7 +167,9 @@ fn look_av1(slot: &mut Option<Box<Scalable>>, media: &Media<'_>) -> Option<Tag> 
         }
         scalable.announce(media.timestamp, layers);
     }
-    let frame = slot.as_ref()?.structure.as_ref()?.frame(descriptor)?;
+    let structure = slot.as_mut()?.structure.as_mut()?;
+    let frame = structure.frame(descriptor)?;
+    structure.on_targets(descriptor);
     Some(Tag::new(&Fields {
         spatial: frame.spatial,
         temporal: frame.temporal,

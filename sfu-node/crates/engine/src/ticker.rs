@@ -118,7 +118,8 @@ impl Room {
         let Some(sender) = transport.senders.get_mut(subscriber.slot) else { return };
         let Some(track) = sender.track.and_then(|t| self.tracks.get_mut(t)) else { return };
         sender.target = if sender.is_paused() { None } else { track.select(sender.max_spatial()) };
-        sender.layers.aim(track.within(sender.max_spatial(), sender.max_temporal()));
+        let reach = sender.max_spatial().min(sender.reach(track));
+        sender.layers.aim(track.within(reach, sender.max_temporal()));
         if let Some(wanted) = sender.waits_for()
             && transport.srtp_out.is_some()
         {

@@ -7,7 +7,7 @@ use crate::{
     scalable::Scalable,
 };
 use headwater_wire::{
-    codec::Codec,
+    codec::{Codec, dd},
     history::{History, Stored},
     relay::Media,
     seq::{SeqExtender, is_newer},
@@ -370,6 +370,11 @@ impl Track {
     pub fn within(&self, spatial: u8, temporal: u8) -> Option<Limit> {
         let mask = self.scalable.as_ref()?.mask();
         Some(Limit { spatial: select(mask, spatial).unwrap_or(spatial), temporal })
+    }
+
+    /// A stream with several layers that are told by dependency descriptors (AV1): their structure.
+    pub fn structure(&self) -> Option<&dd::Structure> {
+        self.scalable.as_ref()?.structure()
     }
 
     /// The layer for a subscriber that wants at most `max`.

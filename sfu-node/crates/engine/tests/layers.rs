@@ -60,8 +60,10 @@ fn switch_layers(codec: Codec, wanted: u64) {
     let decoder = Decoder::all(w.clients[bob].of_ssrc(SSRC));
     let seen = decoder.switches();
     println!("{codec:?}: {seen} switches seen in {} pictures", decoder.shown.len());
-    let none: [String; 0] = [];
-    assert_eq!(decoder.errors, none);
+    let described = w.clients[bob].of_ssrc(SSRC).filter(|g| !g.dependencies.is_empty()).count();
+    assert_eq!(described > 0, codec == Codec::Av1, "each goes through what a client gets");
+    assert!(decoder.errors.is_empty(), "{:?}", &decoder.errors[..decoder.errors.len().min(5)]);
+    assert_eq!(decoder.silent(), 0);
     assert!(decoder.rates.contains(&2), "whole frame rate");
     assert!(seen as u64 * 3 > wanted, "{seen} of {wanted} switches took effect before the next");
     assert_eq!(w.nodes[0].engine.report(w.now, &w.nodes[0].out).drops.get("panic"), None);
@@ -75,6 +77,23 @@ fn a_switch_of_a_vp9_layer_never_shows_a_broken_frame() {
 #[test]
 fn a_switch_of_an_av1_layer_never_shows_a_broken_frame() {
     switch_layers(Codec::Av1, number("SWITCHES", 1000));
+}
+
+#[test]
+fn av1_without_descriptors_is_the_lowest_layer_alone() {
+    let (mut w, mut camera, [alice, bob]) = world(Codec::Av1, RTX, true);
+    let carol = w.client(0, "carol");
+    w.connect(carol);
+    let mut section = camera.wanted(send_with_cc("5", "V", SSRC, RTX, Kind::Video));
+    section.extensions.retain(|e| e.extension != Extension::DependencyDescriptor);
+    w.apply(0, configure_send("carol", vec![section]));
+    film(&mut w, &mut camera, alice, 90);
+    let decode = |client: usize| Decoder::all(w.clients[client].of_ssrc(SSRC));
+    let (with, without) = (decode(bob), decode(carol));
+    assert!(with.errors.is_empty() && without.errors.is_empty(), "{:?} {:?}", with.errors, without.errors);
+    assert!(with.shown.len() > 80 && with.shown.ends_with(&[2; 50]), "{:?}", with.shown);
+    assert!(without.shown.len() > 80 && without.shown.iter().all(|l| *l == 0), "{:?}", without.shown);
+    assert!(w.clients[carol].got.iter().all(|g| g.dependencies.is_empty()));
 }
 
 #[test]

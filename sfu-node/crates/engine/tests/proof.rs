@@ -4,8 +4,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use headwater_engine::{Path, api::*};
-use headwater_sim::*;
-use headwater_wire::rtp::RtpHeader;
+use headwater_sim::{layered::described, *};
+use headwater_wire::{codec::dd, rtp::RtpHeader};
 use std::collections::BTreeSet;
 
 const SSRC: u32 = 500;
@@ -44,6 +44,8 @@ fn is_key(codec: Codec, payload: &[u8]) -> bool {
 /// Errors of a decoder that gets these packets: a frame whose predecessor it does not have. Returns (switches, errors).
 fn decode(got: &[Got], codec: Codec) -> (usize, usize) {
     let (mut last, mut switches, mut errors) = (None::<(u32, u16)>, 0, 0);
+    // Numbers of frames in dependency descriptors go on over switches; other codecs have none.
+    let mut frame = None;
     for g in got {
         let now = content(&g.payload);
         if let Some((before, sequence)) = last {
@@ -53,10 +55,12 @@ fn decode(got: &[Got], codec: Codec) -> (usize, usize) {
             switches += usize::from(switched);
             let follows = now == before + 1;
             errors += usize::from(!next || (!follows && !key) || (switched && !key));
+            errors += usize::from(dd::frame_number(&g.dependencies) != frame.map(|f: u16| f.wrapping_add(1)));
         } else {
             errors += usize::from(!is_key(codec, &g.payload));
         }
         last = Some((now, g.header.sequence));
+        frame = dd::frame_number(&g.dependencies);
     }
     (switches, errors)
 }
@@ -72,9 +76,15 @@ fn switch_layers(codec: Codec, wanted: u64) {
     };
     let mut section = receive("0", "V", &[11, 12, 13], Kind::Video);
     section.codecs = maps(96, 97);
+    if codec == Codec::Av1 {
+        section.extensions.push(described());
+    }
     w.apply(0, configure_receive("alice", vec![section]));
     let mut section = send("5", "V", SSRC, SSRC + 1, Kind::Video);
     section.codecs = maps(120, 121);
+    if codec == Codec::Av1 {
+        section.extensions.push(described());
+    }
     w.apply(0, configure_send("bob", vec![section]));
 
     let (mut frames, mut max, mut switches) = ([0u32; 3], 2u8, 0u64);
@@ -104,7 +114,12 @@ fn switch_layers(codec: Codec, wanted: u64) {
                     ssrc,
                 };
                 let body = payload(codec, frames[i], key, ssrc << 16 | frames[i] & 0xFFFF);
-                let packet = w.clients[alice].rtp(header, &[], &body);
+                // One frame after another of the only template; each stream counts from somewhere else.
+                let [high, low] = (frames[i] as u16).wrapping_add([60_000, 9, 30_000][i]).to_be_bytes();
+                let descriptor = [0xC0, high, low];
+                let described = [(DEPENDENCIES, &descriptor[..])];
+                let extensions = if codec == Codec::Av1 { &described[..] } else { &[] };
+                let packet = w.clients[alice].rtp(header, extensions, &body);
                 w.send(alice, packet);
                 sequences[i] = sequences[i].wrapping_add(1);
                 frames[i] += 1;

@@ -2,8 +2,8 @@
 //! what it should have got.
 
 use super::*;
-use headwater_wire::codec::Codec;
-use std::collections::BTreeSet;
+use headwater_wire::codec::{Codec, dd};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Spatial layers of the stream.
 pub const SPATIAL: u8 = 3;
@@ -11,8 +11,6 @@ pub const SPATIAL: u8 = 3;
 const PATTERN: [u8; 4] = [0, 2, 1, 2];
 /// Frames are told apart by what stands at the end of each payload.
 const TRUTH: usize = 9;
-/// Id of the dependency descriptor's extension in these sections.
-pub const DEPENDENCIES: u8 = 9;
 
 /// A frame: picture, spatial layer.
 type Frame = (u32, u8);
@@ -110,15 +108,16 @@ impl Layered {
     pub fn section(&self) -> ReceiveSection {
         let mut section = receive("0", "V", &[self.ssrc], Kind::Video);
         section.codecs = vec![codec(96, self.codec, 0), codec(97, Codec::Rtx, 96)];
-        section
-            .extensions
-            .push(ExtensionMap { id: DEPENDENCIES, extension: Extension::DependencyDescriptor });
+        section.extensions.push(described());
         section
     }
 
-    /// A subscriber's section, as given but for the codecs.
+    /// A subscriber's section, as given but for the codecs, and for AV1 with the dependency descriptor.
     pub fn wanted(&self, mut section: SendSection) -> SendSection {
         section.codecs = vec![codec(120, self.codec, 0), codec(121, Codec::Rtx, 120)];
+        if self.codec == Codec::Av1 {
+            section.extensions.push(described());
+        }
         section
     }
 
@@ -211,6 +210,11 @@ impl Layered {
     }
 }
 
+/// How the dependency descriptor is negotiated.
+pub fn described() -> ExtensionMap {
+    ExtensionMap { id: DEPENDENCIES, extension: Extension::DependencyDescriptor }
+}
+
 fn pack(bits: &str) -> Vec<u8> {
     let bits = bits.as_bytes();
     bits.chunks(8).map(|c| (0..8).fold(0, |v, i| v << 1 | c.get(i).map_or(0, |b| b - b'0'))).collect()
@@ -266,6 +270,63 @@ pub struct Decoder {
     pub rates: Vec<u8>,
     decoded: BTreeSet<Frame>,
     last: Option<(RtpHeader, Truth)>,
+    descriptors: Descriptors,
+}
+
+/// What the dependency descriptors said, where the subscriber gets them.
+#[derive(Debug, Default)]
+struct Descriptors {
+    structure: Option<dd::Structure>,
+    /// The number of each frame.
+    numbers: BTreeMap<Frame, u16>,
+    newest: Option<u16>,
+    /// (spatial, temporal) of the highest target that is told to be sent, since the picture began.
+    told: Option<(u8, u8)>,
+    /// Layer frames that begin without telling it.
+    silent: usize,
+}
+
+impl Descriptors {
+    /// What is wrong with a packet's.
+    fn look(&mut self, descriptor: &[u8], truth: &Truth) -> Option<String> {
+        if let Some(structure) = dd::Structure::parse(descriptor) {
+            self.structure = Some(structure);
+            self.told = None; // what it is sent with stands behind it, and is not read here
+        } else if dd::is_attached(descriptor) {
+            return Some("structure".into());
+        }
+        let Some(frame) = self.structure.as_ref().and_then(|s| s.frame(descriptor)) else {
+            return Some("no structure for it".into());
+        };
+        let last = truth.index + 1 == truth.count;
+        if (frame.spatial, frame.temporal, frame.ends) != (truth.spatial, truth.temporal(), last) {
+            return Some(format!("{frame:?}"));
+        }
+        let number = dd::frame_number(descriptor).unwrap();
+        let known = *self.numbers.entry((truth.picture, truth.spatial)).or_insert(number);
+        if known != number || self.newest.is_some_and(|n| number.wrapping_sub(n) >= 1 << 15) {
+            return Some(format!("number {number} after {:?}", self.newest));
+        }
+        self.newest = Some(number);
+        // As the structure's templates say.
+        let distance = if truth.key() { 1 } else { [12, 6, 3][usize::from(truth.temporal())] };
+        let made_of = truth.needs().first().and_then(|f| self.numbers.get(f));
+        if made_of.is_some_and(|made_of| number.wrapping_sub(*made_of) != distance) {
+            return Some(format!("number {number}, made of {made_of:?}"));
+        }
+        while self.numbers.len() > 64 {
+            self.numbers.pop_first();
+        }
+        // Mandatory fields, five flags, a bit for each of nine targets, the highest first.
+        if descriptor.len() > 3 && !dd::is_attached(descriptor) && descriptor[3] & 0x40 != 0 {
+            let bit = |at: u8| descriptor[usize::from(3 + (5 + at) / 8)] >> (7 - (5 + at) % 8) & 1 == 1;
+            let sent = (0..9u8).rev().filter(|target| bit(8 - target));
+            self.told = sent.map(|t| (t / 3, t % 3)).max();
+        } else if truth.index == 0 && !dd::is_attached(descriptor) {
+            self.silent += 1;
+        }
+        None
+    }
 }
 
 impl Decoder {
@@ -301,6 +362,11 @@ impl Decoder {
                 self.show(&was);
             }
         }
+        if !got.dependencies.is_empty()
+            && let Some(what) = self.descriptors.look(&got.dependencies, &truth)
+        {
+            self.error(&what, &truth);
+        }
         if truth.index + 1 == truth.count {
             if let Some(missing) = truth.needs().into_iter().find(|f| !self.decoded.contains(f)) {
                 self.error(&format!("needs {missing:?}"), &truth);
@@ -315,8 +381,18 @@ impl Decoder {
     }
 
     fn show(&mut self, truth: &Truth) {
+        if let Some((spatial, temporal)) = self.descriptors.told
+            && (spatial != truth.spatial || temporal < truth.temporal())
+        {
+            self.error(&format!("told of layers {spatial}, {temporal}"), truth);
+        }
         self.shown.push(truth.spatial);
         self.rates.push(truth.temporal());
+    }
+
+    /// Layer frames of which nothing told which targets are sent.
+    pub fn silent(&self) -> usize {
+        self.descriptors.silent
     }
 
     /// How often the highest layer changed from one picture to the next.

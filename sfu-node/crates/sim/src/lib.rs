@@ -57,6 +57,8 @@ impl Rng {
 
 /// Extension id under which subscribers of [`send_with_cc`] get transport-wide numbers.
 pub const TRANSPORT_CC: u8 = 3;
+/// Id of the dependency descriptor's extension.
+pub const DEPENDENCIES: u8 = 9;
 
 /// A bottleneck towards one client: FIFO with a bounded queue.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +117,8 @@ pub struct Got {
     pub at_ms: u64,
     pub header: RtpHeader,
     pub payload: Vec<u8>,
+    /// Its dependency descriptor, where that was negotiated.
+    pub dependencies: Vec<u8>,
 }
 
 /// A client with one transport.
@@ -506,7 +510,14 @@ impl World {
                     }
                     let gaps = c.gaps.entry(view.ssrc()).or_default();
                     gaps.on_packet(view.sequence(), at_ms * 1000);
-                    c.got.push(Got { at_ms, header: view.header(), payload: view.payload().to_vec() });
+                    let dependencies =
+                        view.extensions().find(|e| e.0 == DEPENDENCIES).map_or(&[][..], |e| e.1);
+                    c.got.push(Got {
+                        at_ms,
+                        header: view.header(),
+                        payload: view.payload().to_vec(),
+                        dependencies: dependencies.to_vec(),
+                    });
                 }
             }
             PacketKind::Rtcp => {

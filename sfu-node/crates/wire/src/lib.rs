@@ -7,6 +7,7 @@
 pub mod codec;
 pub mod demux;
 pub mod ext;
+pub mod frames;
 pub mod history;
 pub mod munge;
 pub mod nack;

@@ -5,6 +5,7 @@
 //! answers the reverse question, which source packet a NACKed number was, so nothing is written per packet.
 
 use crate::codec::vp8;
+use crate::frames::FrameNumbers;
 use crate::seq::extend_near;
 use crate::svc::Limit;
 use std::collections::VecDeque;
@@ -105,6 +106,8 @@ pub struct Munger {
     first_timestamp: u32,
     picture_id: Option<u16>,
     tl0_pic_idx: Option<u8>,
+    /// Of streams with dependency descriptors.
+    pub frames: FrameNumbers,
 }
 
 impl Munger {
@@ -120,6 +123,7 @@ impl Munger {
             first_timestamp,
             picture_id: None,
             tl0_pic_idx: None,
+            frames: FrameNumbers::default(),
         }
     }
 

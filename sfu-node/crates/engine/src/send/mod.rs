@@ -1,5 +1,6 @@
 //! A subscriber's side: one sender per m-line, and the rewriting of what it forwards.
 
+mod described;
 mod repair;
 mod report;
 
@@ -12,10 +13,11 @@ use crate::{
     layers::{Layers, Place},
     outbox::{DropReason, Outbox, Path},
     senders::Used,
+    track::Track,
 };
 use headwater_cc::{Queued, alloc::Memory};
 use headwater_wire::{
-    codec::{Codec, vp8},
+    codec::{Codec, dd, vp8},
     ext::{BlockIter, ExtKind, ExtMap},
     munge::{Munger, Rewrite, Source},
     relay::Media,
@@ -262,6 +264,7 @@ impl Sender {
         media: &Media<'_>,
         source: &Source<'_>,
         tag: Option<Tag>,
+        track: &Track,
         shared: &Shared,
         exit: &mut Exit<'_>,
     ) -> bool {
@@ -307,6 +310,9 @@ impl Sender {
             return false;
         };
         self.current = Some(media.spatial);
+        if media.codec == Codec::Av1 {
+            self.number_frame(media, rewrite.index, !flows);
+        }
         let size = media.payload.len() + OVERHEAD;
         // What may have to be sent again bit by bit cannot wait: it would have to be built anew.
         if chosen.rtx_payload_type.is_some() && !exit.control.admit(now.us, size, false) {
@@ -331,7 +337,8 @@ impl Sender {
             timestamp: rewrite.timestamp,
             ssrc: self.section.ssrc,
         };
-        let shape = Shape { vp8: rewrite.vp8, ..Shape::new(header, rewrite.roc()) };
+        let frames = if media.codec == Codec::Av1 { self.frames(rewrite.index, track) } else { None };
+        let shape = Shape { vp8: rewrite.vp8, frames, ..Shape::new(header, rewrite.roc()) };
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(media.payload.len() as u32);
         self.write(&shape, media.codec, media.extensions, media.payload, exit);
@@ -366,7 +373,14 @@ impl Sender {
     }
 
     #[inline]
-    fn write(&mut self, shape: &Shape, codec: Codec, extensions: &[u8], payload: &[u8], exit: &mut Exit<'_>) {
+    fn write(
+        &mut self,
+        shape: &Shape<'_>,
+        codec: Codec,
+        extensions: &[u8],
+        payload: &[u8],
+        exit: &mut Exit<'_>,
+    ) {
         let start = exit.out.arena.len();
         let number =
             self.ext.id_of(ExtKind::TransportCc).zip(shape.number.or_else(|| exit.control.sequence()));
@@ -379,8 +393,12 @@ impl Sender {
             writer.extension(id, self.section.mid.as_bytes());
         }
         for (kind, value) in BlockIter::new(extensions) {
-            if let Some(id) = self.ext.id_of(kind) {
-                writer.extension(id, value);
+            let Some(id) = self.ext.id_of(kind) else { continue };
+            match &shape.frames {
+                Some(edit) if kind == ExtKind::DependencyDescriptor => {
+                    writer.extension(id, edit.apply(value).as_slice());
+                }
+                _ => writer.extension(id, value),
             }
         }
         writer.finish();
@@ -423,12 +441,14 @@ impl Sender {
     }
 }
 
-struct Shape {
+struct Shape<'a> {
     header: RtpHeader,
     roc: u32,
     /// RTX: the sequence number that it repairs.
     original: Option<u16>,
     vp8: vp8::Offsets,
+    /// AV1: what becomes of its dependency descriptor.
+    frames: Option<dd::Edit<'a>>,
     /// Transport-wide number of a packet that goes out again.
     number: Option<u16>,
     /// Bytes of padding.
@@ -437,13 +457,14 @@ struct Shape {
     probe: bool,
 }
 
-impl Shape {
+impl Shape<'_> {
     fn new(header: RtpHeader, roc: u32) -> Self {
         Self {
             header,
             roc,
             original: None,
             vp8: vp8::Offsets::default(),
+            frames: None,
             number: None,
             padding: 0,
             probe: false,

@@ -36,13 +36,20 @@ impl Sender {
             }
             self.budget.1 -= 1;
             match self.sent(sequence, track) {
-                Some((origin, stored)) => self.resend(&origin, &stored, false, exit),
+                Some((origin, stored)) => self.resend(&origin, &stored, track, false, exit),
                 None => exit.out.drop(DropReason::NackUnknown),
             }
         }
     }
 
-    fn resend(&mut self, origin: &Origin, stored: &Stored<'_>, probe: bool, exit: &mut Exit<'_>) {
+    fn resend(
+        &mut self,
+        origin: &Origin,
+        stored: &Stored<'_>,
+        track: &Track,
+        probe: bool,
+        exit: &mut Exit<'_>,
+    ) {
         let Some(codec) = Codec::from_number(stored.payload_type) else { return };
         let Some(chosen) = self.chosen.filter(|c| c.codec == codec) else { return };
         if stored.payload.is_empty() {
@@ -57,6 +64,7 @@ impl Sender {
             timestamp,
             ssrc: self.section.ssrc,
         };
+        let frames = if codec == Codec::Av1 { self.frames(origin.index, track) } else { None };
         let shape = match chosen.rtx_payload_type {
             Some(payload_type) => {
                 self.rtx_index += 1;
@@ -67,11 +75,12 @@ impl Sender {
                     ..header
                 };
                 let roc = (self.rtx_index >> 16) as u32;
-                Shape { original: Some(sequence), vp8: origin.vp8, probe, ..Shape::new(header, roc) }
+                Shape { original: Some(sequence), vp8: origin.vp8, frames, probe, ..Shape::new(header, roc) }
             }
             // Byte for byte what was sent: anything else would reuse a nonce.
             None => {
-                let mut shape = Shape { vp8: origin.vp8, ..Shape::new(header, (origin.index >> 16) as u32) };
+                let roc = (origin.index >> 16) as u32;
+                let mut shape = Shape { vp8: origin.vp8, frames, ..Shape::new(header, roc) };
                 if !self.numbers.is_empty() {
                     let number = self.numbers.get(usize::from(sequence) % self.numbers.len());
                     let Some((_, number)) = number.filter(|n| n.0 == sequence) else {
@@ -101,7 +110,8 @@ impl Sender {
             timestamp: stored.timestamp.wrapping_add(origin.timestamp_offset),
             ssrc: self.section.ssrc,
         };
-        let shape = Shape { vp8: origin.vp8, ..Shape::new(header, (origin.index >> 16) as u32) };
+        let frames = if chosen.codec == Codec::Av1 { self.frames(origin.index, track) } else { None };
+        let shape = Shape { vp8: origin.vp8, frames, ..Shape::new(header, (origin.index >> 16) as u32) };
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
         self.write(&shape, chosen.codec, stored.extensions, stored.payload, exit);
@@ -129,7 +139,7 @@ impl Sender {
         let fits = |s: &Stored<'_>| s.payload.len() as u32 <= size && s.payload.len() as u32 * 2 > size;
         let stored = self.sent((again & 0xFFFF) as u16, track).filter(|(_, s)| fits(s));
         if let Some((origin, stored)) = stored {
-            self.resend(&origin, &stored, true, exit);
+            self.resend(&origin, &stored, track, true, exit);
         } else {
             let timestamp = munger.and_then(Munger::last_timestamp).map_or(0, |t| t.0);
             self.rtx_index += 1;

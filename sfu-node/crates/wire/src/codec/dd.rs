@@ -1,5 +1,9 @@
 //! Dependency descriptor (AV1 RTP payload format 1.0, appendix A): which layer a packet belongs to, and where higher
 //! frame rates may start. Frame differences, chains and picture sizes are read over.
+//!
+//! [`Edit`] makes of it what a subscriber is to see.
+
+use crate::svc::Limit;
 
 /// Templates of one structure (6-bit ids).
 const MAX_TEMPLATES: usize = 64;
@@ -7,6 +11,12 @@ const MAX_TEMPLATES: usize = 64;
 const MAX_TARGETS: usize = 32;
 /// Bytes before what is optional.
 const MANDATORY: usize = 3;
+/// Longest descriptor (RFC 8285 §4.3).
+const MAX_LEN: usize = 255;
+
+const FLAG_STRUCTURE: u32 = 0x10;
+const FLAG_TARGETS: u32 = 0x08;
+const FLAG_INDICATIONS: u32 = 0x04;
 
 const NOT_PRESENT: u8 = 0;
 const SWITCH: u8 = 2;
@@ -36,6 +46,8 @@ pub struct Structure {
     target_layers: [(u8, u8); MAX_TARGETS],
     /// Where it ends in the descriptor that carries it, in bits.
     end: usize,
+    /// Decode targets that the source sends, as a bit mask.
+    active: u32,
 }
 
 /// The frame that a packet belongs to.
@@ -49,6 +61,84 @@ pub struct Frame {
     pub temporal: u8,
     /// A switch point of all higher temporal layers of its spatial layer.
     pub lifts: bool,
+}
+
+/// What a subscriber is to see instead of what the source sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Edit<'a> {
+    /// Added (wrapping) to the frame's number.
+    pub offset: u16,
+    /// What is forwarded of a stream with several layers.
+    pub limit: Limit,
+    /// The newest structure; not needed where one is attached.
+    pub structure: Option<&'a Structure>,
+}
+
+/// A descriptor as it is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Edited {
+    bytes: [u8; MAX_LEN],
+    len: usize,
+}
+
+impl Edited {
+    /// The descriptor.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+}
+
+impl Edit<'_> {
+    /// The descriptor with the number that the subscriber knows the frame by, and where a layer frame begins that is
+    /// not forwarded whole, with the decode targets that are.
+    #[must_use]
+    pub fn apply(&self, descriptor: &[u8]) -> Edited {
+        let own = Structure::parse(descriptor);
+        let begins = descriptor.first().is_some_and(|b| b & 0x80 != 0);
+        let known = own.as_ref().or(self.structure).filter(|s| {
+            (begins || own.is_some()) && self.limit != Limit::ALL && s.template(descriptor).is_some()
+        });
+        let mut edited = known.and_then(|s| self.with_targets(s, descriptor)).unwrap_or_else(|| {
+            let mut bytes = [0; MAX_LEN];
+            let len = descriptor.len().min(MAX_LEN);
+            bytes.iter_mut().zip(descriptor).for_each(|(to, from)| *to = *from);
+            Edited { bytes, len }
+        });
+        let [_, high, low, ..] = &mut edited.bytes;
+        let number = u16::from_be_bytes([*high, *low]).wrapping_add(self.offset);
+        [*high, *low] = number.to_be_bytes();
+        edited
+    }
+
+    /// `None`: malformed, or too long.
+    fn with_targets(&self, structure: &Structure, descriptor: &[u8]) -> Option<Edited> {
+        let mut from = Bits { bytes: descriptor, at: 0 };
+        let mut to = Writer { edited: Edited { bytes: [0; MAX_LEN], len: 0 }, at: 0 };
+        to.copy(&mut from, MANDATORY * 8)?;
+        let flags = if descriptor.len() > MANDATORY { from.take(5)? } else { 0 };
+        to.put(flags | FLAG_TARGETS, 5)?;
+        if flags & FLAG_STRUCTURE != 0 {
+            let rest = structure.end.checked_sub(from.at)?;
+            to.copy(&mut from, rest)?;
+        }
+        let mut targets = structure.active;
+        if flags & FLAG_TARGETS != 0 {
+            targets = from.take_long(structure.targets)?;
+        }
+        to.put(targets & structure.within(self.limit), structure.targets as u32)?;
+        let rest = (descriptor.len() * 8).checked_sub(from.at)?;
+        to.copy(&mut from, rest)?;
+        to.edited.len = to.at.div_ceil(8);
+        Some(to.edited)
+    }
+}
+
+/// The number of the frame that the packet belongs to.
+#[must_use]
+pub fn frame_number(descriptor: &[u8]) -> Option<u16> {
+    let [_, high, low, ..] = *descriptor else { return None };
+    Some(u16::from_be_bytes([high, low]))
 }
 
 /// A structure is attached to the packet.
@@ -74,6 +164,7 @@ impl Structure {
             targets,
             target_layers: [(0, 0); MAX_TARGETS],
             end: 0,
+            active: u32::MAX,
         };
         structure.read_layers(&mut bits)?;
         let templates = structure.templates.get_mut(..structure.len)?;
@@ -93,7 +184,33 @@ impl Structure {
             bits.skip(usize::from(structure.spatial_layers()) * 32)?;
         }
         structure.end = bits.at;
+        structure.on_targets(descriptor);
         Some(structure)
+    }
+
+    /// The packet may tell that the source sends other decode targets from now on.
+    pub fn on_targets(&mut self, descriptor: &[u8]) {
+        let mut bits = Bits { bytes: descriptor, at: MANDATORY * 8 };
+        let Some(flags) = bits.take(5).filter(|f| f & FLAG_TARGETS != 0) else { return };
+        if flags & FLAG_STRUCTURE != 0 {
+            bits.at = self.end;
+        }
+        if let Some(active) = bits.take_long(self.targets) {
+            self.active = active;
+        }
+    }
+
+    /// Decode targets that need no layer beyond the limit, as a bit mask.
+    fn within(&self, limit: Limit) -> u32 {
+        let layers = self.target_layers.iter().take(self.targets).enumerate();
+        let held = layers.filter(|(_, l)| l.0 <= limit.spatial && l.1 <= limit.temporal);
+        held.fold(0, |mask, (target, _)| mask | 1 << target)
+    }
+
+    /// The template that the packet follows. `None`: malformed, or of another structure.
+    fn template(&self, descriptor: &[u8]) -> Option<&Template> {
+        let id = usize::from(descriptor.first()? & 0x3F);
+        self.templates().get((id + MAX_TEMPLATES - usize::from(self.offset)) % MAX_TEMPLATES)
     }
 
     fn read_layers(&mut self, bits: &mut Bits<'_>) -> Option<()> {
@@ -146,9 +263,7 @@ impl Structure {
     #[must_use]
     pub fn frame(&self, descriptor: &[u8]) -> Option<Frame> {
         let [first, _, _, ..] = *descriptor else { return None };
-        let id = usize::from(first & 0x3F);
-        let at = (id + MAX_TEMPLATES - usize::from(self.offset)) % MAX_TEMPLATES;
-        let mut template = *self.templates().get(at)?;
+        let mut template = *self.template(descriptor)?;
         if descriptor.len() > MANDATORY {
             self.read_custom(descriptor, &mut template)?;
         }
@@ -165,13 +280,13 @@ impl Structure {
     fn read_custom(&self, descriptor: &[u8], template: &mut Template) -> Option<()> {
         let mut bits = Bits { bytes: descriptor, at: MANDATORY * 8 };
         let flags = bits.take(5)?;
-        if flags & 0x10 != 0 {
+        if flags & FLAG_STRUCTURE != 0 {
             bits.at = self.end;
         }
-        if flags & 0x08 != 0 {
+        if flags & FLAG_TARGETS != 0 {
             bits.skip(self.targets)?; // active decode targets
         }
-        if flags & 0x04 != 0 {
+        if flags & FLAG_INDICATIONS != 0 {
             template.indications = 0;
             for target in 0..self.targets {
                 template.indications |= u64::from(bits.take(2)?) << (2 * target);
@@ -199,6 +314,11 @@ impl Bits<'_> {
         Some(value)
     }
 
+    /// At most 32 bits.
+    fn take_long(&mut self, count: usize) -> Option<u32> {
+        (0..count).try_fold(0, |value, _| Some(value << 1 | self.take(1)?))
+    }
+
     fn skip(&mut self, count: usize) -> Option<()> {
         self.at += count;
         (self.at <= self.bytes.len() * 8).then_some(())
@@ -213,6 +333,28 @@ impl Bits<'_> {
             return Some(value);
         }
         Some((value << 1) - short + self.take(1)?)
+    }
+}
+
+/// Writes bits, most significant first.
+struct Writer {
+    edited: Edited,
+    at: usize,
+}
+
+impl Writer {
+    /// The lowest `count` bits of `value`.
+    fn put(&mut self, value: u32, count: u32) -> Option<()> {
+        for shift in (0..count).rev() {
+            let byte = self.edited.bytes.get_mut(self.at / 8)?;
+            *byte |= ((value >> shift & 1) as u8) << (7 - self.at % 8);
+            self.at += 1;
+        }
+        Some(())
+    }
+
+    fn copy(&mut self, from: &mut Bits<'_>, count: usize) -> Option<()> {
+        (0..count).try_for_each(|_| self.put(from.take(1)?, 1))
     }
 }
 

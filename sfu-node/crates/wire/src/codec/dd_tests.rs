@@ -94,3 +94,60 @@ fn hostile_descriptors_are_refused() {
     );
     assert!(Structure::parse(&[0xFF; 255]).is_none());
 }
+
+fn edit(structure: Option<&Structure>, spatial: u8, temporal: u8) -> Edit<'_> {
+    Edit { offset: 10, limit: Limit { spatial, temporal }, structure }
+}
+
+#[test]
+fn a_subscriber_is_told_which_targets_it_gets() {
+    let rest = "1 0110"; // what may follow the structure stays behind what is put in
+    let first = attached(3, 3, 65_530, rest);
+    let s = Structure::parse(&first).unwrap();
+    // Targets from the lowest bit on: (0, 0), (0, 1), (1, 0), (1, 1).
+    for (spatial, temporal, targets) in [(0, 0, "0001"), (0, 3, "0011"), (1, 0, "0101"), (1, 3, "1111")] {
+        let told = edit(None, spatial, temporal).apply(&first);
+        let wanted = format!("{} 11000 {} {targets} {rest}", mandatory(true, false, 3, 4), l2t2_key(3));
+        let (told, wanted) = (told.as_slice(), bytes(&wanted));
+        assert_eq!(told[..wanted.len()], wanted);
+        assert!(told[wanted.len()..].iter().all(|b| *b == 0) && told.len() <= wanted.len() + 1);
+        assert_eq!(Structure::parse(told).unwrap().end, s.end);
+        // A frame that begins, without anything but its number, and one with a difference of its own.
+        for (own, flags) in [("", "01000"), ("00010 01 0100 00", "01010")] {
+            let tail = own.get(5..).unwrap_or("");
+            let plain = bytes(&format!("{} {own}", mandatory(true, true, 5, 9)));
+            let wanted = bytes(&format!("{} {flags} {targets} {tail}", mandatory(true, true, 5, 19)));
+            let told = edit(Some(&s), spatial, temporal).apply(&plain);
+            assert_eq!(told.as_slice()[..wanted.len()], wanted);
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_number_is_told_where_nothing_is_held_back() {
+    let first = attached(3, 3, 7, "");
+    let s = Structure::parse(&first).unwrap();
+    let whole = Edit { limit: Limit::ALL, ..edit(Some(&s), 0, 0) };
+    assert_eq!(whole.apply(&first).as_slice(), attached(3, 3, 17, ""));
+    let number = |begins, template| bytes(&mandatory(begins, true, template, 9));
+    let renumbered = |begins, template| bytes(&mandatory(begins, true, template, 19));
+    assert_eq!(edit(Some(&s), 0, 0).apply(&number(false, 4)).as_slice(), renumbered(false, 4), "goes on");
+    assert_eq!(edit(None, 0, 0).apply(&number(true, 4)).as_slice(), renumbered(true, 4));
+    assert_eq!(edit(Some(&s), 0, 0).apply(&number(true, 40)).as_slice(), renumbered(true, 40), "of another");
+    for short in [&[][..], &[0x80], &[0x80, 1]] {
+        assert_eq!(edit(Some(&s), 0, 0).apply(short).as_slice(), short);
+    }
+    assert_eq!(edit(Some(&s), 0, 0).apply(&[0xFF; 255]).as_slice().len(), 255);
+}
+
+#[test]
+fn targets_that_the_source_left_out_stay_out() {
+    let mut s = Structure::parse(&attached(0, 0, 7, "")).unwrap();
+    let tells = |targets: &str| bytes(&format!("{} 01000 {targets}", mandatory(true, true, 1, 9)));
+    s.on_targets(&tells("0111"));
+    let plain = bytes(&mandatory(true, true, 1, 9));
+    let told = |s: &Structure, d: &[u8]| edit(Some(s), 1, 0).apply(d).as_slice()[3];
+    assert_eq!(told(&s, &plain), 0b01000_010 | 0, "0101 of four, the last bit in the next byte");
+    assert_eq!(edit(Some(&s), 1, 3).apply(&plain).as_slice()[3..], [0b01000_011, 0b1000_0000]);
+    assert_eq!(edit(Some(&s), 1, 3).apply(&tells("0001")).as_slice()[3..], [0b01000_000, 0b1000_0000]);
+}
