@@ -22,14 +22,15 @@ SWITCHES = [
     "--disable-renderer-backgrounding",
     "--disable-backgrounding-occluded-windows",
 ]
-PUBLISH = """async ({codec, encodings}) => {
+PUBLISH = """async ({codec, encodings, width}) => {
   const canvas = document.createElement('canvas');
-  canvas.width = 1280; canvas.height = 720;
+  const height = width * 9 / 16;
+  canvas.width = width; canvas.height = height;
   const c = canvas.getContext('2d');
   let n = 0;
   setInterval(() => {
-    c.fillStyle = '#3060c0'; c.fillRect(0, 0, 1280, 720);
-    c.fillStyle = '#ffffff'; c.fillRect((n * 8) % 1200, 300, 80, 80);
+    c.fillStyle = '#3060c0'; c.fillRect(0, 0, width, height);
+    c.fillStyle = '#ffffff'; c.fillRect((n * 8) % (width - 80), height / 2, 80, 80);
     c.font = '80px sans-serif'; c.fillText(String(n++), 40, 120);
   }, 50);
   const video = canvas.captureStream(20).getVideoTracks()[0];
@@ -52,6 +53,20 @@ SIMULCAST: list[dict[str, Any]] = [
     {"rid": "h", "scaleResolutionDownBy": 2, "maxBitrate": 500_000},
     {"rid": "f", "maxBitrate": 1_500_000},
 ]
+# The longest time without a new picture, and between two looks for one, which a busy machine delays.
+WATCH = """() => {
+  window.watched = {gap_s: 0, late_s: 0};
+  let decoded = -1, since = performance.now(), before = since;
+  setInterval(async () => {
+    const v = [...(await pc.getStats()).values()].find((s) => s.type === 'inbound-rtp' && s.kind === 'video');
+    const now = performance.now();
+    watched.late_s = Math.max(watched.late_s, (now - before) / 1000);
+    before = now;
+    if (!v || v.framesDecoded === decoded) return;
+    if (decoded >= 0) watched.gap_s = Math.max(watched.gap_s, (now - since) / 1000);
+    decoded = v.framesDecoded; since = now;
+  }, 60);
+}"""
 ANSWERED = "(sdp) => pc.setRemoteDescription({type: 'answer', sdp})"
 SUBSCRIBE = """async (sdp) => {
   if (!window.pc) {
@@ -83,20 +98,22 @@ def chromium() -> AbstractAsyncContextManager[Browser]:
     return launched(SWITCHES)
 
 
-async def publish(page: Page, node: Node) -> list[node_pb2.ReceiveSection]:
+async def publish(page: Page, node: Node, codec: str | None = None) -> list[node_pb2.ReceiveSection]:
     """Simulcast: three streams."""
-    return await _publish(page, node, None, SIMULCAST)
+    return await _publish(page, node, codec, SIMULCAST, 1280)
 
 
-async def publish_layers(page: Page, node: Node, codec: str, mode: str) -> list[node_pb2.ReceiveSection]:
+async def publish_layers(
+    page: Page, node: Node, codec: str, mode: str, width: int = 1280
+) -> list[node_pb2.ReceiveSection]:
     """One stream with layers in itself (W3C scalability mode)."""
-    return await _publish(page, node, codec, [{"scalabilityMode": mode, "maxBitrate": 1_700_000}])
+    return await _publish(page, node, codec, [{"scalabilityMode": mode, "maxBitrate": 1_700_000}], width)
 
 
 async def _publish(
-    page: Page, node: Node, codec: str | None, encodings: list[dict[str, Any]]
+    page: Page, node: Node, codec: str | None, encodings: list[dict[str, Any]], width: int
 ) -> list[node_pb2.ReceiveSection]:
-    offer = await page.evaluate(PUBLISH, {"codec": codec, "encodings": encodings})
+    offer = await page.evaluate(PUBLISH, {"codec": codec, "encodings": encodings, "width": width})
     local = node.local()
     answer = PublisherNegotiation().answer(offer, local)
     node.create("chrome/pub", local, answer.remote_fingerprint)
@@ -108,8 +125,15 @@ async def _publish(
 
 
 async def subscribe(
-    page: Page, node: Node, sections: list[node_pb2.ReceiveSection], rtx: bool = True
+    page: Page,
+    node: Node,
+    sections: list[node_pb2.ReceiveSection],
+    rtx: bool = True,
+    *,
+    name: str = "view/sub",
+    without: str = "nothing",
 ) -> None:
+    """`without`: lines of the offer that hold this do not reach the client."""
     negotiation, local = SubscriberNegotiation(), node.local()
     for section in sections:
         video = section.kind == node_pb2.KIND_VIDEO
@@ -123,15 +147,14 @@ async def subscribe(
                 rtx_ssrc=next(_ssrcs) if video and rtx else 0,
             )
         )
-    node.create("view/sub", local)
+    node.create(name, local)
     offer_id, offer = negotiation.offer(local)
-    answer = negotiation.apply_answer(await page.evaluate(SUBSCRIBE, offer), offer_id)
+    seen = "".join(line for line in offer.splitlines(keepends=True) if without not in line)
+    answer = negotiation.apply_answer(await page.evaluate(SUBSCRIBE, seen), offer_id)
     for accepted in answer.sections:
         accepted.max_spatial = 2
-    node.do(
-        set_remote=node_pb2.SetRemote(transport_id="view/sub", remote_fingerprint=answer.remote_fingerprint)
-    )
-    node.do(configure_send=node_pb2.ConfigureSend(transport_id="view/sub", sections=answer.sections))
+    node.do(set_remote=node_pb2.SetRemote(transport_id=name, remote_fingerprint=answer.remote_fingerprint))
+    node.do(configure_send=node_pb2.ConfigureSend(transport_id=name, sections=answer.sections))
 
 
 async def stats(page: Page) -> dict[str, Any]:

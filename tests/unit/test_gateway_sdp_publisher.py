@@ -232,3 +232,37 @@ def test_rust_clients_placeholders_are_answered_by_mid() -> None:
     assert len(answer.sections) == 6
     assert all(section.inactive and section.codecs for section in answer.sections)
     assert answer.has_data
+
+
+_DESCRIPTOR = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
+
+
+def _as_av1(offer: str) -> tuple[str, dict[node_pb2.Extension.ValueType, int]]:
+    """The answer, and the ids of the video's extensions."""
+    cid = PublisherNegotiation().answer(offer, LOCAL).sections[1].cid
+    answer = PublisherNegotiation().answer(offer, LOCAL, {cid: node_pb2.CODEC_AV1})
+    assert answer.sections[1].codecs[0].codec == node_pb2.CODEC_AV1
+    return answer.sdp, {e.extension: e.id for e in answer.sections[1].extensions}
+
+
+def test_av1_is_described_where_long_extensions_may_be_sent() -> None:
+    offer = sdp("chromium_simulcast_offer")
+    answer, ids = _as_av1(offer)
+    assert ids[node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR] == 12
+    assert f"a=extmap:12 {_DESCRIPTOR}\r\n" in answer
+    assert "a=extmap-allow-mixed\r\n" in answer.partition("m=")[0]
+    answer, ids = _as_av1(offer.replace("a=extmap-allow-mixed\r\n", ""))
+    assert node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR not in ids
+    assert "allow-mixed" not in answer and _DESCRIPTOR not in answer
+
+
+def test_a_description_may_have_a_two_byte_id() -> None:
+    offer = sdp("chromium_simulcast_offer")
+    for id_, taken in [(15, False), (16, True), (255, True), (256, False)]:
+        _, ids = _as_av1(offer.replace("a=extmap:12 https", f"a=extmap:{id_} https"))
+        assert ids.get(node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR) == (id_ if taken else None)
+
+
+def test_other_codecs_are_not_described() -> None:
+    answer = PublisherNegotiation().answer(sdp("chromium_simulcast_offer"), LOCAL)
+    assert _DESCRIPTOR not in answer.sdp

@@ -405,3 +405,38 @@ def test_what_is_answered_as_before_is_not_read_again_and_means_the_same(
     monkeypatch.setattr(Slot, "still", lambda *_: None)
     assert mine == live(seed)
     assert lengths < 0.9 * sum(read), "most of it was known"
+
+
+AV1 = node_pb2.CodecMap(codec=node_pb2.CODEC_AV1, clock_rate=90000, fmtp="profile=0")
+_DESCRIPTOR = "dependency-descriptor"
+
+
+def _described(negotiation: SubscriberNegotiation, without: str) -> list[bool]:
+    """Whether each track's node is told of the descriptor, when the client's answer lacks such lines."""
+    offer_id, offer = negotiation.offer(LOCAL)
+    assert "a=extmap-allow-mixed\r\n" in offer.partition("m=")[0]
+    answer = "".join(li for li in _answer(offer).splitlines(keepends=True) if without not in li)
+    sections = negotiation.apply_answer(answer, offer_id).sections
+    wanted = node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR
+    return [any(e.extension == wanted for e in s.extensions) for s in sections]
+
+
+@pytest.mark.parametrize(
+    ("without", "described"), [("nothing", True), (_DESCRIPTOR, False), ("allow-mixed", False)]
+)
+def test_av1_alone_is_described_to_who_takes_it(without: str, described: bool) -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_1"))
+    negotiation.add_track(_video("TR_2", AV1, ssrc=2000))
+    negotiation.add_track(_audio("TR_3"))
+    assert _described(negotiation, without) == [False, described, False]
+
+
+def test_an_m_line_that_is_used_anew_is_described_by_its_new_codec() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_video("TR_1"))
+    assert _described(negotiation, "nothing") == [False]
+    negotiation.remove_track("TR_1")
+    assert _described(negotiation, "nothing") == []
+    negotiation.add_track(_video("TR_2", AV1, ssrc=2000))
+    assert _described(negotiation, "nothing") == [True]

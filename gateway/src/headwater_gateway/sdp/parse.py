@@ -107,6 +107,11 @@ class Description:
         return ()
 
     @property
+    def is_mixed(self) -> bool:
+        """Packets with one-byte and with two-byte extension headers may go in one stream (RFC 8285 §6)."""
+        return "extmap-allow-mixed" in self.attributes
+
+    @property
     def ufrag(self) -> str:
         """The peer's ICE user name fragment."""
         value = self._transport("ice-ufrag")

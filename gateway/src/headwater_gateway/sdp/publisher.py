@@ -46,13 +46,17 @@ class PublisherNegotiation:
         offer = parse(offer_sdp)
         _check(offer)
         sections = [
-            self._negotiate(s, preferred or {}) for s in offer.sections if s.kind in ("audio", "video")
+            self._negotiate(s, preferred or {}, offer.is_mixed)
+            for s in offer.sections
+            if s.kind in ("audio", "video")
         ]
         by_mid = {section.mid: section for section in sections}
         bundled = offer.bundle or tuple(s.mid for s in offer.sections)
         alive = [s.mid for s in offer.sections if s.mid in bundled and _is_answered(s, by_mid)]
         self._version += 1
-        lines = render.session_lines(self._session_id, self._version, alive if offer.bundle else ())
+        lines = render.session_lines(
+            self._session_id, self._version, alive if offer.bundle else (), offer.is_mixed
+        )
         for section in offer.sections:
             first = bool(alive) and section.mid == alive[0]
             lines += _section_lines(section, by_mid.get(section.mid), local, first, section.mid in alive)
@@ -67,7 +71,7 @@ class PublisherNegotiation:
         return result
 
     def _negotiate(
-        self, section: Section, preferred: Mapping[str, node_pb2.Codec.ValueType]
+        self, section: Section, preferred: Mapping[str, node_pb2.Codec.ValueType], is_mixed: bool
     ) -> OfferedSection:
         kind = rtp.kind_of(section)
         stream, cid = rtp.track_ids(section)
@@ -83,7 +87,9 @@ class PublisherNegotiation:
             cid=cid,
             stream_id=stream,
             codecs=rtp.codec_maps(*chosen),
-            extensions=rtp.extensions(section),
+            extensions=rtp.extensions(
+                section, is_described=is_mixed and chosen[0].codec == node_pb2.CODEC_AV1
+            ),
             layers=rtp.layers(section) if kind == node_pb2.KIND_VIDEO else rtp.layers(section)[:1],
             inactive=section.direction in ("recvonly", "inactive"),
         )

@@ -12,7 +12,8 @@ MAX_MESSAGE_SIZE = 65_536
 SCTP_PORT = 5000
 
 
-def session_lines(session_id: int, version: int, bundle: Sequence[str]) -> list[str]:
+def session_lines(session_id: int, version: int, bundle: Sequence[str], is_mixed: bool) -> list[str]:
+    """`is_mixed`: extension headers of both forms may go in one stream, as long descriptors need it."""
     lines = [
         "v=0",
         f"o=headwater {session_id} {version} IN IP4 127.0.0.1",
@@ -22,6 +23,8 @@ def session_lines(session_id: int, version: int, bundle: Sequence[str]) -> list[
     ]
     if bundle:
         lines.append("a=group:BUNDLE " + " ".join(bundle))
+    if is_mixed:
+        lines.append("a=extmap-allow-mixed")
     lines.append("a=msid-semantic:WMS *")
     return lines
 

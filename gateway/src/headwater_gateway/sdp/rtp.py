@@ -63,6 +63,9 @@ EXTENSION_URIS: Final[Mapping[Extension, str]] = {
     node_pb2.EXTENSION_VIDEO_ORIENTATION: "urn:3gpp:video-orientation",
     node_pb2.EXTENSION_PLAYOUT_DELAY: _GOOGLE + "playout-delay",
     node_pb2.EXTENSION_ABS_CAPTURE_TIME: _GOOGLE + "abs-capture-time",
+    node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR: (
+        "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
+    ),
 }
 _EXTENSIONS: Final = {uri: extension for extension, uri in EXTENSION_URIS.items()}
 _WANTED: Final[Mapping[Kind, frozenset[Extension]]] = {
@@ -85,6 +88,7 @@ _WANTED: Final[Mapping[Kind, frozenset[Extension]]] = {
             node_pb2.EXTENSION_VIDEO_ORIENTATION,
             node_pb2.EXTENSION_PLAYOUT_DELAY,
             node_pb2.EXTENSION_ABS_CAPTURE_TIME,
+            node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR,
         }
     ),
 }
@@ -93,6 +97,9 @@ MAX_LAYERS: Final = 3
 # libwebrtc's names for quarter, half and full picture: their order in the offer says nothing.
 _RID_ORDER: Final[Mapping[str, int]] = {"q": 0, "h": 1, "f": 2}
 _MAX_EXTENSIONS = 64
+# 15 is reserved in one of the forms, and both are in use (RFC 8285 §4.2).
+_ONE_BYTE_IDS: Final = frozenset(range(1, 15))
+_TWO_BYTE_IDS: Final = _ONE_BYTE_IDS | frozenset(range(16, 256))
 _KNOWN = 256  # bodies of m-lines whose codecs and extensions are remembered
 
 
@@ -252,32 +259,41 @@ def codec_maps(media: Format, rtx: Format | None) -> tuple[node_pb2.CodecMap, ..
 
 
 def extensions(
-    section: Section, unusable: Sequence[str] = ("recvonly", "inactive")
+    section: Section, unusable: Sequence[str] = ("recvonly", "inactive"), is_described: bool = False
 ) -> tuple[node_pb2.ExtensionMap, ...]:
     """The header extensions to agree to, with the m-line's ids. `unusable`: directions (RFC 8285 §6) to skip.
 
     abs-send-time is only of use where transport-wide sequence numbers are not offered. Ids above 14 need
-    two-byte headers, which we do not ask for.
+    two-byte headers, which only the dependency descriptor is worth; `is_described`: it may be used.
     """
     try:
-        return _extensions(section.body, tuple(unusable))
+        return _extensions(section.body, tuple(unusable), is_described)
     except SdpError as error:
         raise SdpError(f"mid {section.mid}: {error}") from None
 
 
 @lru_cache(_KNOWN)
-def _extensions(body: Body, unusable: tuple[str, ...]) -> tuple[node_pb2.ExtensionMap, ...]:
+def _extensions(
+    body: Body, unusable: tuple[str, ...], is_described: bool
+) -> tuple[node_pb2.ExtensionMap, ...]:
     values = body.attributes.get("extmap", [])
     if len(values) > _MAX_EXTENSIONS:
         raise SdpError(f"more than {_MAX_EXTENSIONS} a=extmap")
     found: dict[Extension, int] = {}
     wanted = _WANTED.get(_KINDS.get(body.kind, node_pb2.KIND_UNSPECIFIED), frozenset())
+    if not is_described:
+        wanted -= {node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR}
     for value in values:
         key, _, uri = value.partition(" ")
         id_, _, direction = key.partition("/")
         entry = number(id_, "id of a=extmap", 1, 65535)
         extension = _EXTENSIONS.get(uri.strip().partition(" ")[0])
-        usable = entry <= 14 and direction not in unusable and entry not in found.values()
+        described = extension == node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR
+        usable = (
+            entry in (_TWO_BYTE_IDS if described else _ONE_BYTE_IDS)
+            and direction not in unusable
+            and entry not in found.values()
+        )
         if extension is not None and usable and extension in wanted:
             found.setdefault(extension, entry)
     if node_pb2.EXTENSION_TRANSPORT_CC in found:

@@ -17,6 +17,7 @@ _EXTENSION_IDS = {
     node_pb2.EXTENSION_VIDEO_ORIENTATION: 4,
     node_pb2.EXTENSION_PLAYOUT_DELAY: 5,
     node_pb2.EXTENSION_ABS_CAPTURE_TIME: 6,
+    node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR: 7,
 }
 _EXTENSIONS_OF = {
     node_pb2.KIND_AUDIO: (
@@ -33,11 +34,16 @@ _EXTENSIONS_OF = {
         node_pb2.EXTENSION_ABS_CAPTURE_TIME,
     ),
 }
+# By kind, and whether it is AV1, whose layers receivers know by the dependency descriptor alone.
 _EXTENSION_MAPS = {
-    kind: tuple(node_pb2.ExtensionMap(id=_EXTENSION_IDS[e], extension=e) for e in extensions)
+    (kind, is_av1): tuple(
+        node_pb2.ExtensionMap(id=_EXTENSION_IDS[e], extension=e)
+        for e in (*extensions, *((node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR,) if is_av1 else ()))
+    )
     for kind, extensions in _EXTENSIONS_OF.items()
+    for is_av1 in (False, True)
 }
-_EXTENSION_LINES = {kind: render.extension_lines(maps) for kind, maps in _EXTENSION_MAPS.items()}
+_EXTENSION_LINES = {key: render.extension_lines(maps) for key, maps in _EXTENSION_MAPS.items()}
 
 
 @dataclass(slots=True)
@@ -86,9 +92,13 @@ def _lines(slot: Slot) -> list[str]:
         "a=rtcp-mux",
         "a=rtcp-rsize",
         *render.codec_lines(slot.codecs, ccm_fir=True),
-        *_EXTENSION_LINES[slot.kind],
+        *_EXTENSION_LINES[_key(slot)],
     ]
     return lines if slot.track is None else lines + _source_lines(slot, slot.track)
+
+
+def _key(slot: Slot) -> tuple[rtp.Kind, bool]:
+    return slot.kind, any(c.codec == node_pb2.CODEC_AV1 for c in slot.codecs)
 
 
 def _source_lines(slot: Slot, track: SendTrack) -> list[str]:
@@ -102,8 +112,8 @@ def _source_lines(slot: Slot, track: SendTrack) -> list[str]:
     return lines
 
 
-def accept(slot: Slot, answered: Section) -> node_pb2.SendSection | None:
-    """The m-line as the client took it; None if it did not."""
+def accept(slot: Slot, answered: Section, is_mixed: bool) -> node_pb2.SendSection | None:
+    """The m-line as the client took it; None if it did not. `is_mixed`: the whole answer is."""
     if slot.track is None or slot.dead or answered.rejected:
         return None
     if answered.direction not in ("recvonly", "sendrecv"):
@@ -124,14 +134,15 @@ def accept(slot: Slot, answered: Section) -> node_pb2.SendSection | None:
         ssrc=slot.track.ssrc,
         rtx_ssrc=slot.track.rtx_ssrc if len(codecs) > 1 else 0,
         codecs=codecs,
-        extensions=_agreed(answered, slot.kind),
+        extensions=_agreed(slot, answered, is_mixed),
     )
 
 
-def _agreed(answered: Section, kind: rtp.Kind) -> list[node_pb2.ExtensionMap]:
+def _agreed(slot: Slot, answered: Section, is_mixed: bool) -> list[node_pb2.ExtensionMap]:
     """The extensions that were offered and taken under their ids."""
-    taken = {(e.id, e.extension) for e in rtp.extensions(answered, unusable=("sendonly", "inactive"))}
-    return [e for e in _EXTENSION_MAPS[kind] if (e.id, e.extension) in taken]
+    known = rtp.extensions(answered, unusable=("sendonly", "inactive"), is_described=is_mixed)
+    taken = {(e.id, e.extension) for e in known}
+    return [e for e in _EXTENSION_MAPS[_key(slot)] if (e.id, e.extension) in taken]
 
 
 def _with_payload_type(codec: node_pb2.CodecMap, payload_type: int, apt: int = 0) -> node_pb2.CodecMap:

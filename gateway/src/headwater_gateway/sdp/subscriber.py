@@ -144,7 +144,7 @@ class SubscriberNegotiation:
         self._offer_id += 1
         self._dirty = self._is_awaited = False
         bundle = [DATA_MID, *(s.mid for s in self._slots if not s.dead)]
-        lines = render.session_lines(self._session_id, self._offer_id, bundle)
+        lines = render.session_lines(self._session_id, self._offer_id, bundle, is_mixed=True)
         lines += render.data_lines(DATA_MID, local, "actpass", True, "UDP/DTLS/SCTP")
         transport = render.transport_lines(local, "actpass", False)
         for slot in self._slots:
@@ -166,7 +166,7 @@ class SubscriberNegotiation:
         accepted: list[node_pb2.SendSection] = []
         refused: list[str] = []
         outcomes = [
-            (slot, still[slot.mid] if slot.mid in still else accept(slot, by_mid[slot.mid]))
+            (slot, still[slot.mid] if slot.mid in still else accept(slot, by_mid[slot.mid], answer.is_mixed))
             for slot in self._slots
         ]
         result_parts = (answer.fingerprint, answer.ufrag)

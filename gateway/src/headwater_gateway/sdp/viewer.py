@@ -62,12 +62,13 @@ def answer_viewer(
         raise SdpError(f"a=setup:{offer.setup[:20]} cannot be answered: offer actpass")
     if len(offer.sections) > MAX_LINES:
         raise SdpError(f"the offer has more than {MAX_LINES} m-lines")
-    made = {s.mid: line for s in offer.sections if (line := _line(s, number)) is not None}
+    lines_of = ((s.mid, _line(s, number, offer.is_mixed)) for s in offer.sections)
+    made = {mid: line for mid, line in lines_of if line is not None}
     if not made:
         raise SdpError("the offer has no m-line to receive Opus, VP8, H264, VP9 or AV1 on")
     if len(made) > 1 and not set(offer.bundle) >= set(made):
         raise SdpError("all m-lines must be in one a=group:BUNDLE")
-    lines = render.session_lines(1, 1, list(made) if offer.bundle else ())
+    lines = render.session_lines(1, 1, list(made) if offer.bundle else (), offer.is_mixed)
     first = next(iter(made))
     for section in offer.sections:
         lines += _answer_lines(
@@ -76,7 +77,7 @@ def answer_viewer(
     return ViewerAnswer(render.join_lines(lines), offer.fingerprint, offer.ufrag, tuple(made.values()))
 
 
-def _line(section: Section, number: Callable[[], int]) -> ViewerLine | None:
+def _line(section: Section, number: Callable[[], int], is_mixed: bool) -> ViewerLine | None:
     if section.kind not in ("audio", "video") or section.rejected:
         return None
     if section.direction not in ("recvonly", "sendrecv") or "rtcp-mux" not in section.attributes:
@@ -90,8 +91,12 @@ def _line(section: Section, number: Callable[[], int]) -> ViewerLine | None:
     if not rows:
         return None
     has_rtx = any(len(row) > 1 for row in rows)
-    extensions = rtp.extensions(section, unusable=("sendonly", "inactive"))
-    sent = (node_pb2.EXTENSION_MID, node_pb2.EXTENSION_AUDIO_LEVEL)
+    extensions = rtp.extensions(section, unusable=("sendonly", "inactive"), is_described=is_mixed)
+    sent = (
+        node_pb2.EXTENSION_MID,
+        node_pb2.EXTENSION_AUDIO_LEVEL,
+        node_pb2.EXTENSION_DEPENDENCY_DESCRIPTOR,
+    )
     return ViewerLine(
         mid=section.mid,
         kind=rtp.kind_of(section),
