@@ -18,6 +18,7 @@ impl Sender {
 
     /// The packet goes out for the first time, of a frame that has a number; `begins`: as the first of its source.
     #[cold]
+    #[inline(never)]
     pub(super) fn number_frame(&mut self, media: &Media<'_>, index: u64, begins: bool) {
         let descriptor = BlockIter::new(media.extensions).find(|e| e.0 == ExtKind::DependencyDescriptor);
         if let (Some(number), Some(munger)) =
@@ -29,6 +30,7 @@ impl Sender {
 
     /// How this subscriber sees the dependency descriptor of the packet that goes out with this index.
     #[cold]
+    #[inline(never)]
     pub(super) fn frames<'t>(&self, index: u64, track: &'t Track) -> Option<dd::Edit<'t>> {
         let munger = self.munger.as_ref()?;
         let limit = munger.origin((index & 0xFFFF) as u16)?.limit;

@@ -338,7 +338,7 @@ impl Sender {
             ssrc: self.section.ssrc,
         };
         let frames = if media.codec == Codec::Av1 { self.frames(rewrite.index, track) } else { None };
-        let shape = Shape { vp8: rewrite.vp8, frames, ..Shape::new(header, rewrite.roc()) };
+        let shape = Shape { vp8: rewrite.vp8, frames: frames.as_ref(), ..Shape::new(header, rewrite.roc()) };
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(media.payload.len() as u32);
         self.write(&shape, media.codec, media.extensions, media.payload, exit);
@@ -394,10 +394,8 @@ impl Sender {
         }
         for (kind, value) in BlockIter::new(extensions) {
             let Some(id) = self.ext.id_of(kind) else { continue };
-            match &shape.frames {
-                Some(edit) if kind == ExtKind::DependencyDescriptor => {
-                    writer.extension(id, edit.apply(value).as_slice());
-                }
+            match shape.frames {
+                Some(edit) if kind == ExtKind::DependencyDescriptor => describe(&mut writer, id, edit, value),
                 _ => writer.extension(id, value),
             }
         }
@@ -441,6 +439,12 @@ impl Sender {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn describe(writer: &mut HeaderWriter<'_>, id: u8, edit: &dd::Edit<'_>, descriptor: &[u8]) {
+    writer.extension(id, edit.apply(descriptor).as_slice());
+}
+
 struct Shape<'a> {
     header: RtpHeader,
     roc: u32,
@@ -448,7 +452,7 @@ struct Shape<'a> {
     original: Option<u16>,
     vp8: vp8::Offsets,
     /// AV1: what becomes of its dependency descriptor.
-    frames: Option<dd::Edit<'a>>,
+    frames: Option<&'a dd::Edit<'a>>,
     /// Transport-wide number of a packet that goes out again.
     number: Option<u16>,
     /// Bytes of padding.

@@ -75,12 +75,18 @@ impl Sender {
                     ..header
                 };
                 let roc = (self.rtx_index >> 16) as u32;
-                Shape { original: Some(sequence), vp8: origin.vp8, frames, probe, ..Shape::new(header, roc) }
+                Shape {
+                    original: Some(sequence),
+                    vp8: origin.vp8,
+                    frames: frames.as_ref(),
+                    probe,
+                    ..Shape::new(header, roc)
+                }
             }
             // Byte for byte what was sent: anything else would reuse a nonce.
             None => {
                 let roc = (origin.index >> 16) as u32;
-                let mut shape = Shape { vp8: origin.vp8, frames, ..Shape::new(header, roc) };
+                let mut shape = Shape { vp8: origin.vp8, frames: frames.as_ref(), ..Shape::new(header, roc) };
                 if !self.numbers.is_empty() {
                     let number = self.numbers.get(usize::from(sequence) % self.numbers.len());
                     let Some((_, number)) = number.filter(|n| n.0 == sequence) else {
@@ -111,7 +117,11 @@ impl Sender {
             ssrc: self.section.ssrc,
         };
         let frames = if chosen.codec == Codec::Av1 { self.frames(origin.index, track) } else { None };
-        let shape = Shape { vp8: origin.vp8, frames, ..Shape::new(header, (origin.index >> 16) as u32) };
+        let shape = Shape {
+            vp8: origin.vp8,
+            frames: frames.as_ref(),
+            ..Shape::new(header, (origin.index >> 16) as u32)
+        };
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
         self.write(&shape, chosen.codec, stored.extensions, stored.payload, exit);
