@@ -48,12 +48,14 @@ def _mutated(draw: st.DrawFn) -> str:
 
 def _exercise(text: str) -> None:
     with contextlib.suppress(SdpError):
-        answer = PublisherNegotiation().answer(text, LOCAL)
+        answer = PublisherNegotiation().answer(text, LOCAL, redundant=lambda cid: True)
         assert answer.sdp.count("\r\nm=") == text.replace("\r\n", "\n").count("\nm=")
         assert "\n\n" not in answer.sdp
     subscriber = SubscriberNegotiation()
     vp8 = node_pb2.CodecMap(codec=node_pb2.CODEC_VP8, clock_rate=90000)
     subscriber.add_track(SendTrack("TR_1", "PA_1", node_pb2.KIND_VIDEO, vp8, 1, 2))
+    opus = node_pb2.CodecMap(codec=node_pb2.CODEC_OPUS, clock_rate=48000, channels=2)
+    subscriber.add_track(SendTrack("TR_2", "PA_1", node_pb2.KIND_AUDIO, opus, 3, is_redundant=True))
     subscriber.offer(LOCAL)
     with contextlib.suppress(SdpError):
         subscriber.apply_answer(text)

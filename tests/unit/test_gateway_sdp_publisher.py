@@ -96,6 +96,34 @@ def test_codec_that_is_not_offered_falls_back() -> None:
     assert video.codecs[0].codec == node_pb2.CODEC_VP8
 
 
+def test_audio_is_answered_with_redundancy_first_where_the_track_allows_it() -> None:
+    offer, negotiation = sdp("chromium_simulcast_offer"), PublisherNegotiation()
+    cid = negotiation.answer(offer, LOCAL).sections[0].cid
+    answer = negotiation.answer(offer, LOCAL, redundant={cid}.__contains__)
+    audio, video = answer.sections
+    opus, red = audio.codecs
+    assert (opus.codec, red.codec, red.apt) == (
+        node_pb2.CODEC_OPUS,
+        node_pb2.CODEC_RED,
+        opus.payload_type,
+    )
+    assert audio.is_redundant and not video.is_redundant
+    line = next(line for line in _lines(answer.sdp, "m=audio"))
+    assert line.endswith(f" {red.payload_type} {opus.payload_type}")
+    assert f"a=rtpmap:{red.payload_type} red/48000/2\r\n" in answer.sdp
+    assert f"a=fmtp:{red.payload_type} {opus.payload_type}/{opus.payload_type}\r\n" in answer.sdp
+    assert "useinbandfec=1" in opus.fmtp
+    assert not _lines(answer.sdp, f"a=rtcp-fb:{red.payload_type} ")
+
+
+@pytest.mark.parametrize("fmtp", ["a=fmtp:63 111/9\r\n", "a=fmtp:63 9/9\r\n", ""])
+def test_redundancy_of_anything_but_the_chosen_codec_is_declined(fmtp: str) -> None:
+    offer = sdp("chromium_simulcast_offer").replace("a=fmtp:63 111/111\r\n", fmtp)
+    answer = PublisherNegotiation().answer(offer, LOCAL, redundant=lambda cid: True)
+    assert [c.codec for c in answer.sections[0].codecs] == [node_pb2.CODEC_OPUS]
+    assert "red/" not in answer.sdp
+
+
 def test_two_layers_are_ordered_by_name_not_by_place() -> None:
     video = PublisherNegotiation().answer(sdp("chromium_two_layers_offer"), LOCAL).sections[1]
     assert [layer.rid for layer in video.layers] == ["q", "h"]

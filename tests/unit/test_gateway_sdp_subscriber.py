@@ -31,6 +31,10 @@ def _audio(sid: str, ssrc: int = 500) -> SendTrack:
     return SendTrack(sid, "PA_a", node_pb2.KIND_AUDIO, OPUS, ssrc)
 
 
+def _redundant(sid: str, ssrc: int = 500) -> SendTrack:
+    return SendTrack(sid, "PA_a", node_pb2.KIND_AUDIO, OPUS, ssrc, is_redundant=True)
+
+
 def _answer(offer: str, reject: tuple[str, ...] = (), inactive: tuple[str, ...] = ()) -> str:
     """A client that takes everything but the m-lines named."""
     blocks = offer.split("\r\nm=")
@@ -440,3 +444,45 @@ def test_an_m_line_that_is_used_anew_is_described_by_its_new_codec() -> None:
     assert _described(negotiation, "nothing") == []
     negotiation.add_track(_video("TR_2", AV1, ssrc=2000))
     assert _described(negotiation, "nothing") == [True]
+
+
+def test_redundant_audio_is_offered_beside_plain_and_sent_as_the_client_takes_it() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_redundant("TR_r"))
+    negotiation.add_track(_audio("TR_a", 600))
+    offer_id, offer = negotiation.offer(LOCAL)
+    assert "m=audio 9 UDP/TLS/RTP/SAVPF 97 96\r\n" in offer
+    assert "a=rtpmap:97 red/48000/2\r\na=fmtp:97 96/96\r\n" in offer
+    assert "m=audio 9 UDP/TLS/RTP/SAVPF 96\r\n" in offer, "the other one stays plain"
+    redundant, plain = negotiation.apply_answer(_answer(offer), offer_id).sections
+    assert [(c.codec, c.payload_type, c.apt) for c in redundant.codecs] == [
+        (node_pb2.CODEC_OPUS, 96, 0),
+        (node_pb2.CODEC_RED, 97, 96),
+    ]
+    assert [c.codec for c in plain.codecs] == [node_pb2.CODEC_OPUS]
+    assert (redundant.rtx_ssrc, plain.rtx_ssrc) == (0, 0)
+
+
+def test_a_client_without_redundancy_gets_the_same_track_plain() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_redundant("TR_r"))
+    offer_id, offer = negotiation.offer(LOCAL)
+    text = _answer(offer).replace("SAVPF 97 96", "SAVPF 96")
+    kept = [line for line in text.split("\r\n") if ":97 " not in line]
+    accepted = negotiation.apply_answer("\r\n".join(kept), offer_id)
+    assert not accepted.refused
+    assert [c.codec for c in accepted.sections[0].codecs] == [node_pb2.CODEC_OPUS]
+
+
+def test_a_successor_goes_on_with_redundant_audio_under_the_same_numbers() -> None:
+    negotiation = SubscriberNegotiation()
+    negotiation.add_track(_redundant("TR_r"))
+    offer_id, offer = negotiation.offer(LOCAL)
+    negotiation.apply_answer(_answer(offer), offer_id)
+    successor = SubscriberNegotiation.resumed(offer)
+    successor.add_track(_redundant("TR_r"))
+    again = successor.offer(LOCAL)[1]
+    assert [line for line in again.split("\r\n") if line.startswith("m=")] == [
+        line for line in offer.split("\r\n") if line.startswith("m=")
+    ]
+    assert "a=rtpmap:97 red/48000/2\r\n" in again

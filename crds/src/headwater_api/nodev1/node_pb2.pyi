@@ -386,7 +386,7 @@ class CodecMap(_message.Message):
     """Hz"""
     channels: _builtins.int
     apt: _builtins.int
-    """RTX only: the payload type it repairs"""
+    """RTX: the payload type it repairs; RED: that of its blocks"""
     nack: _builtins.bool
     """generic NACK (RFC 4585) negotiated"""
     pli: _builtins.bool

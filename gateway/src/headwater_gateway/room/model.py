@@ -197,6 +197,7 @@ class WantedTrack:
     paused: bool = False
     is_screen: bool = False
     priority: int = 0
+    is_redundant: bool = False  # audio with copies of earlier frames
 
 
 @dataclass(frozen=True, slots=True)

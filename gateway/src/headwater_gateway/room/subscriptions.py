@@ -94,6 +94,7 @@ def _usual(track: PublishedTrack, codec: node_pb2.CodecMap, max_spatial: int) ->
             spatial,
             track.is_silenced,
             track.info.source == SCREEN,
+            is_redundant=track.section is not None and track.section.is_redundant,
         )
     return known
 

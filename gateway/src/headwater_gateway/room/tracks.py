@@ -21,7 +21,6 @@ MAX_LAYERS: Final = 4
 
 CODEC_OF_MIME: Final = {
     "opus": node_pb2.CODEC_OPUS,
-    "red": node_pb2.CODEC_RED,
     "vp8": node_pb2.CODEC_VP8,
     "h264": node_pb2.CODEC_H264,
     "vp9": node_pb2.CODEC_VP9,
@@ -30,7 +29,6 @@ CODEC_OF_MIME: Final = {
 }
 MIME_OF_CODEC: Final = {
     node_pb2.CODEC_OPUS: "audio/opus",
-    node_pb2.CODEC_RED: "audio/red",
     node_pb2.CODEC_PCMU: "audio/PCMU",
     node_pb2.CODEC_PCMA: "audio/PCMA",
     node_pb2.CODEC_VP8: "video/VP8",
@@ -39,6 +37,7 @@ MIME_OF_CODEC: Final = {
     node_pb2.CODEC_AV1: "video/AV1",
     node_pb2.CODEC_H265: "video/H265",
 }
+REDUNDANT_MIME: Final = "audio/red"
 
 
 def codec_named(request: rtc.AddTrackRequest) -> node_pb2.Codec.ValueType:
@@ -47,6 +46,15 @@ def codec_named(request: rtc.AddTrackRequest) -> node_pb2.Codec.ValueType:
         return node_pb2.CODEC_UNSPECIFIED
     name = request.simulcast_codecs[0].codec.rpartition("/")[2].lower()
     return CODEC_OF_MIME.get(name, node_pb2.CODEC_UNSPECIFIED)
+
+
+def may_be_redundant(request: rtc.AddTrackRequest) -> bool:
+    """Whether the track may be sent with copies of earlier frames (RFC 2198).
+
+    Of frames that are encrypted end to end nobody on the way could tell the copies.
+    """
+    is_audio = request.type == models.TrackType.AUDIO
+    return is_audio and not request.disable_red and request.encryption == models.Encryption.NONE
 
 
 def add_track(room: RoomState, participant: Participant, request: rtc.AddTrackRequest, now: float) -> None:
@@ -228,6 +236,8 @@ def _attach(track: PublishedTrack, section: OfferedSection) -> None:
     track.info.mid = section.mid
     if track.codec is not None:
         track.info.mime_type = MIME_OF_CODEC.get(track.codec.codec, track.info.mime_type)
+    if section.is_redundant:
+        track.info.mime_type = REDUNDANT_MIME
     track.info.simulcast = track.info.simulcast or len(section.layers) > 1
     for codec in track.info.codecs[:1]:
         codec.mid = section.mid
@@ -344,7 +354,7 @@ def forget_tracks(room: RoomState, gone: Iterable[TrackSid]) -> None:
 def note_codec(room: RoomState, track_id: str, codec: node_pb2.Codec.ValueType) -> None:
     """The node saw which codec the publisher really sends: subscribers must get that one."""
     track = room.tracks.get(TrackSid(track_id))
-    if track is None or track.section is None or codec in (0, node_pb2.CODEC_RTX):
+    if track is None or track.section is None or codec in (0, node_pb2.CODEC_RTX, node_pb2.CODEC_RED):
         return
     if track.codec is not None and track.codec.codec == codec:
         return

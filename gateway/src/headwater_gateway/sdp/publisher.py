@@ -1,10 +1,10 @@
 """Answers to a publisher's offers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from headwater_api.nodev1 import node_pb2
 
-from headwater_gateway.sdp import render, rtp
+from headwater_gateway.sdp import maps, render, rtp
 from headwater_gateway.sdp.parse import Description, Section, parse
 from headwater_gateway.sdp.types import LocalTransport, OfferedSection, PublisherAnswer, SdpError
 
@@ -41,12 +41,16 @@ class PublisherNegotiation:
         offer_sdp: str,
         local: LocalTransport,
         preferred: Mapping[str, node_pb2.Codec.ValueType] | None = None,
+        redundant: Callable[[str], bool] = lambda cid: False,
     ) -> PublisherAnswer:
-        """Answer an offer. `preferred`: the codec of each cid that add_track named. SdpError: refused."""
+        """Answer an offer. `preferred`: the codec of each cid that add_track named. SdpError: refused.
+
+        `redundant`: whether the track of a cid may send Opus with copies of earlier frames (RFC 2198).
+        """
         offer = parse(offer_sdp)
         _check(offer)
         sections = [
-            self._negotiate(s, preferred or {}, offer.is_mixed)
+            self._negotiate(s, preferred or {}, redundant, offer.is_mixed)
             for s in offer.sections
             if s.kind in ("audio", "video")
         ]
@@ -71,7 +75,11 @@ class PublisherNegotiation:
         return result
 
     def _negotiate(
-        self, section: Section, preferred: Mapping[str, node_pb2.Codec.ValueType], is_mixed: bool
+        self,
+        section: Section,
+        preferred: Mapping[str, node_pb2.Codec.ValueType],
+        redundant: Callable[[str], bool],
+        is_mixed: bool,
     ) -> OfferedSection:
         kind = rtp.kind_of(section)
         stream, cid = rtp.track_ids(section)
@@ -81,15 +89,15 @@ class PublisherNegotiation:
         chosen = rtp.choose(offered, kind, wanted)
         if chosen is None:
             return OfferedSection(section.mid, kind, cid, stream, inactive=True)
+        media, rtx = chosen
+        copies = maps.redundant_of(media, offered) if kind == node_pb2.KIND_AUDIO and redundant(cid) else None
         return OfferedSection(
             mid=section.mid,
             kind=kind,
             cid=cid,
             stream_id=stream,
-            codecs=rtp.codec_maps(*chosen),
-            extensions=rtp.extensions(
-                section, is_described=is_mixed and chosen[0].codec == node_pb2.CODEC_AV1
-            ),
+            codecs=maps.codec_maps(media, rtx, copies),
+            extensions=rtp.extensions(section, is_described=is_mixed and media.codec == node_pb2.CODEC_AV1),
             layers=rtp.layers(section) if kind == node_pb2.KIND_VIDEO else rtp.layers(section)[:1],
             inactive=section.direction in ("recvonly", "inactive"),
         )
@@ -139,7 +147,7 @@ def _section_lines(
     if media is None:
         return render.data_lines(section.mid, local, "passive", first, section.protocol)
     lines = [
-        render.media_line(section.kind, 9, section.protocol, (c.payload_type for c in media.codecs)),
+        render.media_line(section.kind, 9, section.protocol, media.codecs),
         *render.transport_lines(local, "passive", first),
         f"a=mid:{section.mid}",
         "a=inactive" if media.inactive else "a=recvonly",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from headwater_api.nodev1 import node_pb2
 
-from headwater_gateway.sdp.rtp import AUDIO_CODECS, EXTENSION_URIS, RTPMAP_NAMES
+from headwater_gateway.sdp.rtp import EXTENSION_URIS, RTPMAP_NAMES
 from headwater_gateway.sdp.types import Candidate, LocalTransport
 
 # What one data message may hold; LiveKit's clients take 64 000 where nothing is said.
@@ -53,8 +53,10 @@ def candidate_lines(candidates: Iterable[Candidate]) -> list[str]:
     return lines
 
 
-def media_line(kind: str, port: int, protocol: str, payload_types: Iterable[int]) -> str:
-    return f"m={kind} {port} {protocol} " + " ".join(str(pt) for pt in payload_types)
+def media_line(kind: str, port: int, protocol: str, codecs: Iterable[node_pb2.CodecMap]) -> str:
+    """Redundant audio stands first: clients send what does."""
+    ordered = sorted(codecs, key=lambda codec: codec.codec != node_pb2.CODEC_RED)
+    return f"m={kind} {port} {protocol} " + " ".join(str(codec.payload_type) for codec in ordered)
 
 
 def codec_lines(codecs: Iterable[node_pb2.CodecMap], ccm_fir: bool) -> list[str]:
@@ -62,13 +64,15 @@ def codec_lines(codecs: Iterable[node_pb2.CodecMap], ccm_fir: bool) -> list[str]
     lines: list[str] = []
     for codec in codecs:
         pt = codec.payload_type
-        channels = f"/{codec.channels}" if codec.codec in AUDIO_CODECS and codec.channels > 1 else ""
+        channels = f"/{codec.channels}" if codec.channels > 1 else ""
         lines.append(f"a=rtpmap:{pt} {RTPMAP_NAMES[codec.codec]}/{codec.clock_rate}{channels}")
         if codec.codec == node_pb2.CODEC_RTX:
             lines.append(f"a=fmtp:{pt} apt={codec.apt}")
             continue
         if codec.fmtp:
             lines.append(f"a=fmtp:{pt} {codec.fmtp}")
+        if codec.codec == node_pb2.CODEC_RED:
+            continue  # feedback is the media format's
         wanted = {
             "nack": codec.nack,
             "nack pli": codec.pli,

@@ -231,33 +231,6 @@ def rtx_of(media: Format, offered: Sequence[Format]) -> Format | None:
     )
 
 
-def codec_maps(media: Format, rtx: Format | None) -> tuple[node_pb2.CodecMap, ...]:
-    """As the node wants them: the media codec, then its RTX."""
-    maps = [
-        node_pb2.CodecMap(
-            payload_type=media.payload_type,
-            codec=media.codec,
-            clock_rate=media.clock_rate,
-            channels=media.channels if media.codec in AUDIO_CODECS else 0,
-            nack="nack" in media.feedback,
-            pli="nack pli" in media.feedback,
-            transport_cc="transport-cc" in media.feedback,
-            fmtp=media.fmtp,
-        )
-    ]
-    if rtx is not None:
-        maps.append(
-            node_pb2.CodecMap(
-                payload_type=rtx.payload_type,
-                codec=node_pb2.CODEC_RTX,
-                clock_rate=rtx.clock_rate,
-                apt=media.payload_type,
-                fmtp=rtx.fmtp,
-            )
-        )
-    return tuple(maps)
-
-
 def extensions(
     section: Section, unusable: Sequence[str] = ("recvonly", "inactive"), is_described: bool = False
 ) -> tuple[node_pb2.ExtensionMap, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from headwater_api.nodev1 import node_pb2
 
-from headwater_gateway.sdp import render, rtp
+from headwater_gateway.sdp import maps, render, rtp
 from headwater_gateway.sdp.parse import Section
 from headwater_gateway.sdp.types import SendTrack
 
@@ -80,7 +80,7 @@ def slot_lines(slot: Slot, transport: Sequence[str]) -> list[str]:
 
 def _media_line(slot: Slot) -> str:
     kind = "video" if slot.kind == node_pb2.KIND_VIDEO else "audio"
-    return render.media_line(kind, 0 if slot.dead else 9, _PROTOCOL, (c.payload_type for c in slot.codecs))
+    return render.media_line(kind, 0 if slot.dead else 9, _PROTOCOL, slot.codecs)
 
 
 def _lines(slot: Slot) -> list[str]:
@@ -124,15 +124,17 @@ def accept(slot: Slot, answered: Section, is_mixed: bool) -> node_pb2.SendSectio
     if media is None:
         return None
     codecs = [_with_payload_type(offered, media.payload_type)]
-    rtx = rtp.rtx_of(media, formats) if len(slot.codecs) > 1 else None
-    if rtx is not None:
-        codecs.append(_with_payload_type(slot.codecs[1], rtx.payload_type, media.payload_type))
+    for other in slot.codecs[1:]:
+        is_rtx = other.codec == node_pb2.CODEC_RTX
+        found = rtp.rtx_of(media, formats) if is_rtx else maps.redundant_of(media, formats)
+        if found is not None:
+            codecs.append(_with_payload_type(other, found.payload_type, media.payload_type))
     return node_pb2.SendSection(
         mid=slot.mid,
         kind=slot.kind,
         track_id=slot.track.track_sid,
         ssrc=slot.track.ssrc,
-        rtx_ssrc=slot.track.rtx_ssrc if len(codecs) > 1 else 0,
+        rtx_ssrc=slot.track.rtx_ssrc if codecs[-1].codec == node_pb2.CODEC_RTX else 0,
         codecs=codecs,
         extensions=_agreed(slot, answered, is_mixed),
     )

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from headwater_api.nodev1 import node_pb2
 
-from headwater_gateway.sdp import render, rtp
+from headwater_gateway.sdp import maps, render, rtp
 from headwater_gateway.sdp.parse import MEDIA, Description, Section, is_token, parse, speaks_for_all, words_of
 from headwater_gateway.sdp.slots import Slot, accept, slot_lines
 from headwater_gateway.sdp.types import LocalTransport, SdpError, SendTrack, StaleAnswer, SubscriberAnswer
@@ -69,18 +69,22 @@ class SubscriberNegotiation:
     def _slot_of(self, section: Section) -> Slot:
         kind, formats = rtp.kind_of(section), rtp.formats(section)
         for known in formats:
-            audio = known.codec in rtp.AUDIO_CODECS
+            audio = kind == node_pb2.KIND_AUDIO
             self._payload_types[
                 _key(known.codec, known.clock_rate, known.channels if audio else 0, known.fmtp)
             ] = known.payload_type
         stream, track_sid = rtp.track_ids(section)
         dead = section.rejected or not formats
-        media = formats[0] if formats else None
-        codecs = rtp.codec_maps(media, rtp.rtx_of(media, formats)) if media is not None else ()
-        if dead or not track_sid or section.direction != "sendonly":
+        media = next((f for f in formats if f.codec != node_pb2.CODEC_RED), None)
+        codecs: tuple[node_pb2.CodecMap, ...] = ()
+        copies = None
+        if media is not None:
+            copies = maps.redundant_of(media, formats)
+            codecs = maps.codec_maps(media, rtp.rtx_of(media, formats), copies)
+        if dead or not codecs or not track_sid or section.direction != "sendonly":
             return Slot(section.mid, kind, None, codecs, stream, dead=dead, free=not dead)
         ssrc, rtx_ssrc = rtp.own_ssrcs(section)
-        track = SendTrack(track_sid, "", kind, codecs[0], ssrc, rtx_ssrc)
+        track = SendTrack(track_sid, "", kind, codecs[0], ssrc, rtx_ssrc, is_redundant=copies is not None)
         return Slot(section.mid, kind, track, codecs, stream)
 
     def ssrcs(self) -> dict[str, tuple[int, int]]:
@@ -265,6 +269,16 @@ class SubscriberNegotiation:
         media.CopyFrom(track.codec)
         media.payload_type = self._payload_type(media, media.fmtp)
         media.nack, media.pli, media.transport_cc = True, video, True
+        if track.is_redundant:
+            copies = node_pb2.CodecMap(
+                codec=node_pb2.CODEC_RED,
+                clock_rate=media.clock_rate,
+                channels=media.channels,
+                apt=media.payload_type,
+                fmtp=f"{media.payload_type}/{media.payload_type}",
+            )
+            copies.payload_type = self._payload_type(copies, copies.fmtp)
+            return (media, copies)
         if not track.rtx_ssrc:
             return (media,)
         rtx = node_pb2.CodecMap(codec=node_pb2.CODEC_RTX, clock_rate=media.clock_rate, apt=media.payload_type)

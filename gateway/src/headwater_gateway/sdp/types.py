@@ -55,6 +55,11 @@ class OfferedSection:
     layers: tuple[node_pb2.Layer, ...] = ()
     inactive: bool = False
 
+    @property
+    def is_redundant(self) -> bool:
+        """Audio that may come with copies of earlier frames (RFC 2198)."""
+        return any(codec.codec == node_pb2.CODEC_RED for codec in self.codecs)
+
     def receive_section(
         self, track_id: str, muted: bool = False, voice: bool = False
     ) -> node_pb2.ReceiveSection:
@@ -102,7 +107,8 @@ class SendTrack:
 
     `codec` is OfferedSection.codecs[0] of the publisher; its payload type and feedback are not used.
     `stream_id` groups tracks for lip-sync; leave it empty for clients that take the track id from the stream
-    (Firefox), and the stream id is then `PA_…|TR_…`.
+    (Firefox), and the stream id is then `PA_…|TR_…`. `is_redundant`: the publisher may send copies of earlier
+    audio frames along (RFC 2198); a subscriber that does not take them gets the same track without.
     """
 
     track_sid: str
@@ -112,3 +118,4 @@ class SendTrack:
     ssrc: int
     rtx_ssrc: int = 0  # 0: no RTX
     stream_id: str = ""
+    is_redundant: bool = False

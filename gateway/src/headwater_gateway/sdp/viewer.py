@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from headwater_api.nodev1 import node_pb2
 
-from headwater_gateway.sdp import render, rtp
+from headwater_gateway.sdp import maps, render, rtp
 from headwater_gateway.sdp.parse import Section, parse
 from headwater_gateway.sdp.types import LocalTransport, SdpError
 
@@ -87,7 +87,7 @@ def _line(section: Section, number: Callable[[], int], is_mixed: bool) -> Viewer
     rows: list[tuple[node_pb2.CodecMap, ...]] = []
     for media in formats:
         if media.codec in known and all(row[0].codec != media.codec for row in rows):
-            rows.append(tuple(rtp.codec_maps(media, rtp.rtx_of(media, formats))))
+            rows.append(tuple(maps.codec_maps(media, rtp.rtx_of(media, formats))))
     if not rows:
         return None
     has_rtx = any(len(row) > 1 for row in rows)
@@ -120,7 +120,7 @@ def _answer_lines(
     codecs = [codec for row in line.codecs for codec in row]
     msid = f"{name} {section.kind}"
     lines = [
-        render.media_line(section.kind, 9, section.protocol, (c.payload_type for c in codecs)),
+        render.media_line(section.kind, 9, section.protocol, codecs),
         *render.transport_lines(local, "passive", with_candidates),
         f"a=mid:{section.mid}",
         "a=sendonly",

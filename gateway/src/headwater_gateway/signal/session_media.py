@@ -49,6 +49,7 @@ OPEN_CHANNELS: Final = tuple(
 MAX_CHANNELS: Final = 16
 MAX_STREAM: Final = 65_534
 MAX_LABEL: Final = 128
+MAX_CIDS: Final = 1000  # of which add_track's wishes are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class SessionMedia:
         self._is_downlink_new = False  # its credentials have not been offered yet
         self._remote: dict[str, tuple[str, str]] = {}
         self._preferred: dict[str, node_pb2.Codec.ValueType] = {}
+        self._redundant: set[str] = set()  # cids whose audio may come with copies of earlier frames
         self._wanted: dict[TrackSid, WantedTrack] = {}
         self._ssrcs: dict[TrackSid, tuple[int, int]] = {}
         self._sending: tuple[node_pb2.SendSection, ...] = ()  # what the last ConfigureSend said
@@ -103,6 +105,7 @@ class SessionMedia:
             if memo.remote_fingerprint:
                 made._remote[transport] = (memo.remote_fingerprint, memo.remote_ufrag)
         codecs = {s.mid: (s.cid, s.codecs[0].codec) for s in left.sections if s.codecs}
+        made._redundant = {s.cid for s in left.sections if s.is_redundant}
         made._publisher = PublisherNegotiation.resumed(made._remote.get(publisher, ("", ""))[1], codecs)
         if offer_sdp:
             made._subscriber = SubscriberNegotiation.resumed(offer_sdp)
@@ -227,10 +230,14 @@ class SessionMedia:
 
     # -- publisher -------------------------------------------------------------------------------
 
-    def prefer(self, cid: str, codec: node_pb2.Codec.ValueType) -> None:
-        """add_track named a codec for this cid."""
-        if codec and len(self._preferred) < 1000:
+    def prefer(self, cid: str, codec: node_pb2.Codec.ValueType, *, redundant: bool) -> None:
+        """add_track named a codec for this cid, and says whether RED (RFC 2198) may be used for it."""
+        if codec and len(self._preferred) < MAX_CIDS:
             self._preferred[cid] = codec
+        if redundant and len(self._redundant) < MAX_CIDS:
+            self._redundant.add(cid)
+        elif not redundant:
+            self._redundant.discard(cid)
 
     def answer(self, offer_sdp: str) -> Answered:
         """Answer a publisher's offer. SdpError if it is refused."""
@@ -241,7 +248,9 @@ class SessionMedia:
                 self._local[transport], self._next_publisher = self._next_publisher, None
             else:
                 commands.append(self._restart(transport))
-        answer = self._publisher.answer(offer_sdp, self._local[transport], self._preferred)
+        answer = self._publisher.answer(
+            offer_sdp, self._local[transport], self._preferred, self._redundant.__contains__
+        )
         commands += self._set_remote(transport, answer.remote_fingerprint, answer.remote_ufrag)
         return Answered(answer.sdp, answer.sections, tuple(commands))
 
@@ -269,7 +278,7 @@ class SessionMedia:
         for track in changed:
             old = self._wanted.get(track.track_sid)
             self._wanted[track.track_sid] = track
-            if old is None or old.codec != track.codec:
+            if old is None or (old.codec, old.is_redundant) != (track.codec, track.is_redundant):
                 self._subscriber.add_track(self._send_track(track))
             else:
                 commands.append(
@@ -297,6 +306,7 @@ class SessionMedia:
             ssrc=ssrc,
             rtx_ssrc=rtx_ssrc,
             stream_id=track.stream_id,
+            is_redundant=track.is_redundant,
         )
 
     def _update(self, track_sid: str, max_spatial: int, paused: bool, priority: int = 0) -> node_pb2.Command:

@@ -26,7 +26,7 @@ pub struct CodecMap {
     pub codec: Codec,
     /// RTP clock in Hz.
     pub clock_rate: u32,
-    /// RTX only: the payload type that it repairs.
+    /// RTX: the payload type that it repairs. RED: that of its blocks.
     pub apt: u8,
     /// Generic NACK (RFC 4585) was negotiated.
     pub nack: bool,

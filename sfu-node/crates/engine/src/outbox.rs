@@ -34,6 +34,7 @@ pub enum DropReason {
     RtpUnheard,
     RtpUnknownPayloadType,
     RtpDuplicate,
+    RedMalformed,
     NoAddress,
     CodecUnsupported,
     SealFailed,
@@ -69,6 +70,7 @@ const NAMES: [&str; DropReason::Panic as usize + 1] = [
     "rtp_unheard",
     "rtp_unknown_payload_type",
     "rtp_duplicate",
+    "red_malformed",
     "no_address",
     "codec_unsupported",
     "seal_failed",
@@ -96,6 +98,16 @@ struct Datagram {
     path: Path,
 }
 
+/// By reason.
+#[derive(Debug)]
+struct Drops([u64; NAMES.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; NAMES.len()])
+    }
+}
+
 /// Output of the engine, emptied by the caller.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -104,7 +116,7 @@ pub struct Outbox {
     events: Vec<Event>,
     /// Events of the room being served; the engine adds the addressee.
     pub(crate) pending: Vec<EventKind>,
-    drops: [u64; NAMES.len()],
+    drops: Drops,
     packets: u64,
     bytes: u64,
     /// Arrival times of packets that were forwarded, µs.
@@ -182,7 +194,7 @@ impl Outbox {
 
     #[inline]
     pub(crate) fn drop(&mut self, reason: DropReason) {
-        self.drops[reason as usize] += 1;
+        self.drops.0[reason as usize] += 1;
     }
 
     /// The bytes from `start` to the arena's end are one datagram.
@@ -226,6 +238,6 @@ impl Outbox {
     }
 
     pub(crate) fn drop_counts(&self) -> BTreeMap<&'static str, u64> {
-        NAMES.iter().zip(self.drops).filter(|d| d.1 > 0).map(|(n, c)| (*n, c)).collect()
+        NAMES.iter().zip(self.drops.0).filter(|d| d.1 > 0).map(|(n, c)| (*n, c)).collect()
     }
 }

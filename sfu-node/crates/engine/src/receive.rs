@@ -13,6 +13,7 @@ use headwater_wire::{
     codec::Codec,
     ext::{self, ExtKind, ExtMap},
     nack::{Arrival, GapTracker},
+    red::Red,
     relay::Media,
     rtcp,
     rtp::{self, RtpView},
@@ -31,6 +32,8 @@ const FIRST_REPORT_US: u64 = 500_000;
 const REPORT_US: u64 = 1_000_000;
 /// Report blocks in one packet (5-bit count).
 const MAX_BLOCKS: usize = 31;
+/// Lost packets put back from the copies in one: libwebrtc sends one copy, two at most.
+const MAX_RESTORED: usize = 2;
 /// Round trip assumed until one was measured.
 const DEFAULT_RTT_US: u64 = 60_000;
 
@@ -173,6 +176,10 @@ impl Receiver {
             (codec, header.sequence, view.payload())
         };
         let at = (stream.section, stream.spatial);
+        if codec.codec == Codec::Red && !is_sound(payload, codec.apt) {
+            out.drop(DropReason::RedMalformed);
+            return None;
+        }
         let media_ssrc = if stream.role == Role::Rtx { *self.active.get(&at)? } else { header.ssrc };
         let source = self.streams.get_mut(&media_ssrc)?;
         source.nack = codec.nack;
@@ -209,6 +216,41 @@ impl Receiver {
             payload,
         };
         Some(Ingest { track, media, restarted, audio_level: audio_level.map(|l| l.1) })
+    }
+
+    /// What lost packets carried, as far as this one has copies of it (RFC 2198), the oldest first: put back as plain
+    /// packets under the numbers of those, with this one's audio level.
+    pub fn restored<'a>(
+        &mut self,
+        ssrc: u32,
+        media: &Media<'a>,
+        now_us: u64,
+    ) -> [Option<Media<'a>>; MAX_RESTORED] {
+        let mut restored = [None; MAX_RESTORED];
+        let (Some(stream), Some(red)) = (self.streams.get_mut(&ssrc), Red::parse(media.payload)) else {
+            return restored;
+        };
+        let blocks = red.earlier();
+        let skipped = blocks.len().saturating_sub(MAX_RESTORED);
+        let before = (1..=blocks.len() as u16).rev().zip(blocks).skip(skipped);
+        for (slot, (distance, block)) in restored.iter_mut().zip(before) {
+            let sequence = media.sequence.wrapping_sub(distance);
+            let is_copy = block.offset > 0 && !block.payload.is_empty();
+            if !is_copy || !stream.gaps.is_missing(sequence) {
+                continue;
+            }
+            stream.gaps.on_packet(sequence, now_us);
+            *slot = Some(Media {
+                codec: media.codec.carried(),
+                marker: false,
+                sequence,
+                timestamp: media.timestamp.wrapping_sub(u32::from(block.offset)),
+                extensions: ext::level_alone(media.extensions),
+                payload: block.payload,
+                ..*media
+            });
+        }
+        restored
     }
 
     /// A sender report: returns the track and layer that it is about.
@@ -417,6 +459,15 @@ impl Receiver {
         }
         sum
     }
+}
+
+/// A redundant payload whose blocks are all of the one codec that was agreed to, with something in the last.
+fn is_sound(payload: &[u8], payload_type: u8) -> bool {
+    Red::parse(payload).is_some_and(|red| {
+        let agreed =
+            red.payload_type == payload_type && red.earlier().all(|b| b.payload_type == payload_type);
+        agreed && !red.primary.is_empty()
+    })
 }
 
 /// The earlier of two optional times.

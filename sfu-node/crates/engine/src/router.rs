@@ -6,6 +6,7 @@ use crate::{
     engine::CHUNK,
     hold::{Held, MAX_RUN, Place},
     outbox::{DropReason, Outbox, Path},
+    receive::Ingest,
     room::Room,
     send::Exit,
     timers::Owner,
@@ -96,10 +97,23 @@ impl Room {
             {
                 track.on_level(level, cx.now.us);
             }
+            if ingest.media.codec == Codec::Red {
+                self.restore(cx, key, view.ssrc(), &ingest);
+            }
             let continuity = if ingest.restarted { Continuity::Restart } else { Continuity::Whole };
             self.accept(cx, ingest.track, &ingest.media, continuity);
         }
         *cx.block = block;
+    }
+
+    /// What was lost just before this packet, from the copies that it has: everybody gets it in its place, at once.
+    #[inline(never)]
+    fn restore(&mut self, cx: &mut Context<'_>, key: Key, ssrc: u32, ingest: &Ingest<'_>) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let restored = transport.receiver.restored(ssrc, &ingest.media, cx.now.us);
+        for media in restored.iter().flatten() {
+            self.accept(cx, ingest.track, media, Continuity::Whole);
+        }
     }
 
     /// Take one packet of a track in; it is forwarded with the rest of its frame.

@@ -189,7 +189,7 @@ impl Track {
                 interval_us: FIRST_INTERVAL_US,
                 seen_frames: frames,
                 live: false,
-                codec: media.codec,
+                codec: media.codec.carried(),
                 clock: None,
                 key_asked_us: None,
                 key_wanted: false,
@@ -200,9 +200,11 @@ impl Track {
             layer.extender.reset();
             layer.clock = None;
         }
-        let changed = !layer.live || layer.codec != media.codec || relayered;
+        // A stream of redundant packets has plain ones among them: where redundancy did not fit, or was used.
+        let codec = media.codec.carried();
+        let changed = !layer.live || layer.codec != codec || relayered;
         layer.live = true;
-        layer.codec = media.codec;
+        layer.codec = codec;
         layer.last_us = now_us;
         layer.bytes += (media.payload.len() + OVERHEAD) as u64;
         layer.seen_frames = frames;

@@ -592,7 +592,7 @@ impl World {
 }
 
 pub fn codec(payload_type: u8, codec: Codec, apt: u8) -> CodecMap {
-    let clock_rate = if codec == Codec::Opus { 48_000 } else { 90_000 };
+    let clock_rate = if matches!(codec, Codec::Opus | Codec::Red) { 48_000 } else { 90_000 };
     CodecMap {
         payload_type,
         codec,

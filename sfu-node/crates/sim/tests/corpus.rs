@@ -12,13 +12,14 @@ use {
 type Target = (&'static str, fn(&[u8]), usize);
 
 /// All of `fuzz/Cargo.toml`.
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     ("certificate", engine::certificate, 20_000),
     ("data", engine::data, 2_000),
     ("dtls", sim::dtls, 500),
     ("dtls_demux", wire::dtls_demux, 20_000),
     ("engine", sim::engine, 2_000),
     ("payload", wire::payload, 40_000),
+    ("redundant", wire::redundant, 40_000),
     ("relay", wire::relay, 40_000),
     ("rtcp", wire::rtcp, 40_000),
     ("rtp", wire::rtp, 40_000),
@@ -90,4 +91,4 @@ macro_rules! replays {
     };
 }
 
-replays!(certificate data dtls dtls_demux engine payload relay rtcp rtp srtp stun);
+replays!(certificate data dtls dtls_demux engine payload redundant relay rtcp rtp srtp stun);

@@ -16,6 +16,7 @@ use crate::demux::{PacketKind, classify};
 use crate::ext::{BlockIter, ExtKind, ExtMap};
 use crate::history::{History, Stored};
 use crate::munge::{Munger, Source};
+use crate::red::{self, Earlier, Red};
 use crate::rtcp::{self, Packet, Packets};
 use crate::rtp::{HeaderWriter, RtpView};
 use crate::stun::{IceKey, Message, Refusal};
@@ -24,6 +25,25 @@ use crate::{ext, nack, relay, stun, twcc};
 use aws_lc_rs::hmac;
 
 const PASSWORD: &str = "fuzzfuzzfuzzfuzzfuzzfuzz";
+
+/// Redundant payloads: the parts make the whole, and relabelled ones differ in their types alone.
+pub fn redundant(data: &[u8]) {
+    let mut relabelled = data.to_vec();
+    red::relabel(&mut relabelled, 96);
+    let Some(red) = Red::parse(data) else { return };
+    let earlier: usize = red.earlier().map(|e| e.payload.len()).sum();
+    let headers = red.earlier().len() * 4 + 1;
+    assert!(red.earlier().len() <= red::MAX_EARLIER, "blocks");
+    assert_eq!(headers + earlier + red.primary.len(), data.len(), "parts make the whole");
+    let after = Red::parse(&relabelled);
+    assert!(
+        after.is_some_and(|a| {
+            a.primary == red.primary
+                && a.earlier().eq(red.earlier().map(|e| Earlier { payload_type: 96, ..e }))
+        }),
+        "types alone"
+    );
+}
 
 /// STUN: parse, check, answer, and parse the answer; then the same as if the peer had signed it.
 pub fn stun(data: &[u8]) {

@@ -166,6 +166,20 @@ impl<'a> Iterator for BlockIter<'a> {
     }
 }
 
+/// A normalised block with the audio level of `block` and nothing else.
+#[must_use]
+pub fn level_alone(block: &[u8]) -> &[u8] {
+    let mut rest = block;
+    while let [kind, len, ..] = rest {
+        let Some((entry, after)) = rest.split_at_checked(2 + usize::from(*len)) else { break };
+        if *kind == ExtKind::AudioLevel as u8 {
+            return entry;
+        }
+        rest = after;
+    }
+    &[]
+}
+
 /// RFC 6464 audio level: voice activity flag and −dBov, 0 (loud) to 127 (silent).
 #[must_use]
 pub fn audio_level(value: &[u8]) -> Option<(bool, u8)> {
@@ -223,6 +237,14 @@ mod tests {
         assert_eq!(got, [(ExtKind::AudioLevel, &[0x85][..]), (ExtKind::VideoOrientation, &[2][..])]);
         assert_eq!(find(&view, &m, ExtKind::Mid), Some(&b"0"[..]));
         assert_eq!(audio_level(&[0x85]), Some((true, 5)));
+    }
+
+    #[test]
+    fn the_level_is_found_among_others() {
+        let block = [10, 2, 7, 7, 4, 1, 0x85, 7, 1, 2];
+        assert_eq!(level_alone(&block), [4, 1, 0x85]);
+        assert_eq!(level_alone(&block[..6]), [], "cut off");
+        assert_eq!(level_alone(&[]), []);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod frames;
 pub mod history;
 pub mod munge;
 pub mod nack;
+pub mod red;
 pub mod relay;
 pub mod rtcp;
 pub mod rtp;

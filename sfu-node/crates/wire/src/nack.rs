@@ -162,6 +162,13 @@ impl GapTracker {
         std::mem::take(&mut self.abandoned)
     }
 
+    /// It has not come, and is still waited for.
+    #[must_use]
+    pub fn is_missing(&self, seq: u16) -> bool {
+        !self.missing.is_empty()
+            && self.missing.binary_search_by_key(&self.extender.peek(seq), |m| m.at).is_ok()
+    }
+
     /// Packets missing now.
     #[must_use]
     pub fn missing(&self) -> usize {

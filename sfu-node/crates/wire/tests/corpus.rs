@@ -60,6 +60,14 @@ fn rtp_packets() -> Vec<Vec<u8>> {
     ]
 }
 
+fn redundant_payloads() -> Vec<Vec<u8>> {
+    let frame = |byte: u8, len: usize| vec![byte; len];
+    let one = [&[0x80 | 111, 0x0F, 0x00, 40, 111][..], &frame(1, 40), &frame(2, 50)].concat();
+    let two =
+        [&[0xEF, 0x1E, 0x01, 0x04, 0xEF, 0x0F, 0x00, 3, 111][..], &frame(1, 263), &frame(2, 4)].concat();
+    vec![vec![111, 7, 7], one, two, [0xEF, 0xFF, 0xFC, 0].repeat(8)]
+}
+
 fn rtcp_packets() -> Vec<Vec<u8>> {
     let block = ReportBlock { ssrc: 1, fraction_lost: 2, cumulative_lost: -3, ..ReportBlock::default() };
     let mut all = vec![Vec::new(); 4];
@@ -130,6 +138,7 @@ fn committed_seeds_are_what_the_writers_make() {
         ("rtcp", rtcp_packets()),
         ("dtls_demux", demux.concat()),
         ("relay", relay_packets()),
+        ("redundant", redundant_payloads()),
     ];
     let write = std::env::var_os("HEADWATER_WRITE_SEEDS").is_some();
     for (target, packets) in sets {

@@ -1,6 +1,7 @@
 //! A subscriber's side: one sender per m-line, and the rewriting of what it forwards.
 
 mod described;
+mod redundant;
 mod repair;
 mod report;
 
@@ -241,6 +242,7 @@ impl Sender {
         }
     }
 
+    #[inline(always)]
     fn choose(&mut self, codec: Codec) -> Option<Chosen> {
         if self.chosen.is_none_or(|c| c.codec != codec) {
             let map: &CodecMap = self.section.codecs.iter().find(|c| c.codec == codec)?;
@@ -257,7 +259,7 @@ impl Sender {
 
     /// Forward one packet of its track, if it is one of the layer that this subscriber gets.
     /// True: the flowing layer changed.
-    #[inline]
+    #[inline(always)]
     pub fn forward(
         &mut self,
         now: Now,
@@ -282,6 +284,9 @@ impl Sender {
             return false;
         }
         let Some(chosen) = self.choose(media.codec) else {
+            if media.codec == Codec::Red {
+                return self.forward_plain(now, media, source, track, shared, exit);
+            }
             exit.out.drop(DropReason::CodecUnsupported);
             return false;
         };
@@ -405,11 +410,14 @@ impl Sender {
         }
         let at = arena.len();
         arena.extend_from_slice(payload);
-        if codec == Codec::Vp8
-            && shape.vp8 != vp8::Offsets::default()
-            && let Some(payload) = arena.get_mut(at..)
-        {
-            vp8::patch(payload, shape.vp8);
+        match codec {
+            Codec::Vp8 if shape.vp8 != vp8::Offsets::default() => {
+                if let Some(payload) = arena.get_mut(at..) {
+                    vp8::patch(payload, shape.vp8);
+                }
+            }
+            Codec::Red => self.relabel(arena, at),
+            _ => {}
         }
         if shape.padding > 0 {
             arena.resize(arena.len() + usize::from(shape.padding) - 1, 0);

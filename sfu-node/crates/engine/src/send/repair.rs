@@ -51,10 +51,8 @@ impl Sender {
         exit: &mut Exit<'_>,
     ) {
         let Some(codec) = Codec::from_number(stored.payload_type) else { return };
-        let Some(chosen) = self.chosen.filter(|c| c.codec == codec) else { return };
-        if stored.payload.is_empty() {
-            return;
-        }
+        let (codec, payload) = self.part(codec, stored.payload);
+        let Some(chosen) = self.choose(codec).filter(|_| !payload.is_empty()) else { return };
         let sequence = origin.index as u16;
         let timestamp = stored.timestamp.wrapping_add(origin.timestamp_offset);
         let mut header = RtpHeader {
@@ -97,8 +95,8 @@ impl Sender {
                 shape
             }
         };
-        exit.control.admit(exit.now_us, stored.payload.len() + OVERHEAD, true);
-        self.write(&shape, codec, stored.extensions, stored.payload, exit);
+        exit.control.admit(exit.now_us, payload.len() + OVERHEAD, true);
+        self.write(&shape, codec, stored.extensions, payload, exit);
     }
 
     /// A packet that had to wait goes out, built again from the track's ring.

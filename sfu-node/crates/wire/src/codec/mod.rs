@@ -51,6 +51,12 @@ impl Codec {
         })
     }
 
+    /// What it carries: for redundant audio the codec within, the only one that is agreed to in it.
+    #[must_use]
+    pub fn carried(self) -> Self {
+        if self == Self::Red { Self::Opus } else { self }
+    }
+
     /// Has key frames.
     #[must_use]
     pub fn is_video(self) -> bool {
