@@ -36,7 +36,7 @@ fn redundant(number: u32, copies: u32) -> Vec<u8> {
     let mut payload = Vec::new();
     let earlier = number.saturating_sub(copies)..number;
     for n in earlier.clone() {
-        let bits = (number - n) * STEP << 10 | frame(n).len() as u32;
+        let bits = ((number - n) * STEP) << 10 | frame(n).len() as u32;
         payload.extend_from_slice(&(u32::from(0x80 | OPUS) << 24 | bits).to_be_bytes());
     }
     payload.push(OPUS);
