@@ -208,8 +208,7 @@ impl Room {
             let mut changed = false;
             for packet in run.iter().flatten() {
                 let source = packet.source();
-                changed |=
-                    sender.forward(cx.now, &packet.media, &source, packet.tag, track, cx.shared, &mut exit);
+                changed |= sender.forward(&packet.media, &source, packet.tag, track, cx.shared, &mut exit);
             }
             if changed {
                 sender.announce(&transport.id, cx.out);

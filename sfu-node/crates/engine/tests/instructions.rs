@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Instructions per forwarded packet when this was last agreed to: 10 subscribers, 10 and 500 streams besides.
-const AGREED: [f64; 2] = [792.0, 792.0];
+const AGREED: [f64; 2] = [820.0, 820.0];
 /// More than this is a regression.
 const TOLERANCE: f64 = 1.03;
 const SUBSCRIBERS: usize = 10;

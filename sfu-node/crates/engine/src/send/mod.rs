@@ -8,7 +8,6 @@ mod report;
 use crate::{
     api::{CodecMap, EventKind, Id, Kind, SendSection},
     arena::Key,
-    clock::Now,
     context::Shared,
     control::Control,
     layers::{Layers, Place},
@@ -262,7 +261,6 @@ impl Sender {
     #[inline(always)]
     pub fn forward(
         &mut self,
-        now: Now,
         media: &Media<'_>,
         source: &Source<'_>,
         tag: Option<Tag>,
@@ -285,7 +283,7 @@ impl Sender {
         }
         let Some(chosen) = self.choose(media.codec) else {
             if media.codec == Codec::Red {
-                return self.forward_plain(now, media, source, track, shared, exit);
+                return self.forward_plain(media, source, track, shared, exit);
             }
             exit.out.drop(DropReason::CodecUnsupported);
             return false;
@@ -296,7 +294,7 @@ impl Sender {
             Munger::new((random & 0x3FFF) as u16, random, chosen.clock_rate)
         });
         let (rewrite, marker, changed) = if let Some(tag) = tag {
-            let (place, changed) = self.layers.place(munger, media, source, tag, flows, now.us);
+            let (place, changed) = self.layers.place(munger, media, source, tag, flows, exit.now_us);
             match place {
                 Place::Goes(rewrite, marker) => (rewrite, marker, changed),
                 Place::Dropped => return changed,
@@ -306,9 +304,9 @@ impl Sender {
                 }
             }
         } else if flows {
-            (munger.map(source, now.us), media.marker, false)
+            (munger.map(source, exit.now_us), media.marker, false)
         } else {
-            (Some(munger.switch(source, now.us)), media.marker, true)
+            (Some(munger.switch(source, exit.now_us)), media.marker, true)
         };
         let Some(rewrite) = rewrite else {
             exit.out.drop(DropReason::RtpDuplicate);
@@ -320,12 +318,12 @@ impl Sender {
         }
         let size = media.payload.len() + OVERHEAD;
         // What may have to be sent again bit by bit cannot wait: it would have to be built anew.
-        if chosen.rtx_payload_type.is_some() && !exit.control.admit(now.us, size, false) {
+        if chosen.rtx_payload_type.is_some() && !exit.control.admit(exit.now_us, size, false) {
             let held = Queued {
                 stream: self.section.ssrc,
                 sequence: rewrite.sequence(),
                 size: size as u16,
-                at_us: now.us,
+                at_us: exit.now_us,
             };
             if !exit.control.hold(held) {
                 exit.out.drop(DropReason::PacerFull);
@@ -333,7 +331,7 @@ impl Sender {
             return changed;
         }
         if chosen.rtx_payload_type.is_none() {
-            exit.control.admit(now.us, size, true);
+            exit.control.admit(exit.now_us, size, true);
         }
         let header = RtpHeader {
             marker,

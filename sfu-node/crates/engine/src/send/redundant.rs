@@ -1,7 +1,7 @@
 //! Packets with copies of earlier frames (RFC 2198): for who takes such, and for who does not.
 
 use super::{Exit, Sender};
-use crate::{clock::Now, context::Shared, track::Track};
+use crate::{context::Shared, track::Track};
 use headwater_wire::{
     codec::Codec,
     munge::Source,
@@ -28,7 +28,6 @@ impl Sender {
     #[inline(never)]
     pub(super) fn forward_plain(
         &mut self,
-        now: Now,
         media: &Media<'_>,
         source: &Source<'_>,
         track: &Track,
@@ -37,7 +36,7 @@ impl Sender {
     ) -> bool {
         let (codec, payload) = self.part(media.codec, media.payload);
         codec != media.codec
-            && self.forward(now, &Media { codec, payload, ..*media }, source, None, track, shared, exit)
+            && self.forward(&Media { codec, payload, ..*media }, source, None, track, shared, exit)
     }
 
     /// Write the subscriber's payload type into the blocks of a redundant packet.
