@@ -2,6 +2,7 @@
 
 HEADWATER_CHAOS_DEATHS: deaths of each kind (60); HEADWATER_CHAOS_CLIENTS: clients (20). All decode three
 pictures and listen to three tones; every frame is looked at in eight of them, which is what two cores can do.
+The others go last for the processors: clients have their own where they do not share two with their servers.
 Figures add up over runs in the folder HEADWATER_CHAOS_FIGURES.
 """
 
@@ -22,6 +23,7 @@ from support.bystanders import bystanders
 from support.clients import bots, until_heard, until_seen
 from support.deadline import until
 from support.figures import Figures
+from support.shares import bot_processes, set_share
 from support.static_fleet import StaticFleet, node_running, static_fleet
 
 DEATHS = int(os.environ.get("HEADWATER_CHAOS_DEATHS", "60"))
@@ -32,6 +34,7 @@ QUIET_S = 3.0  # before each fault: what the machine itself costs
 NAMES = [f"c{number}" for number in range(CLIENTS)]
 PUBLISHERS = NAMES[: len(REGIONS)]  # one in each region, and small pictures: two cores encode and decode all
 EYES = NAMES[:8]
+LAST = 10  # niceness of the processes whose frames nobody looks at
 HEARD: list[Pair] = [(who, publisher) for publisher in PUBLISHERS for who in NAMES if who != publisher]
 PAIRS = [(who, publisher) for who, publisher in HEARD if who in EYES]
 
@@ -75,6 +78,7 @@ async def test_deaths(fleet: StaticFleet, tmp_path: Path, how: str) -> None:
     everybody = specs(fleet)
     async with AsyncExitStack() as stack, bots(everybody[: len(EYES)], everybody[len(EYES) :]) as clients:
         others = stack.enter_context(bystanders())
+        set_share(bot_processes()[-1], LAST)
         for round_ in range(DEATHS):
             await until_seen(clients, PAIRS, 90)
             await until_heard(clients, HEARD, 30)

@@ -124,6 +124,15 @@ def test_redundancy_of_anything_but_the_chosen_codec_is_declined(fmtp: str) -> N
     assert "red/" not in answer.sdp
 
 
+def test_redundancy_is_of_opus_alone() -> None:
+    """Nodes take what is inside for Opus."""
+    offer = sdp("chromium_simulcast_offer").replace("opus/48000/2", "L16/48000/2")
+    offer = offer.replace("a=rtpmap:9 G722/8000", "a=rtpmap:9 PCMU/48000/2").replace("111/111", "9/9")
+    answer = PublisherNegotiation().answer(offer, LOCAL, redundant=lambda cid: True)
+    assert [c.codec for c in answer.sections[0].codecs] == [node_pb2.CODEC_PCMU]
+    assert "red/" not in answer.sdp
+
+
 def test_two_layers_are_ordered_by_name_not_by_place() -> None:
     video = PublisherNegotiation().answer(sdp("chromium_two_layers_offer"), LOCAL).sections[1]
     assert [layer.rid for layer in video.layers] == ["q", "h"]

@@ -133,7 +133,7 @@ async def _lead(calls: "_Calls", errand: Errand, wait_s: float, tell: Callable[[
     wish = {"node_id": errand.node, "region": errand.region}
     now = await calls.do("PUT", {name: value for name, value in wish.items() if value})
     source, goal = _place(before), _place(now)
-    if now["node_id"] == before["node_id"]:
+    if now["node_id"] == before["node_id"] and not now["moving"]:
         tell(f"{who} is on {goal} already: nothing was done")
         return
     tell(f"{who} is led from {source} to {goal}")

@@ -138,6 +138,7 @@ class ApiContext:
         headers: dict[str, str],
         address: str,
         token: str,
+        deadline_s: float = FORWARD_S,
     ) -> tuple[int, bytes, CIMultiDict[str]]:
         """One request to another gateway, vouched for. ApiError unavailable: it does not answer."""
         vouched = {
@@ -148,7 +149,7 @@ class ApiContext:
         }
         try:
             async with (
-                asyncio.timeout(FORWARD_S),
+                asyncio.timeout(deadline_s),
                 self.session.request(
                     method,
                     peer.url + path,

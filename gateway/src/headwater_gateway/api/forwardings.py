@@ -20,6 +20,7 @@ from headwater_api.reasons import Reason
 from headwater_gateway.api.context import ApiContext
 from headwater_gateway.api.errors import ApiError, to_api_error
 from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, voucher
+from headwater_gateway.owners import MAX_HOPS
 from headwater_gateway.room import codec, forwarding, showing
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.crossing import Ask, Sight, Start
@@ -33,6 +34,7 @@ LOOK_S: Final = 1.0  # how often rooms are looked through for participants that 
 HOLD_S: Final = 0.3  # so long an answer waits for news
 STEP_S: Final = 0.05
 RETRY_S: Final = 0.5
+ANSWER_S: Final = 3.0  # an answer comes within that, or its gateway is taken for silent
 GONE_S: Final = 5.0  # a room that is nowhere may be on its way to another gateway
 _PURPOSE: Final = "forward"
 
@@ -87,7 +89,8 @@ class Forwardings:
         task.add_done_callback(lambda _: self._tasks.pop(sid, None))
 
     async def _keep(self, actor: RoomActor, sid: ParticipantSid) -> None:
-        seen, nowhere_since, last = "", 0.0, Ask(RoomId(""), actor.state.participants[sid].identity, sid)
+        seen, nowhere_since = "", 0.0
+        last: Ask | None = None
         clock = asyncio.get_running_loop().time
         while (question := forwarding.ask_of(actor.state, sid, seen)) is not None:
             last = question
@@ -95,8 +98,8 @@ class Forwardings:
                 sight = await self._look(question)
             except (ApiError, RoomError, JoinRefused, JoinRefusal, TimeoutError) as error:
                 refusal = to_api_error(error)
-                nowhere_since = nowhere_since or clock()
-                is_lost = refusal.code == "not_found" and clock() - nowhere_since >= GONE_S
+                nowhere_since = (nowhere_since or clock()) if refusal.code == "not_found" else 0.0
+                is_lost = nowhere_since > 0 and clock() - nowhere_since >= GONE_S
                 if refusal.reason is Reason.PARTICIPANT_NOT_FOUND or is_lost:
                     log.info("forwarding.over", participant=sid, source=question.source, why=refusal.sentence)
                     await self._tell(actor, lambda state, now: forwarding.end(state, sid, now))
@@ -111,7 +114,7 @@ class Forwardings:
             )
             if not sight.is_linked:  # it is on its way to a node, or the far end is about to be opened
                 await asyncio.sleep(STEP_S)
-        if not actor.is_handed_over:
+        if last is not None and not actor.is_handed_over:
             over = Ask(last.source, last.identity, sid, is_over=True)
             try:
                 await self._look(over)
@@ -155,6 +158,7 @@ class Forwardings:
             headers=headers,
             address=gateway,
             token=_PURPOSE,
+            deadline_s=ANSWER_S,
         )
         try:
             answer: dict[str, Any] = json.loads(raw)
@@ -180,11 +184,19 @@ class Forwardings:
         app.router.add_post(PATH_START, start)
 
     async def _on_look(self, body: dict[str, Any]) -> dict[str, Any]:
-        return codec.pack(await self._answer(codec.unpack(Ask, body, 0.0)), 0.0)
+        ask = codec.unpack(Ask, body, 0.0)
+        await self._take_up(ask.source)
+        return codec.pack(await self._answer(ask), 0.0)
 
     async def _on_start(self, body: dict[str, Any]) -> dict[str, Any]:
-        await self._begin(codec.unpack(Start, body, 0.0))
+        begun = codec.unpack(Start, body, 0.0)
+        await self._take_up(begun.destination)
+        await self._begin(begun)
         return {}
+
+    async def _take_up(self, room: RoomId) -> None:
+        """Who asks takes this gateway for the room's: that of a dead one is taken over first. JoinRefused."""
+        await self._context.plane.owner(room, hops=MAX_HOPS, resumes=True)
 
     async def _serve(
         self, request: web.Request, handle: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]

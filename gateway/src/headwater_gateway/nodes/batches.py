@@ -70,6 +70,9 @@ class Batches:
                 await asyncio.gather(*map(self._alone, part))
             else:
                 await self._together(part)
+        except Exception as error:  # no answer at all would end each room's commands without a word
+            _refuse(part, grpc.StatusCode.INTERNAL, f"the call failed: {error!r}")
+            raise
         finally:
             for waiting in part:
                 waiting.answer.cancel()  # where the call was cancelled, so are they

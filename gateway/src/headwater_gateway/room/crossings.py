@@ -12,7 +12,7 @@ from headwater_gateway.room.model import Participant
 from headwater_gateway.room.state import RoomState
 
 
-def link(room: RoomState, participant: Participant, far: NodeId, far_address: str) -> None:
+def link(room: RoomState, participant: Participant, far: NodeId, far_address: str, now: float) -> None:
     """See to it that the tracks come from that node of its own room: a link as it is, or a new one."""
     forwarded, near = participant.forwarded, room.nodes.get(participant.node_id)
     if forwarded is None or near is None:
@@ -30,7 +30,8 @@ def link(room: RoomState, participant: Participant, far: NodeId, far_address: st
         far_token=room.ids.number(),
     )
     room.command(near.node_id, [fresh.near_end()])
-    forwarded.crossing, forwarded.broken_since = fresh, None
+    # Until a node says that it is up: an end that is refused is not tried again before a new link is made.
+    forwarded.crossing, forwarded.broken_since = fresh, now
     sync_cascade(room)  # tracks go over before the old link takes its own with it
     if old is not None:
         room.command(old.near, [old.closed()])
@@ -67,15 +68,8 @@ def mark(room: RoomState, link_id: LinkId, now: float, *, is_up: bool) -> None:
             forwarded.broken_since = None if is_up else since
 
 
-def refused(room: RoomState, link_id: LinkId) -> None:
-    """The near node would not open its end: a new link is made."""
-    for forwarded in _crossed(room):
-        if forwarded.crossing is not None and forwarded.crossing.link_id == link_id:
-            forwarded.crossing = None
-
-
 def mend(room: RoomState, now: float) -> None:
-    """Give up links that have been down for long: the next news from the other room makes new ones."""
+    """Give up links that are not up for long: the next news from the other room makes new ones."""
     for participant in room.participants.values():
         since = participant.forwarded.broken_since if participant.forwarded is not None else None
         if participant.forwarded is not None and since is not None and now - since >= REOPEN_AFTER_S:

@@ -88,6 +88,8 @@ def send_packet(
     payload = packet.SerializeToString()
     by_node: dict[NodeId, list[TransportId]] = {}
     for target in targets:
+        if target.forwarded is not None:
+            continue  # it has no client here
         by_node.setdefault(target.node_id, []).append(subscriber_transport(target.sid))
     for node_id, transports in by_node.items():
         command = node_pb2.SendData(transport_ids=transports, label=label, payload=payload, binary=True)

@@ -10,7 +10,6 @@ from headwater_gateway.room import (
     migration,
     quality,
     roster,
-    showing,
     subscriptions,
     tracks,
 )
@@ -54,8 +53,6 @@ def handle_refusal(room: RoomState, command: node_pb2.Command, error: str, now: 
     match command.WhichOneof("command"):
         case "open_relay":
             links.reopen_link(room, LinkId(command.open_relay.link_id))
-            crossings.refused(room, LinkId(command.open_relay.link_id))
-            showing.refused(room, LinkId(command.open_relay.link_id))
         case "create_transport":
             sid = transport_owner(command.create_transport.transport_id)
             roster.send_away(room, sid, f"its node refused it: {error}", now)

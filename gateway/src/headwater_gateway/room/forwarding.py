@@ -83,7 +83,7 @@ def apply(room: RoomState, mover: Mover, sid: ParticipantSid, sight: Sight, now:
     changed = _set_row(participant, sight)
     fresh, gone = _set_tracks(room, participant, sight)
     if sight.node_id and participant.moving_at is None:
-        crossings.link(room, participant, sight.node_id, sight.address)
+        crossings.link(room, participant, sight.node_id, sight.address, now)
     if changed or fresh or gone:
         room.announce(participant, now, at_once=True)
         sync_cascade(room)

@@ -279,6 +279,8 @@ def send_data(state: RoomState, request: room.SendDataRequest) -> None:
 def call(state: RoomState, request: room.PerformRpcRequest, request_id: str) -> None:
     """PerformRpc: ask the participant's client; its answer comes as a packet to the server's identity."""
     participant = participant_of(state, request.destination_identity)
+    if participant.forwarded is not None:
+        raise RoomError(Reason.PARTICIPANT_NOT_FOUND, "its client is in another room")
     packet = models.DataPacket(
         participant_identity=SERVER_IDENTITY,
         destination_identities=[participant.identity],
@@ -296,6 +298,8 @@ def call(state: RoomState, request: room.PerformRpcRequest, request_id: str) -> 
 def move(state: RoomState, identity: str, destination: models.Room, token: str, now: float) -> None:
     """Send a participant to another room: it gets that room's token and joins there at once."""
     participant = participant_of(state, identity)
+    if participant.forwarded is not None:
+        raise RoomError(Reason.PARTICIPANT_NOT_MOVABLE, "it is forwarded from another room: ask there")
     if participant.moving_at is not None:
         raise RoomError(Reason.PARTICIPANT_NOT_FOUND, "the participant is between two nodes: try again")
     state.tell(participant.sid, rtc.SignalResponse(refresh_token=token))

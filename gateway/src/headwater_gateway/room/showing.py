@@ -5,7 +5,6 @@ import json
 from dataclasses import replace
 from typing import Final
 
-from headwater_api.ids import LinkId
 from headwater_api.reasons import Reason
 
 from headwater_gateway.room import codec
@@ -44,6 +43,8 @@ def look(room: RoomState, identity: str) -> Sight:
 
 
 def _tracks(participant: Participant) -> tuple[SeenTrack, ...]:
+    if not participant.audience.everyone:
+        return ()  # it lets only some of its own room subscribe, none of whom is in the other
     return tuple(
         SeenTrack(track.sid, track.info, track.section, track.codec, track.is_silenced)
         for track in participant.tracks.values()
@@ -96,10 +97,3 @@ def lapse(room: RoomState, now: float) -> None:
     for sid, known in list(room.shown.items()):
         if now - known.asked_at >= LAPSE_S:
             forget(room, Ask(room.room_id, known.identity, sid))
-
-
-def refused(room: RoomState, link_id: LinkId) -> None:
-    """A node would not open its end: it is tried again with the next question."""
-    for known in room.shown.values():
-        if known.crossing is not None and known.crossing.link_id == link_id:
-            known.crossing = None

@@ -8,10 +8,12 @@ from headwater_gateway.sdp.rtp import AUDIO_CODECS, Format
 
 
 def redundant_of(media: Format, offered: Sequence[Format]) -> Format | None:
-    """The format that repeats earlier frames of an audio format (RFC 2198); None: it has none.
+    """The format that repeats earlier frames of Opus (RFC 2198); None: it has none, or this is not Opus.
 
     Its fmtp names the payload types of its blocks, `111/111`: all must be the media format.
     """
+    if media.codec != node_pb2.CODEC_OPUS:
+        return None  # nodes take what is inside for Opus
     blocks = {str(media.payload_type)}
     return next(
         (
