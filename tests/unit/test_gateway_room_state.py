@@ -18,6 +18,7 @@ from headwater_gateway.room import (
     effects,
     events,
     links,
+    moderation,
     quality,
     roster,
     snapshot,
@@ -25,9 +26,10 @@ from headwater_gateway.room import (
     subscriptions,
     tracks,
 )
+from headwater_gateway.room.crossing import Forwarded
 from headwater_gateway.room.model import JoinRequest, Participant, RoomConfig, TrackSetting
 from headwater_gateway.room.policy import check_join
-from headwater_gateway.room.ports import JoinRefusal
+from headwater_gateway.room.ports import JoinRefusal, RoomError
 from headwater_gateway.room.requests import handle_request
 from headwater_gateway.room.state import RoomState
 from headwater_gateway.room.timers import next_deadline, run_due
@@ -409,6 +411,20 @@ def test_data_that_breaks_the_rules_is_dropped_with_a_reason(room: RoomState) ->
     assert "larger" in drop(bob.sid, "_lossy", b"x" * 70_000)
     assert "not in the room" in drop(ParticipantSid("PA_x"), "_lossy", good)
     assert drop(bob.sid, "_lossy", good) == ""
+
+
+def test_who_is_shown_from_another_room_gets_no_data_and_is_not_moved(room: RoomState) -> None:
+    ann, bob, eve = join(room, "ann"), join(room, "bob"), join(room, "eve")
+    eve.forwarded = Forwarded(RoomId("elsewhere"), 0.0)
+    packet = models.DataPacket(user=models.UserPacket(payload=b"x")).SerializeToString()
+    event = node_pb2.DataEvent(transport_id=f"{ann.sid}/pub", label="_reliable", payload=packet)
+    room.take_effects()
+    assert data.route_data(room, event, 0.0) == ""
+    (sent,) = commands(room, "eu-1", "send_data")
+    assert list(sent.transport_ids) == [f"{bob.sid}/sub"]  # type: ignore[attr-defined]
+    with pytest.raises(RoomError):
+        moderation.move(room, "eve", models.Room(name="third"), "token", 0.0)
+    assert eve.sid in room.participants
 
 
 def test_what_a_dead_owner_may_not_have_passed_on_is_passed_on_by_the_next(room: RoomState) -> None:

@@ -77,7 +77,7 @@ class Forwarded:
     source: RoomId
     heard_at: float  # its room last said that it is there (monotonic seconds)
     crossing: Crossing | None = None
-    broken_since: float | None = None  # the link is down
+    broken_since: float | None = None  # the link is not up
     silenced: frozenset[TrackSid] = frozenset()  # by a host of its own room
     held: frozenset[TrackSid] = frozenset()  # by a host of this one
 
