@@ -82,6 +82,10 @@ async def test_deaths(fleet: StaticFleet, tmp_path: Path, how: str) -> None:
         for round_ in range(DEATHS):
             await until_seen(clients, PAIRS, 90)
             await until_heard(clients, HEARD, 30)
+            # The SDK says seconds after the tone is back that it has resumed.
+            await until(
+                lambda: all(bot.state == "connected" for bot in clients.bots.values()), 20, "all rest"
+            )
             node = node_of(clients, rng.choice(NAMES))
             here = {name for name in NAMES if node_of(clients, name) == node}
             joined = {name: clients.bots[name].joins for name in NAMES}
