@@ -159,7 +159,9 @@ async def test_redis_fails_for_minutes(tmp_path: Path, monkeypatch: pytest.Monke
         await gateways_noticed(fleet, how)
         gaps = gaps_of(cameras)
         figures.add(gap=gaps, join=[1000 * s for s in took])
-        print(f"{how} for {REDIS_S:.0f} s: gaps {gaps} ms, {len(took)} joins, slowest {max(took):.2f} s, "
+        tones = [cameras.tone_gap_ms(*pair) for pair in PAIRS]
+        print(f"{how} for {REDIS_S:.0f} s: gaps {gaps} ms (of tones {tones}), the cameras' process stood for "
+              f"{cameras.late_ms} ms at most, {len(took)} joins, slowest {max(took):.2f} s, "
               f"load {os.getloadavg()[0]:.1f}; {others}", flush=True)  # fmt: skip
         assert max(gaps) <= GAP_MS and max(took) < JOIN_S
         assert [bot.joins for bot in cameras.bots.values()] == [1, 1]

@@ -117,7 +117,7 @@ class HttpSession:
         self.sid, self._room = joined.sid, room
         self._local = self._credentials(joined.facts)
         if self.publishes:
-            answer = PublisherNegotiation().answer(offer_sdp, self._local, redundant=lambda cid: True)
+            answer = PublisherNegotiation().answer(offer_sdp, self._local)
             remote = (answer.remote_fingerprint, answer.remote_ufrag)
             sections = [s for s in answer.sections if not s.inactive]
             if not sections or len(sections) > MAX_TRACKS:

@@ -15,7 +15,7 @@ from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.model import IdSource, Participant, WantedTrack
 from headwater_gateway.room.ports import Joined
-from headwater_gateway.room.tracks import codec_named, may_be_redundant
+from headwater_gateway.room.tracks import codec_named
 from headwater_gateway.room.wire import leave
 from headwater_gateway.sdp import SdpError, StaleAnswer
 from headwater_gateway.signal.greeting import complete, server_info
@@ -312,7 +312,7 @@ class Session:
                 room.request(self.sid, request)
             case "add_track":
                 added = request.add_track
-                self._media.prefer(added.cid, codec_named(added), redundant=may_be_redundant(added))
+                self._media.prefer(added.cid, codec_named(added))
                 room.request(self.sid, request)
             case _:
                 room.request(self.sid, request)

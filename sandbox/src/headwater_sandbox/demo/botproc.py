@@ -19,6 +19,7 @@ from headwater_sandbox.demo.bot import Bot
 from headwater_sandbox.demo.spec import BotSpec, now_ms
 
 REPORT_S: Final = 0.5
+TICK_S: Final = 0.02
 STOP_DEADLINE_S: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -31,6 +32,26 @@ def die_with_parent(parent: int) -> None:
         sys.exit(0)
 
 
+class Lateness:
+    """How long this process stood still: none of its bots sent or saw a picture then."""
+
+    def __init__(self) -> None:
+        self._longest_s = 0.0
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            due = clock() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self._longest_s = max(self._longest_s, clock() - due)
+
+    def take_ms(self) -> int:
+        """The longest since the last call."""
+        longest_s, self._longest_s = self._longest_s, 0.0
+        return round(1000 * longest_s)
+
+
 async def serve(specs: list[BotSpec], seed: int) -> None:
     """Runs the bots until stdin ends, reporting twice a second."""
     loop = asyncio.get_running_loop()
@@ -40,15 +61,19 @@ async def serve(specs: list[BotSpec], seed: int) -> None:
     loop.add_reader(sys.stdin.fileno(), _on_stdin, stop)
     bots = [Bot(spec, random.Random(seed * 1000 + spec.source)) for spec in specs]
     tasks = [asyncio.create_task(bot.run(stop)) for bot in bots]
+    lateness = Lateness()
+    watch = asyncio.create_task(lateness.watch())
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), REPORT_S)
-        _write({"at_ms": now_ms(), "cpu_s": sum(os.times()[:2]), "bots": [bot.take() for bot in bots]}, stop)
+        own = {"at_ms": now_ms(), "cpu_s": sum(os.times()[:2]), "late_ms": lateness.take_ms()}
+        _write({**own, "bots": [bot.take() for bot in bots]}, stop)
     loop.remove_reader(sys.stdin.fileno())
     _, late = await asyncio.wait(tasks, timeout=STOP_DEADLINE_S)
     for task in late:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    watch.cancel()
+    await asyncio.gather(watch, *tasks, return_exceptions=True)
 
 
 def _on_stdin(stop: asyncio.Event) -> None:

@@ -37,6 +37,7 @@ class Fleet:
     def __init__(self) -> None:
         self.bots: dict[str, BotView] = {}
         self.cpu_s: dict[int, float] = {}
+        self.late_ms = 0  # how long a process of bots stood still at most, since `mark`
         self._processes: list[asyncio.subprocess.Process] = []
         self._readers: list[asyncio.Task[None]] = []
         self._gaps: dict[tuple[str, str], int] = {}
@@ -71,6 +72,7 @@ class Fleet:
         self._gaps.clear()
         self._tone_gaps.clear()
         self._latency.clear()
+        self.late_ms = 0
 
     def gap_ms(self, subscriber: str, publisher: str) -> int:
         """The longest time without a decoded frame since `mark`, in milliseconds."""
@@ -125,6 +127,7 @@ class Fleet:
         while line := await process.stdout.readline():
             message = json.loads(line)
             self.cpu_s[process.pid] = message["cpu_s"]
+            self.late_ms = max(self.late_ms, message["late_ms"])
             for bot in message["bots"]:
                 self._take(bot, message["at_ms"])
 
