@@ -1,4 +1,4 @@
-"""The node's gRPC service. Requests and events pass as bytes: the engine parses them, once."""
+"""The node's gRPC service. Requests and events pass as bytes, which the engine parses; batches are opened."""
 
 import asyncio
 import logging

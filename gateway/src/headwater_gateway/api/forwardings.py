@@ -6,7 +6,6 @@ room may change gateways at any moment.
 """
 
 import asyncio
-import hmac
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from headwater_api.reasons import Reason
 
 from headwater_gateway.api.context import ApiContext
 from headwater_gateway.api.errors import ApiError, to_api_error
-from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, voucher
+from headwater_gateway.http.admission import HEADER_CLIENT, is_vouched
 from headwater_gateway.owners import MAX_HOPS
 from headwater_gateway.room import codec, forwarding, showing
 from headwater_gateway.room.actor import RoomActor
@@ -201,10 +200,8 @@ class Forwardings:
     async def _serve(
         self, request: web.Request, handle: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
     ) -> web.Response:
-        expected = voucher(
-            self._context.settings.node_token, request.headers.get(HEADER_CLIENT, ""), _PURPOSE
-        )
-        if not hmac.compare_digest(expected.encode(), request.headers.get(HEADER_VOUCHER, "").encode()):
+        gateway = request.headers.get(HEADER_CLIENT, "")
+        if not is_vouched(request, self._context.settings.node_token, gateway, _PURPOSE):
             return web.Response(status=404, text="no such page")
         try:
             return web.json_response(await handle(await request.json()))

@@ -46,7 +46,6 @@ class Peers:
         self._tasks: dict[GatewayId, asyncio.Task[None]] = {}
         self._ended: set[asyncio.Task[None]] = set()
         self._dial_now: dict[GatewayId, asyncio.Event] = {}
-        self._beats: asyncio.Task[None] | None = None
         self._http: aiohttp.ClientSession | None = None
 
     def seen(self, gateway: GatewayId, url: str) -> None:
@@ -54,10 +53,7 @@ class Peers:
         if self._urls.get(gateway) == url:
             return
         self.gone(gateway)
-        if self._beats is None:
-            self._own.beat()
-            self._beats = asyncio.create_task(self._own.run(), name="own beats", context=Context())
-            report(self._beats, "gateway.beats_died")
+        self._own.start()
         self._urls[gateway] = url
         self._known[gateway] = Liveness(self._clock())
         self._dial_now[gateway] = asyncio.Event()
@@ -162,9 +158,6 @@ class Peers:
         """End every link."""
         for gateway in list(self._urls):
             self.gone(gateway)
-        if self._beats is not None:
-            self._beats.cancel()
-            await asyncio.gather(self._beats, return_exceptions=True)
-        await asyncio.gather(*self._ended, return_exceptions=True)
+        await asyncio.gather(*self._ended, self._own.aclose(), return_exceptions=True)
         if self._http is not None:
             await self._http.close()

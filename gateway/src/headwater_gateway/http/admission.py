@@ -54,6 +54,12 @@ def voucher(secret: str, address: str, token: str) -> str:
     return hmac.new(secret.encode(), f"{address}\n{token}".encode(), "sha256").hexdigest()
 
 
+def is_vouched(request: web.Request, secret: str, address: str, token: str) -> bool:
+    """Whether a gateway, which knows the secret, says so of this address and token."""
+    given = request.headers.get(HEADER_VOUCHER, "")
+    return hmac.compare_digest(voucher(secret, address, token).encode(), given.encode())
+
+
 def check_origin(request: web.Request, allowed: frozenset[str]) -> None:
     """Browsers say which page asks (RFC 6454). JoinRefused 403: it is none of those that may."""
     origin = request.headers.get("Origin")
@@ -156,11 +162,8 @@ class Gatekeeper:
     def address_of(self, request: web.Request, token: str) -> tuple[str, bool]:
         """The client's address, and whether another gateway vouched for it."""
         told = request.headers.get(HEADER_CLIENT)
-        if told is not None:
-            expected = voucher(self._settings.node_token, told, token)
-            given = request.headers.get(HEADER_VOUCHER, "")
-            if hmac.compare_digest(expected.encode(), given.encode()):
-                return told, True
+        if told is not None and is_vouched(request, self._settings.node_token, told, token):
+            return told, True
         forwarded = request.headers.getall("X-Forwarded-For", [])
         return client_address(peer_address(request), forwarded, self._settings.trusted_proxies), False
 

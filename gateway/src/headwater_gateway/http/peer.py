@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import hmac
 
 from aiohttp import web
 
 from headwater_gateway.directory.liveness import BEAT_S
 from headwater_gateway.directory.peers import CLOSE_LEAVING, STATUS_LEAVING
-from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, voucher
+from headwater_gateway.http.admission import HEADER_CLIENT, HEADER_VOUCHER, is_vouched, voucher
 from headwater_gateway.signal.types import CLOSE_NORMAL
 
 _PURPOSE = "peer"
@@ -33,8 +32,7 @@ class PeerDoor:
 
     async def beats(self, request: web.Request) -> web.StreamResponse:
         """A text frame with this gateway's name, each BEAT_S seconds."""
-        expected = voucher(self._secret, request.headers.get(HEADER_CLIENT, ""), _PURPOSE)
-        if not hmac.compare_digest(expected.encode(), request.headers.get(HEADER_VOUCHER, "").encode()):
+        if not is_vouched(request, self._secret, request.headers.get(HEADER_CLIENT, ""), _PURPOSE):
             return web.Response(status=404, text="no such page")
         socket = web.WebSocketResponse(timeout=_CLOSE_SECONDS, max_msg_size=4096)
         if not socket.can_prepare(request).ok:

@@ -44,7 +44,6 @@ class NodePool:
         self._dialer = dialer or Dialer()
         self._token, self._controller_id, self._listener = token, controller_id, listener
         self._own = OwnTime(clock)
-        self._beats: asyncio.Task[None] | None = None
         self._rng = rng or random.Random()
         self._nodes: dict[NodeId, NodeConnection] = {}
         self.decisions = Decisions()
@@ -65,10 +64,7 @@ class NodePool:
         except CannotVerify as error:
             log.error("node.not_verifiable", node=pod.node_id, reason=str(error))
             return
-        if self._beats is None:
-            self._own.beat()
-            self._beats = asyncio.create_task(self._own.run(), name="own beats", context=Context())
-            report(self._beats, "node.beats_died")
+        self._own.start()
         connection = NodeConnection(
             pod,
             channel=channel,
@@ -231,9 +227,9 @@ class NodePool:
         """End every task and wait for it; closed queues get `drain_s` seconds to say farewell."""
         if self._queues:
             await asyncio.wait(self._queues, timeout=drain_s)
-        tasks = [*self._runs.values(), *self._queues, *([self._beats] if self._beats is not None else ())]
+        tasks = [*self._runs.values(), *self._queues]
         self._nodes.clear()
         self._runs.clear()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._own.aclose(), return_exceptions=True)

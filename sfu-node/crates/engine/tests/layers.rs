@@ -202,18 +202,7 @@ fn a_link_carries_the_stream_and_each_side_chooses() {
         let (alice, bob) = (w.client(0, "alice"), w.client(1, "bob"));
         w.connect(alice);
         w.connect(bob);
-        for (node, tx, rx) in [(0usize, 1u8, 2u8), (1, 2, 1)] {
-            let spec = OpenRelay {
-                link_id: "L".into(),
-                peer_node_id: "peer".into(),
-                peer_address: w.nodes[1 - node].addr,
-                tx_key: [tx; 32],
-                rx_key: [rx; 32],
-                link_token: 99,
-                peer_token: 99,
-            };
-            w.apply(node, Command::OpenRelay(spec));
-        }
+        w.link("L", 0, 1, 99);
         let mut camera = Layered::new(codec, 11);
         w.apply(0, configure_receive("alice", vec![camera.section()]));
         let track = Command::AddRemoteTrack {

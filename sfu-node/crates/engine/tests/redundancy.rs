@@ -130,18 +130,7 @@ impl Talk {
 }
 
 fn link(w: &mut World) {
-    for (node, peer, tx, rx) in [(0, 1, 1u8, 2u8), (1, 0, 2, 1)] {
-        let spec = OpenRelay {
-            link_id: "L".into(),
-            peer_node_id: format!("n{peer}"),
-            peer_address: w.nodes[peer].addr,
-            tx_key: [tx; 32],
-            rx_key: [rx; 32],
-            link_token: 7,
-            peer_token: 7,
-        };
-        w.apply(node, Command::OpenRelay(spec));
-    }
+    w.link("L", 0, 1, 7);
     let track = Command::AddRemoteTrack {
         track_id: "T".into(),
         kind: Kind::Audio,

@@ -196,18 +196,7 @@ fn across(layers: &[u32]) -> (World, usize, usize) {
     w.connect(alice);
     w.connect(bob);
     w.apply(0, configure_receive("alice", vec![receive("0", "V", layers, Kind::Video)]));
-    for (node, peer, tx, rx) in [(0usize, 1usize, 1u8, 2u8), (1, 0, 2, 1)] {
-        let spec = OpenRelay {
-            link_id: "L".into(),
-            peer_node_id: format!("n{peer}"),
-            peer_address: w.nodes[peer].addr,
-            tx_key: [tx; 32],
-            rx_key: [rx; 32],
-            link_token: 99,
-            peer_token: 99,
-        };
-        w.apply(node, Command::OpenRelay(spec));
-    }
+    w.link("L", 0, 1, 99);
     let sections = receive("0", "V", layers, Kind::Video).layers;
     let track_id: Id = "V".into();
     w.apply(

@@ -141,18 +141,7 @@ fn number(got: &Got) -> u32 {
 }
 
 fn link(w: &mut World, a: usize, b: usize) {
-    for (node, peer, tx, rx) in [(a, b, 1u8, 2u8), (b, a, 2, 1)] {
-        let spec = OpenRelay {
-            link_id: format!("L{b}").into(),
-            peer_node_id: format!("n{peer}"),
-            peer_address: w.nodes[peer].addr,
-            tx_key: [tx; 32],
-            rx_key: [rx; 32],
-            link_token: 90 + b as u32,
-            peer_token: 90 + b as u32,
-        };
-        w.apply(node, Command::OpenRelay(spec));
-    }
+    w.link(&format!("L{b}"), a, b, 90 + b as u32);
 }
 
 #[test]

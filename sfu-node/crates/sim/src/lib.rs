@@ -29,6 +29,7 @@ use std::{
 pub mod crowd;
 pub mod exercise;
 pub mod layered;
+mod link;
 pub mod rsa;
 
 pub const ROOM: &str = "room";
