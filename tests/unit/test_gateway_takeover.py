@@ -285,6 +285,44 @@ async def test_what_a_node_says_to_its_new_owner_before_that_has_the_room_is_hea
     await until(lambda: left.state == models.ParticipantInfo.ACTIVE, 15, "it is connected", 0.01)
 
 
+async def test_of_two_that_take_a_room_at_once_the_lesser_one_lets_it_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other began a moment ago: this one has not heard it since it was killed, and takes it for dead."""
+    first, second = world.gateways
+    await first.join("ann", "eu")
+    await world.kept()
+    pool = second.directory.pool
+    claim = pool.claim_room
+
+    async def overtaken(*args: Any, **options: Any) -> None:
+        await claim(*args, **options)
+        world.nodes["eu-1"].held[ROOM].controller_id = "gw-z"
+
+    monkeypatch.setattr(pool, "claim_room", overtaken)
+    taken = await second.succession.take_over(ROOM)
+    assert isinstance(taken, snapshot.Claim) and taken.gateway == "gw-z"
+    assert second.directory.room(ROOM) is None
+
+
+async def test_who_resumes_where_the_room_has_just_left_is_not_made_to_join_anew(world: World) -> None:
+    first, second = world.gateways
+    ann = await first.join("ann", "eu")
+    await world.kept()
+    lost = await second.take_over()
+    back = second.connect("ann", resume=ann.sid)
+    await back.wait("reconnect")
+    await until(lambda: first.directory.room(ROOM) is None, 15, "the first gateway has given it up")
+    await first.take_over()
+    lost.command(ParticipantSid(ann.sid), [node_pb2.Command(request_key_frame=node_pb2.RequestKeyFrame())])
+    await until(lambda: lost.is_handed_over, 15, "the second gateway has given it up")
+    back.say(sync_state=sync_state(ann))
+    await until(lambda: back.closed, 15, "the connection is closed")
+    assert back.closed is not None and back.closed[0] == CLOSE_GOING_AWAY and not back.all("leave")
+    again = await resume(first, ann, "ann")
+    assert not again.all("leave") and not again.all("join")
+
+
 async def test_a_room_that_the_old_owner_ends_while_it_is_succeeded_stays_ended(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

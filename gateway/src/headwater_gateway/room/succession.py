@@ -145,7 +145,7 @@ class Succession:
         again = await pool.rooms_held(room_id, holders, ASK_S, with_blobs=False)
         rows = {node_id: row for node_id, row in again.items() if row is not None}
         greatest = max((_claim_of(row) for row in rows.values()), default=claim)
-        if greatest > claim and not self._is_gone(greatest.gateway):
+        if greatest > claim:  # made a moment ago: it lives, though this gateway may not have heard it yet
             return greatest
         had = any(left.version(node_id) for node_id in rows)
         if had and not any(row.snapshot_version for row in rows.values()):

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final, Protocol
 
 import structlog
-from headwater_api.ids import NodeId, ParticipantSid, RegionName
+from headwater_api.ids import NodeId, ParticipantSid, RegionName, RoomId
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
@@ -20,6 +20,7 @@ from headwater_gateway.room.rules import WAITING
 from headwater_gateway.room.wire import leave
 from headwater_gateway.signal.session import Session
 from headwater_gateway.signal.types import (
+    CLOSE_GOING_AWAY,
     CLOSE_NORMAL,
     CLOSE_TRY_AGAIN,
     Claims,
@@ -204,6 +205,10 @@ class SessionRunner:
         if session is None and room is not None and await self._revive(room, hello, channel):
             return
         if session is None or last_sequence is None:
+            if self._is_elsewhere(hello.room):
+                log.info("resume.elsewhere", room=hello.room, participant=hello.reconnect_sid)
+                await channel.close(CLOSE_GOING_AWAY, "another gateway has the room")
+                return
             log.info("resume.unknown", room=hello.room, participant=hello.reconnect_sid)
             farewell = leave(models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
             await channel.send(rtc.SignalResponse(leave=farewell))
@@ -212,6 +217,14 @@ class SessionRunner:
         log.info("resume.taken", room=hello.room, participant=hello.reconnect_sid)
         await session.resume(channel, last_sequence)
         await session.serve(channel)
+
+    def _is_elsewhere(self, room_id: RoomId) -> bool:
+        """Another gateway has taken the room while the client came here: it finds it by resuming once more."""
+        room = self._directory.room(room_id)
+        if room is not None:
+            return room.is_handed_over
+        rows = self._directory.pool.room_reports(room_id).values()
+        return any(row.controller_id not in ("", self._directory.controller_id) for row in rows)
 
     async def _revive(self, room: RoomActor, hello: ClientHello, channel: SignalChannel) -> bool:
         """Resume a participant of a room that was taken over. False: it is not one, or it cannot be."""
