@@ -6,16 +6,23 @@ from typing import Any
 
 import aiohttp
 import pytest
-from headwater_api.ids import RoomId
+from headwater_api.ids import NodeId, RegionName, RoomId
 from headwater_api.nodev1 import node_pb2
+from headwater_gateway.nodes.facts import NodePod
 from headwater_gateway.room import snapshot
 from livekit.protocol import rtc
 from support.deadline import until
 from support.fake_channel import publisher_offer
-from support.gateway_edge import token
+from support.fake_node import FakeNode, serving
+from support.gateway_edge import NODE_TOKEN, token
 from support.gateways import Gateways, SignalClient, running_gateways
 
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
+REDUNDANT = (
+    publisher_offer(("audio", "a"))
+    .replace("SAVPF 111", "SAVPF 111 63")
+    .replace("opus/48000/2\r\n", "opus/48000/2\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n")
+)
 VIEWER = publisher_offer(("audio", "a"), ("video", "v")).replace("a=sendonly", "a=recvonly")
 
 
@@ -217,3 +224,21 @@ async def test_clients_of_another_region_are_sent_there(
             f"{url}?region=eu", data=offer, headers=headers, allow_redirects=False
         ) as answer:
             assert answer.status == 201
+
+
+async def test_copies_are_agreed_to_where_every_node_knows_them(
+    pair: Gateways, http: aiohttp.ClientSession
+) -> None:
+    async def is_agreed(who: str) -> bool:
+        headers = {**_auth(who), "Content-Type": SDP}
+        async with http.post(f"{pair.urls[0]}/whip/demo", data=REDUNDANT, headers=headers) as answer:
+            text = await answer.text()
+            assert answer.status == 201 and "opus/48000/2" in text, text
+            return "a=rtpmap:63 red/48000/2" in text
+
+    assert await is_agreed("cam-1")
+    pool = pair.planes[0].directory.pool
+    async with serving(FakeNode("old-1", "eu", with_token=NODE_TOKEN, is_old=True)) as older:
+        pool.pod_seen(NodePod(NodeId("old-1"), RegionName("eu"), older.address))
+        await until(lambda: pool.facts(NodeId("old-1")), 15, "the older node is known")
+        assert not await is_agreed("cam-2")

@@ -41,7 +41,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     applied: deque[node_pb2.ApplyRequest] = field(default_factory=lambda: deque(maxlen=_QUEUE))
     drained: deque[bool] = field(default_factory=lambda: deque(maxlen=_QUEUE))
     held: dict[str, node_pb2.RoomHeld] = field(default_factory=dict)  # rooms commanded and not closed
-    is_old: bool = False  # it knows no ApplyBatch
+    is_old: bool = False  # it knows no ApplyBatch and no redundant audio
     calls: int = 0  # with commands
     refused: int = 0
     opened: int = 0  # Watch streams so far
@@ -94,6 +94,7 @@ class FakeNode(node_pb2_grpc.NodeServicer):
             media_addresses=[self.media_address],
             dtls_fingerprint="sha-256 " + ":".join(["AB"] * 32),
             wire_version=1,
+            features=[] if self.is_old else [node_pb2.FEATURE_REDUNDANT_AUDIO],
             max_connections=self.max_connections,
         )
 

@@ -24,9 +24,11 @@ from aiortc import (
 from headwater_sandbox.demo.spec import now_ms
 from headwater_sandbox.demo.watermark import Mark, Painter, read_mark
 from livekit.protocol import models, rtc
+from numpy.typing import NDArray
 from support.deadline import until
 
 CLOCK_HZ = 90_000
+SOUND = 9600  # samples
 
 
 class MarkedTrack(VideoStreamTrack):
@@ -59,6 +61,7 @@ class Seen:
     frames: int = 0
     marks: list[Mark] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    sound: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))  # the last 0.2 s, 48 kHz
 
 
 def socket_url(gateway: str, **query: str) -> str:
@@ -249,6 +252,9 @@ class ProtocolClient:
         while True:
             frame = await track.recv()
             seen.frames += 1
+            if track.kind == "audio":
+                heard = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
+                seen.sound = np.concatenate([seen.sound, heard])[-SOUND:]
             if track.kind == "video":
                 size = (frame.width, frame.height)
                 if not seen.sizes or seen.sizes[-1] != size:

@@ -25,6 +25,24 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Feature:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeatureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Feature.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FEATURE_UNSPECIFIED: _Feature.ValueType  # 0
+    FEATURE_REDUNDANT_AUDIO: _Feature.ValueType  # 1
+    """Opus with copies of earlier frames (RFC 2198), also over links"""
+
+class Feature(_Feature, metaclass=_FeatureEnumTypeWrapper):
+    """What a node can do and an older one cannot: gateways ask for it only where every node says so."""
+
+FEATURE_UNSPECIFIED: Feature.ValueType  # 0
+FEATURE_REDUNDANT_AUDIO: Feature.ValueType  # 1
+"""Opus with copies of earlier frames (RFC 2198), also over links"""
+Global___Feature: _TypeAlias = Feature  # noqa: Y015
+
 class _Kind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -172,6 +190,7 @@ class NodeInfo(_message.Message):
     MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
     MIN_WIRE_VERSION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Pod name"""
     region: _builtins.str
@@ -190,6 +209,8 @@ class NodeInfo(_message.Message):
     def media_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"ip:port" / "[ip6]:port" as advertised, UDP, most wanted first"""
 
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[Global___Feature.ValueType]: ...
     def __init__(
         self,
         *,
@@ -202,10 +223,11 @@ class NodeInfo(_message.Message):
         max_connections: _builtins.int = ...,
         min_wire_version: _builtins.int = ...,
         version: _builtins.str = ...,
+        features: _abc.Iterable[Global___Feature.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtls_fingerprint", b"dtls_fingerprint", "incarnation", b"incarnation", "max_connections", b"max_connections", "media_addresses", b"media_addresses", "min_wire_version", b"min_wire_version", "node_id", b"node_id", "region", b"region", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtls_fingerprint", b"dtls_fingerprint", "features", b"features", "incarnation", b"incarnation", "max_connections", b"max_connections", "media_addresses", b"media_addresses", "min_wire_version", b"min_wire_version", "node_id", b"node_id", "region", b"region", "version", b"version", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

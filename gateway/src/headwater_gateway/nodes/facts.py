@@ -37,6 +37,7 @@ class NodeFacts:
     media_addresses: tuple[str, ...]  # "ip:port" or "[ip6]:port", most wanted first
     dtls_fingerprint: str  # "sha-256 AB:CD:…"
     max_connections: int
+    features: frozenset[node_pb2.Feature.ValueType] = frozenset()
     external_addresses: tuple[str, ...] = ()  # by the Pod's word: the node does not know them
 
     @property
@@ -59,6 +60,7 @@ class NodeFacts:
             tuple(info.media_addresses),
             info.dtls_fingerprint,
             info.max_connections,
+            frozenset(info.features),
         )
 
 

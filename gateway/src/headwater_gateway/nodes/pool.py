@@ -103,6 +103,10 @@ class NodePool:
         connection = self._nodes.get(node_id)
         return connection.facts if connection is not None else None
 
+    def all_can(self, feature: node_pb2.Feature.ValueType) -> bool:
+        """Whether every node that is up can do that: rooms may spread to any of them."""
+        return all(feature in c.facts.features for c in self._nodes.values() if c.facts is not None)
+
     def reports(self) -> tuple[node_pb2.NodeReport, ...]:
         """The latest report of each node that is up."""
         return tuple(c.report for c in self._nodes.values() if c.report is not None)

@@ -93,6 +93,10 @@ class RoomActor:
         """For reading by status pages and tests; only the actor's own task changes it."""
         return self._state
 
+    def nodes_can(self, feature: node_pb2.Feature.ValueType) -> bool:
+        """Whether every node to which the room may spread can do that."""
+        return self._pool.all_can(feature)
+
     # -- called by sessions ----------------------------------------------------------------------
 
     async def join(self, request: JoinRequest, port: ClientPort) -> Joined:

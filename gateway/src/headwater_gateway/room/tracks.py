@@ -48,6 +48,15 @@ def codec_named(request: rtc.AddTrackRequest) -> node_pb2.Codec.ValueType:
     return CODEC_OF_MIME.get(name, node_pb2.CODEC_UNSPECIFIED)
 
 
+def may_be_redundant(request: rtc.AddTrackRequest) -> bool:
+    """Whether the track may be sent with copies of earlier frames (RFC 2198).
+
+    Of frames that are encrypted end to end nobody on the way could tell the copies.
+    """
+    is_audio = request.type == models.TrackType.AUDIO
+    return is_audio and not request.disable_red and request.encryption == models.Encryption.NONE
+
+
 def add_track(room: RoomState, participant: Participant, request: rtc.AddTrackRequest, now: float) -> None:
     """`add_track`: answered by `track_published`, or by the reason why not. Repeats get the same answer."""
     for track in participant.tracks.values():

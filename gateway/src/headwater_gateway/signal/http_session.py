@@ -117,7 +117,8 @@ class HttpSession:
         self.sid, self._room = joined.sid, room
         self._local = self._credentials(joined.facts)
         if self.publishes:
-            answer = PublisherNegotiation().answer(offer_sdp, self._local)
+            redundant = room.nodes_can(node_pb2.FEATURE_REDUNDANT_AUDIO)
+            answer = PublisherNegotiation().answer(offer_sdp, self._local, redundant=lambda cid: redundant)
             remote = (answer.remote_fingerprint, answer.remote_ufrag)
             sections = [s for s in answer.sections if not s.inactive]
             if not sections or len(sections) > MAX_TRACKS:

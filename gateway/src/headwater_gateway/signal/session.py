@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId, TrackSid
+from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
@@ -15,7 +16,7 @@ from headwater_gateway.nodes.facts import NodeFacts
 from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.model import IdSource, Participant, WantedTrack
 from headwater_gateway.room.ports import Joined
-from headwater_gateway.room.tracks import codec_named
+from headwater_gateway.room.tracks import codec_named, may_be_redundant
 from headwater_gateway.room.wire import leave
 from headwater_gateway.sdp import SdpError, StaleAnswer
 from headwater_gateway.signal.greeting import complete, server_info
@@ -312,7 +313,8 @@ class Session:
                 room.request(self.sid, request)
             case "add_track":
                 added = request.add_track
-                self._media.prefer(added.cid, codec_named(added))
+                redundant = may_be_redundant(added) and room.nodes_can(node_pb2.FEATURE_REDUNDANT_AUDIO)
+                self._media.prefer(added.cid, codec_named(added), redundant=redundant)
                 room.request(self.sid, request)
             case _:
                 room.request(self.sid, request)

@@ -86,6 +86,7 @@ class SessionMedia:
         self._is_downlink_new = False  # its credentials have not been offered yet
         self._remote: dict[str, tuple[str, str]] = {}
         self._preferred: dict[str, node_pb2.Codec.ValueType] = {}
+        self._redundant: set[str] = set()  # cids whose audio may come with copies of earlier frames
         self._wanted: dict[TrackSid, WantedTrack] = {}
         self._ssrcs: dict[TrackSid, tuple[int, int]] = {}
         self._sending: tuple[node_pb2.SendSection, ...] = ()  # what the last ConfigureSend said
@@ -104,6 +105,7 @@ class SessionMedia:
             if memo.remote_fingerprint:
                 made._remote[transport] = (memo.remote_fingerprint, memo.remote_ufrag)
         codecs = {s.mid: (s.cid, s.codecs[0].codec) for s in left.sections if s.codecs}
+        made._redundant = {s.cid for s in left.sections if s.is_redundant}
         made._publisher = PublisherNegotiation.resumed(made._remote.get(publisher, ("", ""))[1], codecs)
         if offer_sdp:
             made._subscriber = SubscriberNegotiation.resumed(offer_sdp)
@@ -228,10 +230,14 @@ class SessionMedia:
 
     # -- publisher -------------------------------------------------------------------------------
 
-    def prefer(self, cid: str, codec: node_pb2.Codec.ValueType) -> None:
-        """add_track named a codec for this cid."""
+    def prefer(self, cid: str, codec: node_pb2.Codec.ValueType, *, redundant: bool) -> None:
+        """add_track named a codec for this cid, and says whether RED (RFC 2198) may be used for it."""
         if codec and len(self._preferred) < MAX_CIDS:
             self._preferred[cid] = codec
+        if redundant and len(self._redundant) < MAX_CIDS:
+            self._redundant.add(cid)
+        elif not redundant:
+            self._redundant.discard(cid)
 
     def answer(self, offer_sdp: str) -> Answered:
         """Answer a publisher's offer. SdpError if it is refused."""
@@ -242,7 +248,9 @@ class SessionMedia:
                 self._local[transport], self._next_publisher = self._next_publisher, None
             else:
                 commands.append(self._restart(transport))
-        answer = self._publisher.answer(offer_sdp, self._local[transport], self._preferred)
+        answer = self._publisher.answer(
+            offer_sdp, self._local[transport], self._preferred, self._redundant.__contains__
+        )
         commands += self._set_remote(transport, answer.remote_fingerprint, answer.remote_ufrag)
         return Answered(answer.sdp, answer.sections, tuple(commands))
 

@@ -176,7 +176,8 @@ impl Receiver {
             (codec, header.sequence, view.payload())
         };
         let at = (stream.section, stream.spatial);
-        if codec.codec == Codec::Red && !is_sound(payload, codec.apt) {
+        // Without a payload it is padding, by which a sender without retransmissions probes (RFC 3550 §5.1).
+        if codec.codec == Codec::Red && !payload.is_empty() && !is_sound(payload, codec.apt) {
             out.drop(DropReason::RedMalformed);
             return None;
         }

@@ -87,6 +87,7 @@ impl Engine {
             max_connections,
             min_wire_version: MIN_WIRE_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: vec![proto::Feature::RedundantAudio.into()],
         };
         Ok(Self { handle, info, rater: Mutex::default() })
     }
