@@ -219,7 +219,7 @@ class SessionRunner:
         await session.serve(channel)
 
     def _is_elsewhere(self, room_id: RoomId) -> bool:
-        """Another gateway has taken the room while the client came here: it finds it by resuming once more."""
+        """Another gateway has taken the room while the client came here: resuming once more finds it."""
         room = self._directory.room(room_id)
         if room is not None:
             return room.is_handed_over
