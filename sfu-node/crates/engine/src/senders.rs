@@ -55,6 +55,18 @@ impl Senders {
         if let Some(section) = sections.iter().find(swapped) {
             return Err(format!("mid {}: an SSRC was media and RTX in turn on this transport", section.mid));
         }
+        let live = || self.slots.iter().flatten().map(|s| &s.section);
+        let exchanged = |new: &&SendSection| {
+            live().any(|old| {
+                let is_rtx_now = new.rtx_ssrc != 0 && new.rtx_ssrc == old.ssrc;
+                let is_media_now = old.rtx_ssrc != 0 && old.rtx_ssrc == new.ssrc;
+                let is_another_s = new.rtx_ssrc != 0 && new.rtx_ssrc == old.rtx_ssrc && new.ssrc != old.ssrc;
+                is_rtx_now || is_media_now || is_another_s
+            })
+        };
+        if let Some(section) = sections.iter().find(exchanged) {
+            return Err(format!("mid {}: an SSRC has another use on this transport already", section.mid));
+        }
         let mut detached = Vec::new();
         for (at, slot) in self.slots.iter_mut().enumerate() {
             let stays = slot.as_ref().is_some_and(|s| sections.iter().any(|n| n.ssrc == s.section.ssrc));

@@ -145,10 +145,12 @@ impl Room {
         let Some(track) = self.tracks.get(key) else { return };
         for subscriber in &track.subscribers {
             let transport = self.transports.get_mut(subscriber.transport);
-            if let Some(sender) = transport.and_then(|t| t.senders.get_mut(subscriber.slot))
-                && sender.current.is_none_or(|c| c == spatial)
-            {
-                sender.resync();
+            if let Some(sender) = transport.and_then(|t| t.senders.get_mut(subscriber.slot)) {
+                if sender.current.is_none_or(|c| c == spatial) {
+                    sender.resync();
+                } else {
+                    sender.forget();
+                }
             }
         }
     }

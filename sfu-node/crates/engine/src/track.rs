@@ -267,6 +267,13 @@ impl Track {
         self.layer(spatial)?.history.get(sequence)
     }
 
+    /// The packet of an extended number, unless the ring has one with the same low bits in its place by now.
+    pub fn stored_at(&self, spatial: u8, sequence: u64) -> Option<Stored<'_>> {
+        let layer = self.layer(spatial)?;
+        let low = (sequence & 0xFFFF) as u16;
+        if layer.extender.peek(low) == sequence { layer.history.get(low) } else { None }
+    }
+
     pub fn clock(&self, spatial: u8) -> Option<SenderClock> {
         self.layer(spatial)?.clock
     }

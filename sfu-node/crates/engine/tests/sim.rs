@@ -487,6 +487,68 @@ fn an_ssrc_that_comes_back_goes_on_counting() {
 }
 
 #[test]
+fn ssrcs_of_two_m_lines_are_not_exchanged() {
+    let (mut w, ..) = pair(&[11], RTX);
+    let lines = |pairs: [(u32, u32); 2]| {
+        let line = |(mid, (ssrc, rtx))| send(mid, "V", ssrc, rtx, Kind::Video);
+        configure_send("bob", ["5", "6"].into_iter().zip(pairs).map(line).collect())
+    };
+    w.apply(0, lines([(SSRC, RTX), (700, 701)]));
+    for exchanged in [[(SSRC, 701), (700, RTX)], [(RTX, 0), (700, 701)], [(SSRC, 700), (702, 0)]] {
+        let refused = w.try_apply(0, vec![lines(exchanged)]).unwrap();
+        assert!(refused[0].as_ref().unwrap_err().contains("another use"), "{exchanged:?}");
+    }
+    w.apply(0, lines([(SSRC, 0), (700, 701)]));
+}
+
+/// A microphone on alice's node and its listener; `say` sends one packet of it.
+fn microphone() -> (World, usize, impl Fn(&mut World, u32, u16)) {
+    let mut w = World::new(1);
+    let (alice, bob) = (w.client(0, "alice"), w.client(0, "bob"));
+    w.connect(alice);
+    w.connect(bob);
+    w.apply(0, configure_receive("alice", vec![receive("0", "A", &[11], Kind::Audio)]));
+    w.apply(0, configure_send("bob", vec![send_with_cc("5", "A", SSRC, 0, Kind::Audio)]));
+    let say = move |w: &mut World, ssrc: u32, sequence: u16| {
+        let timestamp = u32::from(sequence) * 960;
+        let header = RtpHeader { marker: false, payload_type: 111, sequence, timestamp, ssrc };
+        let packet =
+            w.clients[alice].rtp(header, &[], &[ssrc.to_be_bytes(), timestamp.to_be_bytes()].concat());
+        w.send(alice, packet);
+        w.run(1);
+    };
+    (w, bob, say)
+}
+
+#[test]
+fn a_late_packet_of_a_new_source_gets_no_number_of_the_old_one() {
+    // Each client of the simulation watches that no two packets have one number.
+    let (mut w, bob, say) = microphone();
+    (1000..1200).for_each(|n| say(&mut w, 11, n));
+    [1100, 1099, 1101].into_iter().for_each(|n| say(&mut w, 12, n));
+    w.run(100);
+    assert_eq!(w.clients[bob].of_ssrc(SSRC).count(), 202);
+}
+
+#[test]
+fn who_paused_for_long_hears_what_comes_then() {
+    let (mut w, bob, say) = microphone();
+    let pause = |w: &mut World, paused| {
+        let line = SendSection { paused, ..send_with_cc("5", "A", SSRC, 0, Kind::Audio) };
+        w.apply(0, configure_send("bob", vec![line]));
+    };
+    (0..50).for_each(|n| say(&mut w, 11, n));
+    pause(&mut w, true);
+    (50..40_000).for_each(|n| say(&mut w, 11, n));
+    pause(&mut w, false);
+    (40_000..40_050).for_each(|n| say(&mut w, 11, n));
+    w.run(100);
+    let heard: Vec<u16> = w.clients[bob].of_ssrc(SSRC).map(|g| g.header.sequence).collect();
+    assert_eq!(heard.len(), 100);
+    assert!(heard.windows(2).all(|n| n[1] == n[0].wrapping_add(1)), "without a gap");
+}
+
+#[test]
 fn mute_stops_a_track_at_the_door_and_unmute_starts_with_a_key_frame() {
     let (mut w, alice, bob) = pair(&[11], 0);
     let mut camera = Camera::new(11, 1);

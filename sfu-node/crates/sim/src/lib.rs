@@ -30,6 +30,7 @@ pub mod crowd;
 pub mod exercise;
 pub mod layered;
 mod link;
+mod nonces;
 pub mod rsa;
 
 pub const ROOM: &str = "room";
@@ -139,6 +140,7 @@ pub struct Client {
     pub sender_reports: Vec<(u32, rtcp::SenderInfo)>,
     pub reports: Vec<rtcp::ReportBlock>,
     gaps: HashMap<u32, GapTracker>,
+    nonces: nonces::Nonces,
     pub repair: bool,
     pub silent: bool,
     /// Its process does not run until then: what comes waits, and nothing goes.
@@ -183,6 +185,7 @@ impl Client {
                     };
                     let (inbound, outbound) = srtp::sessions(profile, &material, Role::Client).unwrap();
                     (self.inbound, self.outbound) = (Some(inbound), Some(outbound));
+                    self.nonces = nonces::Nonces::default();
                 }
                 Output::Timeout(_) => return,
                 _ => {}
@@ -373,6 +376,7 @@ impl World {
             node,
             dtls,
             inbound: None,
+            nonces: nonces::Nonces::default(),
             outbound: None,
             sequences: HashMap::new(),
             sent: HashMap::new(),
@@ -502,6 +506,9 @@ impl World {
                 c.drain(&mut net, from);
             }
             PacketKind::Rtp => {
+                if c.inbound.is_some() {
+                    c.nonces.check(&datagram);
+                }
                 if let Some(inbound) = &mut c.inbound
                     && let Ok(opened) = inbound.open_rtp(&mut datagram)
                 {

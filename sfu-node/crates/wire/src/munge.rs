@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 
 /// Segments remembered. NACKs for packets from before the oldest go unanswered.
 const MAX_SEGMENTS: usize = 128;
+/// A packet that comes more numbers late is not forwarded: who misses it asks for it.
+const MAX_LATE: u64 = 512;
 /// Numbers below the newest that a NACK may name.
 const MAX_BACK: u64 = 16_384;
 /// A source switch advances the timestamp at most this far.
@@ -63,8 +65,8 @@ impl Rewrite {
 pub struct Origin {
     /// Layer whose history has it.
     pub layer: u8,
-    /// Sequence number at the source.
-    pub sequence: u16,
+    /// Extended sequence number at the source.
+    pub sequence: u64,
     /// ROC << 16 | sequence it was sent with.
     pub index: u64,
     /// Add (wrapping) to the source's timestamp.
@@ -101,6 +103,8 @@ pub struct Munger {
     segments: VecDeque<Segment>,
     clock_rate: u32,
     next_index: u64,
+    /// Which of the newest indexes were used, by index modulo their count.
+    used: [u64; (MAX_LATE / 64) as usize],
     /// Newest (timestamp sent, when).
     last: Option<(u32, u64)>,
     first_timestamp: u32,
@@ -119,6 +123,7 @@ impl Munger {
             segments: VecDeque::new(),
             clock_rate,
             next_index: u64::from(first_sequence),
+            used: [0; (MAX_LATE / 64) as usize],
             last: None,
             first_timestamp,
             picture_id: None,
@@ -154,7 +159,8 @@ impl Munger {
             limit: Limit::ALL,
         };
         self.push(segment);
-        self.sent(&segment, source, self.next_index, now_us)
+        self.take(segment.index);
+        self.sent(&segment, source, segment.index, now_us)
     }
 
     /// Offsets under which the descriptor's ids follow the last ones sent.
@@ -178,6 +184,27 @@ impl Munger {
         self.segments.push_back(segment);
     }
 
+    /// Notes that an index is used. False: it is, or is too old to tell. Under the same keys none may be used twice
+    /// (RFC 3711 §9.1), whatever the numbers at the source do.
+    #[inline]
+    fn take(&mut self, index: u64) -> bool {
+        let slot = |index: u64| ((index / 64 % (MAX_LATE / 64)) as usize, 1u64 << (index % 64));
+        if index < self.next_index {
+            let (word, bit) = slot(index);
+            if index + MAX_LATE < self.next_index || self.used[word] & bit != 0 {
+                return false;
+            }
+        } else if index > self.next_index {
+            for skipped in self.next_index.max(index.saturating_sub(MAX_LATE))..index {
+                let (word, bit) = slot(skipped);
+                self.used[word] &= !bit;
+            }
+        }
+        let (word, bit) = slot(index);
+        self.used[word] |= bit;
+        true
+    }
+
     fn sent(&mut self, segment: &Segment, source: &Source<'_>, index: u64, now_us: u64) -> Rewrite {
         let timestamp = source.timestamp.wrapping_add(segment.timestamp_offset);
         if index >= self.next_index {
@@ -199,7 +226,7 @@ impl Munger {
         if segment.layer == source.layer
             && let Some(index) = segment.index_of(source.sequence)
         {
-            return (index + MAX_BACK > self.next_index).then(|| self.sent(&segment, source, index, now_us));
+            return self.take(index).then(|| self.sent(&segment, source, index, now_us));
         }
         self.map_late(source, now_us)
     }
@@ -217,10 +244,11 @@ impl Munger {
                 found = Some((*segment, index)).filter(|_| index < end);
                 break;
             }
-            end = segment.index;
+            // A later segment may begin further back, where numbers have closed up.
+            end = end.min(segment.index);
         }
-        let (segment, index) = found.filter(|(_, index)| index + MAX_BACK > self.next_index)?;
-        Some(self.sent(&segment, source, index, now_us))
+        let (segment, index) = found?;
+        self.take(index).then(|| self.sent(&segment, source, index, now_us))
     }
 
     /// The packet (padding only, or thinned out) is not forwarded: the numbers behind it close up. One that
@@ -280,8 +308,7 @@ impl Munger {
         let segment = self.segments.iter().rev().find(|s| s.index <= index)?;
         Some(Origin {
             layer: segment.layer,
-            #[expect(clippy::cast_possible_truncation, reason = "low 16 bits are the point")]
-            sequence: (segment.source + (index - segment.index)) as u16,
+            sequence: segment.source + (index - segment.index),
             index,
             timestamp_offset: segment.timestamp_offset,
             vp8: segment.vp8,

@@ -148,6 +148,9 @@ impl Sender {
             || section.extensions != self.section.extensions;
         let repair = section.rtx_ssrc != self.section.rtx_ssrc;
         let moved = section.track_id != self.section.track_id;
+        // What is missed meanwhile leaves no gap: one of 32768 numbers or more would cost the receiver its count of
+        // wraps (RFC 3711 §3.3.1).
+        let pauses = section.paused && !self.section.paused;
         self.section = section;
         if reshaped || repair {
             self.map_extensions();
@@ -156,15 +159,20 @@ impl Sender {
         if moved {
             self.track = None;
         }
-        if reshaped || repair || moved {
+        if reshaped || repair || moved || pauses {
             self.resync();
         }
     }
 
     /// What was sent so far cannot be rebuilt, and what comes next needs a key frame.
     pub fn resync(&mut self) {
-        self.floor = self.munger.as_ref().and_then(Munger::highest_index).map_or(self.floor, |i| i + 1);
+        self.forget();
         self.current = None;
+    }
+
+    /// What was sent so far cannot be rebuilt.
+    pub fn forget(&mut self) {
+        self.floor = self.munger.as_ref().and_then(Munger::highest_index).map_or(self.floor, |i| i + 1);
     }
 
     /// Packets of a layer before this one are not going to be sent.

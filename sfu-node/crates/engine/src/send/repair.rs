@@ -19,7 +19,7 @@ impl Sender {
     /// What went out (or had to wait) under this number, where it can still be built anew.
     fn sent<'t>(&self, sequence: u16, track: &'t Track) -> Option<(Origin, Stored<'t>)> {
         let origin = self.munger.as_ref()?.origin(sequence).filter(|o| o.index >= self.floor)?;
-        let stored = track.stored(origin.layer, origin.sequence)?;
+        let stored = track.stored_at(origin.layer, origin.sequence)?;
         // One of a layer that this subscriber did not get has a number only because it came late.
         stored.tag.is_none_or(|tag| origin.limit.holds(tag)).then_some((origin, stored))
     }
@@ -85,8 +85,9 @@ impl Sender {
             None => {
                 let roc = (origin.index >> 16) as u32;
                 let mut shape = Shape { vp8: origin.vp8, frames: frames.as_ref(), ..Shape::new(header, roc) };
-                if !self.numbers.is_empty() {
-                    let number = self.numbers.get(usize::from(sequence) % self.numbers.len());
+                if self.takes_transport_cc() {
+                    let at = usize::from(sequence).checked_rem(self.numbers.len());
+                    let number = at.and_then(|at| self.numbers.get(at));
                     let Some((_, number)) = number.filter(|n| n.0 == sequence) else {
                         return exit.out.drop(DropReason::NackUnknown);
                     };
@@ -104,7 +105,11 @@ impl Sender {
         let (Some((origin, stored)), Some(chosen)) = (self.sent(sequence, track), self.chosen) else {
             return exit.out.drop(DropReason::PacerStale);
         };
-        if Codec::from_number(stored.payload_type) != Some(chosen.codec) || self.is_paused() {
+        let Some(codec) = Codec::from_number(stored.payload_type) else {
+            return exit.out.drop(DropReason::PacerStale);
+        };
+        let (codec, payload) = self.part(codec, stored.payload);
+        if codec != chosen.codec || payload.is_empty() || self.is_paused() {
             return exit.out.drop(DropReason::PacerStale);
         }
         let header = RtpHeader {
@@ -121,8 +126,8 @@ impl Sender {
             ..Shape::new(header, (origin.index >> 16) as u32)
         };
         self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
-        self.write(&shape, chosen.codec, stored.extensions, stored.payload, exit);
+        self.octets = self.octets.wrapping_add(payload.len() as u32);
+        self.write(&shape, codec, stored.extensions, payload, exit);
     }
 
     /// Padding can go out on its RTX stream.
