@@ -156,6 +156,22 @@ async def test_tracks_come_and_go_with_hers_and_layers_are_those_wanted_there(
         )
 
 
+async def test_what_it_may_publish_later_is_shown_too(pair: Gateways, call: api.LiveKitAPI) -> None:
+    there = elsewhere(pair, near=False)
+    listens = {"video": {"canPublish": False}}
+    async with (
+        SignalClient(pair.urls[0], "ann", claims=listens) as ann,
+        SignalClient(pair.urls[1], "bob", there) as bob,
+    ):
+        await call.room.forward_participant(forward("ann", there))
+        await seen(bob, "ann", tracks=0)
+        speaks = models.ParticipantPermission(can_publish=True, can_subscribe=True)
+        promoted = api.UpdateParticipantRequest(room="demo", identity="ann", permission=speaks)
+        await call.room.update_participant(promoted)
+        await ann.publish("audio", "mic")
+        await seen(bob, "ann", tracks=1)
+
+
 def _wants(update: Any, track: str, quality: int, *, enabled: bool) -> bool:
     return update.track_sid == track and any(
         row.quality == quality and row.enabled is enabled for row in update.subscribed_qualities

@@ -313,6 +313,8 @@ async def test_who_resumes_where_the_room_has_just_left_is_not_made_to_join_anew
     back = second.connect("ann", resume=ann.sid)
     await back.wait("reconnect")
     await until(lambda: first.directory.room(ROOM) is None, 15, "the first gateway has given it up")
+    for node in world.nodes.values():
+        node.interval_s = 60.0  # the second gateway hears from them only later who has it
     await first.take_over()
     lost.command(ParticipantSid(ann.sid), [node_pb2.Command(request_key_frame=node_pb2.RequestKeyFrame())])
     await until(lambda: lost.is_handed_over, 15, "the second gateway has given it up")

@@ -20,7 +20,7 @@ from headwater_gateway.directory.liveness import Verdict
 from headwater_gateway.directory.peers import Peers
 from headwater_gateway.fleet import Fleet
 from headwater_gateway.room.directory import RoomDirectory
-from headwater_gateway.room.snapshot import Claim
+from headwater_gateway.room.snapshot import Claim, holder_of
 from headwater_gateway.room.succession import NodesSilent, Succession
 from headwater_gateway.signal.types import GatewayPeer, JoinRefused
 
@@ -43,12 +43,6 @@ class Registrar(Protocol):
 
     async def assign(self, room: RoomId, wanted: GatewayId) -> GatewayId:
         """The gateway that has been given the room; `wanted` if none was, or the registrar is away."""
-
-
-def holder_of(rows: dict[NodeId, node_pb2.RoomReport]) -> Claim | None:
-    """The greatest claim on a room among its nodes' reports."""
-    claims = [Claim(row.epoch, GatewayId(row.controller_id)) for row in rows.values() if row.controller_id]
-    return max(claims, default=None)
 
 
 class Owners:
@@ -88,7 +82,7 @@ class Owners:
         """
         if self._lives_here(room):
             return None
-        holder = holder_of(self._directory.pool.room_reports(room))
+        holder = holder_of(self._directory.pool.room_reports(room).values())
         if holder is None and resumes:
             holder = await self._ask_nodes(room)
         if holder is None or self._directory.has_ended(room, holder.epoch):
@@ -132,8 +126,7 @@ class Owners:
         pool = self._directory.pool
         nodes = [view.node_id for view in pool.views()]
         held = await pool.rooms_held(room, nodes, ASK_S)
-        claims = [Claim(row.epoch, GatewayId(row.controller_id)) for row in held.values() if row is not None]
-        return max(claims, default=None)
+        return holder_of(row for row in held.values() if row is not None)
 
     def doubt(self, gateway: GatewayId) -> None:
         """It did not answer just now."""
@@ -160,7 +153,7 @@ class Owners:
         serving = self.serving()
         strange: set[tuple[RoomId, NodeId]] = set()
         for room, rows in reports.items():
-            holder = holder_of(rows)
+            holder = holder_of(rows.values())
             if holder is None:
                 continue
             if self._lives_here(room):

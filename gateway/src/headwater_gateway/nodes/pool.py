@@ -104,8 +104,8 @@ class NodePool:
         return connection.facts if connection is not None else None
 
     def all_can(self, feature: node_pb2.Feature.ValueType) -> bool:
-        """Whether every node that is up can do that: rooms may spread to any of them."""
-        return all(feature in c.facts.features for c in self._nodes.values() if c.facts is not None)
+        """Whether every node can do that: rooms may spread to any. One not met yet may be an older one."""
+        return all(c.facts is not None and feature in c.facts.features for c in self._nodes.values())
 
     def reports(self) -> tuple[node_pb2.NodeReport, ...]:
         """The latest report of each node that is up."""

@@ -36,6 +36,8 @@ def begin(room: RoomState, mover: Mover, start: Start, now: float) -> Participan
     permission = models.ParticipantPermission()
     permission.CopyFrom(sight.permission)
     permission.can_subscribe = permission.can_publish_data = permission.can_update_metadata = False
+    permission.can_publish = True  # its own room says what it may publish, and may change its mind
+    del permission.can_publish_sources[:]
     request = JoinRequest(
         sight.identity,
         name=sight.name,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from headwater_api.ids import GatewayId, RoomId
+from headwater_api.nodev1 import node_pb2
 from pydantic import ConfigDict, TypeAdapter
 
 from headwater_gateway.room import codec
@@ -38,6 +39,12 @@ class Claim:
 
     epoch: int
     gateway: GatewayId
+
+
+def holder_of(rows: Iterable[node_pb2.RoomReport | node_pb2.RoomHeld]) -> Claim | None:
+    """The greatest claim on a room that its nodes tell of. None: they tell of none."""
+    claims = [Claim(row.epoch, GatewayId(row.controller_id)) for row in rows if row.controller_id]
+    return max(claims, default=None)
 
 
 @dataclass(frozen=True, slots=True)

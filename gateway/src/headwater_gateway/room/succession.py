@@ -15,7 +15,7 @@ from headwater_gateway.room.actor import RoomActor
 from headwater_gateway.room.directory import RoomDirectory
 from headwater_gateway.room.keeper import SnapshotKeeper
 from headwater_gateway.room.model import IdSource
-from headwater_gateway.room.snapshot import Claim
+from headwater_gateway.room.snapshot import Claim, holder_of
 
 log = structlog.get_logger(__name__)
 
@@ -37,10 +37,6 @@ class NodesSilent(Exception):
     """Nodes report the room and do not answer: what they hold must not be replaced by an empty room."""
 
 
-def _claim_of(row: node_pb2.RoomHeld) -> Claim:
-    return Claim(row.epoch, GatewayId(row.controller_id))
-
-
 class _Left:
     """What was left of a room when it was looked at."""
 
@@ -56,7 +52,7 @@ class _Left:
         self.nodes, self.held = nodes, held
         self.found = takeover.read_inheritance(rows, blobs)
         self.epoch = max(self.found.epoch, archived)
-        self.holder = max(map(_claim_of, rows), default=None)
+        self.holder = holder_of(rows)
 
     def version(self, node_id: NodeId) -> int:
         """Of the snapshot on that node; 0: none."""
@@ -84,7 +80,7 @@ class Succession:
     async def take_over(self, room_id: RoomId) -> RoomActor | Claim | None:
         """The room with all that is left of it, owned by this gateway. None: nothing is left.
 
-        A claim: the nodes obey another gateway that lives, whatever their last reports said.
+        A claim: the nodes obey another gateway, which lives or did a moment ago, whatever they last reported.
 
         The claim is over all that nodes and the archive have seen, so that whoever had the room is refused.
         NodesSilent: it is not known what is left.
@@ -144,8 +140,9 @@ class Succession:
         await pool.claim_room(room_id, claim.epoch, holders, ASK_S, audio_top_n=top_n)
         again = await pool.rooms_held(room_id, holders, ASK_S, with_blobs=False)
         rows = {node_id: row for node_id, row in again.items() if row is not None}
-        greatest = max((_claim_of(row) for row in rows.values()), default=claim)
+        greatest = holder_of(rows.values()) or claim
         if greatest > claim:  # made a moment ago: it lives, though this gateway may not have heard it yet
+            log.info("room.taken_by_another", room=room_id, gateway=greatest.gateway)
             return greatest
         had = any(left.version(node_id) for node_id in rows)
         if had and not any(row.snapshot_version for row in rows.values()):

@@ -313,15 +313,15 @@ class Session:
                 room.request(self.sid, request)
             case "add_track":
                 added = request.add_track
-                redundant = may_be_redundant(added) and room.nodes_can(node_pb2.FEATURE_REDUNDANT_AUDIO)
-                self._media.prefer(added.cid, codec_named(added), redundant=redundant)
+                self._media.prefer(added.cid, codec_named(added), redundant=may_be_redundant(added))
                 room.request(self.sid, request)
             case _:
                 room.request(self.sid, request)
 
     async def _on_offer(self, room: RoomActor, offer: rtc.SessionDescription) -> None:
         assert self._media is not None
-        answered = self._media.answer(offer.sdp)
+        redundancy = room.nodes_can(node_pb2.FEATURE_REDUNDANT_AUDIO)
+        answered = self._media.answer(offer.sdp, redundancy=redundancy)
         room.publish(self.sid, answered.sections, answered.commands)
         restarts = any(command.HasField("restart_ice") for command in answered.commands)
         if restarts:

@@ -239,8 +239,8 @@ class SessionMedia:
         elif not redundant:
             self._redundant.discard(cid)
 
-    def answer(self, offer_sdp: str) -> Answered:
-        """Answer a publisher's offer. SdpError if it is refused."""
+    def answer(self, offer_sdp: str, *, redundancy: bool) -> Answered:
+        """Answer a publisher's offer. `redundancy`: all nodes know RED (RFC 2198). SdpError: refused."""
         transport = publisher_transport(self._sid)
         commands: list[node_pb2.Command] = []
         if self._publisher.is_ice_restart(offer_sdp):
@@ -249,7 +249,10 @@ class SessionMedia:
             else:
                 commands.append(self._restart(transport))
         answer = self._publisher.answer(
-            offer_sdp, self._local[transport], self._preferred, self._redundant.__contains__
+            offer_sdp,
+            self._local[transport],
+            self._preferred,
+            lambda cid: redundancy and cid in self._redundant,
         )
         commands += self._set_remote(transport, answer.remote_fingerprint, answer.remote_ufrag)
         return Answered(answer.sdp, answer.sections, tuple(commands))

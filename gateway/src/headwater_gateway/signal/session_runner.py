@@ -17,6 +17,7 @@ from headwater_gateway.room.model import NOWHERE, IdSource, JoinRequest
 from headwater_gateway.room.ports import Joined, JoinRefusal
 from headwater_gateway.room.requests import kind_of
 from headwater_gateway.room.rules import WAITING
+from headwater_gateway.room.snapshot import holder_of
 from headwater_gateway.room.wire import leave
 from headwater_gateway.signal.session import Session
 from headwater_gateway.signal.types import (
@@ -205,7 +206,7 @@ class SessionRunner:
         if session is None and room is not None and await self._revive(room, hello, channel):
             return
         if session is None or last_sequence is None:
-            if self._is_elsewhere(hello.room):
+            if self._is_elsewhere(hello.room, room):
                 log.info("resume.elsewhere", room=hello.room, participant=hello.reconnect_sid)
                 await channel.close(CLOSE_GOING_AWAY, "another gateway has the room")
                 return
@@ -218,13 +219,17 @@ class SessionRunner:
         await session.resume(channel, last_sequence)
         await session.serve(channel)
 
-    def _is_elsewhere(self, room_id: RoomId) -> bool:
-        """Another gateway has taken the room while the client came here: resuming once more finds it."""
-        room = self._directory.room(room_id)
+    def _is_elsewhere(self, room_id: RoomId, room: RoomActor | None) -> bool:
+        """Another gateway has taken the room, perhaps just now: the client finds it by resuming once more.
+
+        `room`: as it was when the client came; nodes report only later who has it now.
+        """
         if room is not None:
             return room.is_handed_over
-        rows = self._directory.pool.room_reports(room_id).values()
-        return any(row.controller_id not in ("", self._directory.controller_id) for row in rows)
+        directory = self._directory
+        holder = holder_of(directory.pool.room_reports(room_id).values())
+        is_others = holder is not None and holder.gateway != directory.controller_id
+        return holder is not None and is_others and not directory.has_ended(room_id, holder.epoch)
 
     async def _revive(self, room: RoomActor, hello: ClientHello, channel: SignalChannel) -> bool:
         """Resume a participant of a room that was taken over. False: it is not one, or it cannot be."""
