@@ -139,7 +139,8 @@ pub struct Client {
     pub nacks: usize,
     pub sender_reports: Vec<(u32, rtcp::SenderInfo)>,
     pub reports: Vec<rtcp::ReportBlock>,
-    gaps: HashMap<u32, GapTracker>,
+    /// In order, so that a seed gives the same run.
+    gaps: BTreeMap<u32, GapTracker>,
     nonces: nonces::Nonces,
     pub repair: bool,
     pub silent: bool,
@@ -385,7 +386,7 @@ impl World {
             nacks: 0,
             sender_reports: Vec::new(),
             reports: Vec::new(),
-            gaps: HashMap::new(),
+            gaps: BTreeMap::new(),
             repair: true,
             silent: false,
             stalled_until: None,
