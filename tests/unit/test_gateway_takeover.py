@@ -239,6 +239,18 @@ def _meanwhile(world: World, monkeypatch: pytest.MonkeyPatch, act: Callable[[], 
     monkeypatch.setattr(pool, "rooms_held", then_act)
 
 
+def _once_claimed(world: World, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """As soon as the successor has claimed the room, and before it has it."""
+    pool = world.gateways[1].directory.pool
+    claim = pool.claim_room
+
+    async def then_act(*args: Any, **options: Any) -> None:
+        await claim(*args, **options)
+        act()
+
+    monkeypatch.setattr(pool, "claim_room", then_act)
+
+
 async def test_what_the_old_owner_acknowledges_while_it_is_succeeded_holds(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,17 +282,14 @@ async def test_what_a_node_says_to_its_new_owner_before_that_has_the_room_is_hea
     first, second = world.gateways
     ann = await first.join("ann", "eu")
     await world.kept()
-    pool = second.directory.pool
-    claim = pool.claim_room
 
-    async def adopted(*args: Any, **options: Any) -> None:
-        await claim(*args, **options)
+    def tell() -> None:
         event = node_pb2.Event(room_id=ROOM)
         event.transport.transport_id = f"{ann.sid}/sub"
         event.transport.state = node_pb2.TRANSPORT_CONNECTED
         second.directory.on_node_event(NodeId("eu-1"), event)
 
-    monkeypatch.setattr(pool, "claim_room", adopted)
+    _once_claimed(world, monkeypatch, tell)
     left = (await second.take_over()).state.participants[ParticipantSid(ann.sid)]
     await until(lambda: left.state == models.ParticipantInfo.ACTIVE, 15, "it is connected", 0.01)
 
@@ -292,14 +301,11 @@ async def test_of_two_that_take_a_room_at_once_the_lesser_one_lets_it_go(
     first, second = world.gateways
     await first.join("ann", "eu")
     await world.kept()
-    pool = second.directory.pool
-    claim = pool.claim_room
 
-    async def overtaken(*args: Any, **options: Any) -> None:
-        await claim(*args, **options)
+    def overtake() -> None:
         world.nodes["eu-1"].held[ROOM].controller_id = "gw-z"
 
-    monkeypatch.setattr(pool, "claim_room", overtaken)
+    _once_claimed(world, monkeypatch, overtake)
     taken = await second.succession.take_over(ROOM)
     assert isinstance(taken, snapshot.Claim) and taken.gateway == "gw-z"
     assert second.directory.room(ROOM) is None

@@ -93,9 +93,10 @@ class RoomActor:
         """For reading by status pages and tests; only the actor's own task changes it."""
         return self._state
 
-    def nodes_can(self, feature: node_pb2.Feature.ValueType) -> bool:
-        """Whether every node to which the room may spread can do that."""
-        return self._pool.all_can(feature)
+    @property
+    def takes_redundancy(self) -> bool:
+        """Every node to which the room may spread knows RED (RFC 2198)."""
+        return self._pool.all_can(node_pb2.FEATURE_REDUNDANT_AUDIO)
 
     # -- called by sessions ----------------------------------------------------------------------
 

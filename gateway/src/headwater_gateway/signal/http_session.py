@@ -117,7 +117,7 @@ class HttpSession:
         self.sid, self._room = joined.sid, room
         self._local = self._credentials(joined.facts)
         if self.publishes:
-            redundant = room.nodes_can(node_pb2.FEATURE_REDUNDANT_AUDIO)
+            redundant = room.takes_redundancy
             answer = PublisherNegotiation().answer(offer_sdp, self._local, redundant=lambda cid: redundant)
             remote = (answer.remote_fingerprint, answer.remote_ufrag)
             sections = [s for s in answer.sections if not s.inactive]

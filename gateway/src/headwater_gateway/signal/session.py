@@ -8,7 +8,6 @@ from typing import Final
 
 import structlog
 from headwater_api.ids import ParticipantIdentity, ParticipantSid, RoomId, TrackSid
-from headwater_api.nodev1 import node_pb2
 from headwater_api.reasons import Reason
 from livekit.protocol import models, rtc
 
@@ -320,8 +319,7 @@ class Session:
 
     async def _on_offer(self, room: RoomActor, offer: rtc.SessionDescription) -> None:
         assert self._media is not None
-        redundancy = room.nodes_can(node_pb2.FEATURE_REDUNDANT_AUDIO)
-        answered = self._media.answer(offer.sdp, redundancy=redundancy)
+        answered = self._media.answer(offer.sdp, redundancy=room.takes_redundancy)
         room.publish(self.sid, answered.sections, answered.commands)
         restarts = any(command.HasField("restart_ice") for command in answered.commands)
         if restarts:

@@ -228,8 +228,9 @@ class SessionRunner:
             return room.is_handed_over
         directory = self._directory
         holder = holder_of(directory.pool.room_reports(room_id).values())
-        is_others = holder is not None and holder.gateway != directory.controller_id
-        return holder is not None and is_others and not directory.has_ended(room_id, holder.epoch)
+        if holder is None or holder.gateway == directory.controller_id:
+            return False
+        return not directory.has_ended(room_id, holder.epoch)
 
     async def _revive(self, room: RoomActor, hello: ClientHello, channel: SignalChannel) -> bool:
         """Resume a participant of a room that was taken over. False: it is not one, or it cannot be."""
